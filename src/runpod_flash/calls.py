@@ -1,0 +1,265 @@
+"""Calling an endpoint: makes the job, sends it to the backend, and brings its end back."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.client.backend import STREAM_WINDOW, Submission, backend_for
+from runpod_flash.errors import JobError
+from runpod_flash.plane.store.base import Call, Policy
+from runpod_flash.wire.codec import decode, encode
+from runpod_flash.wire.failures import restore
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from runpod_flash.client.backend import Backend
+    from runpod_flash.functions import RemoteInstance, Target
+    from runpod_flash.job import EndpointJob
+    from runpod_flash.plane.store.base import CallForm
+    from runpod_flash.plane.views import Ended
+    from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.module_names import ModuleNames
+
+
+async def value(
+    target: Target,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    method: str = "",
+    instance: RemoteInstance | None = None,
+) -> Any:
+    """Run and await the result. Cancelling the awaiting task cancels the job."""
+    backend = backend_for(target.name)
+    submission = _call(backend, target, args, kwargs, method, instance)
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Ended] = loop.create_future()
+    backend.submit(submission, lambda end: _settle_in(loop, future, end))
+    try:
+        end = await future
+    except asyncio.CancelledError:
+        backend.cancel(submission.job_id)
+        raise
+    backend.forget(submission.job_id)
+    return result_of(end, backend.names)
+
+
+def value_here(
+    target: Target,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    method: str = "",
+    instance: RemoteInstance | None = None,
+) -> Any:
+    """Run and wait for the result, in a thread without a running event loop."""
+    refuse_in_loop(f"{target.name}.call()")
+    backend = backend_for(target.name)
+    submission = _call(backend, target, args, kwargs, method, instance)
+    future: Future[Ended] = Future()
+    backend.submit(submission, future.set_result)
+    end = wait_here(backend, submission.job_id, future)
+    backend.forget(submission.job_id)
+    return result_of(end, backend.names)
+
+
+async def stream(
+    target: Target,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    method: str = "",
+    instance: RemoteInstance | None = None,
+) -> AsyncIterator[Any]:
+    """Run a generator and yield its chunks. Leaving early cancels the job."""
+    backend = backend_for(target.name)
+    submission = _call(backend, target, args, kwargs, method, instance, STREAM_WINDOW)
+    backend.submit(submission)
+    ended = False
+    try:
+        async for item in chunks(backend, submission.job_id):
+            yield item
+        ended = True
+    finally:
+        if not ended:
+            backend.cancel(submission.job_id)
+        backend.forget(submission.job_id)
+
+
+def stream_here(
+    target: Target,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    method: str = "",
+    instance: RemoteInstance | None = None,
+) -> Iterator[Any]:
+    """`stream` for code without an event loop."""
+    refuse_in_loop(f"{target.name}.call()")
+    backend = backend_for(target.name)
+    submission = _call(backend, target, args, kwargs, method, instance, STREAM_WINDOW)
+    backend.submit(submission)
+    return _iterate_here(backend, submission.job_id)
+
+
+def _iterate_here(backend: Backend, job_id: str) -> Iterator[Any]:
+    end: Ended | None = None
+    start = 0
+    try:
+        while end is None:
+            future: Future[tuple[Sequence[Payload], Ended | None]] = Future()
+            backend.chunks(job_id, start, lambda found, last, f=future: f.set_result((found, last)))  # type: ignore[misc]
+            found, end = wait_here(backend, job_id, future)
+            for payload in found:
+                yield decode(payload, trusted=True, names=backend.names)
+            start += len(found)
+    finally:
+        if end is None:
+            backend.cancel(job_id)
+        backend.forget(job_id)
+    if end.failure is not None:
+        raise restore(end.failure, backend.names)
+
+
+def submit(
+    target: Target,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    method: str = "",
+    instance: RemoteInstance | None = None,
+) -> EndpointJob:
+    """Queue a job and go on."""
+    backend = backend_for(target.name)
+    return _queued(backend, target, _call(backend, target, args, kwargs, method, instance))
+
+
+def submit_input(target: Target, value: Any) -> EndpointJob:
+    """Queue a job with an `input` as the queue API has it."""
+    backend = backend_for(target.name)
+    payload = encode(value, backend.names)
+    return _queued(backend, target, _submission(target, payload, "input"))
+
+
+def _queued(backend: Backend, target: Target, submission: Submission) -> EndpointJob:
+    from runpod_flash.job import EndpointJob
+
+    job = EndpointJob({"id": submission.job_id, "status": "IN_QUEUE"}, target.endpoint)
+    job._attach(backend)
+    backend.submit(submission, job._on_end)
+    return job
+
+
+async def chunks(backend: Backend, job_id: str, start: int = 0) -> AsyncIterator[Any]:
+    """The chunks of a job's stream from number `start`; raises what the job failed with."""
+    loop = asyncio.get_running_loop()
+    end: Ended | None = None
+    while end is None:
+        future: asyncio.Future[tuple[Sequence[Payload], Ended | None]] = loop.create_future()
+        backend.chunks(job_id, start, _settle_pair(loop, future))
+        found, end = await future
+        for payload in found:
+            start += 1
+            yield decode(payload, trusted=True, names=backend.names)
+    if end.failure is not None:
+        raise restore(end.failure, backend.names)
+
+
+def result_of(end: Ended, names: ModuleNames) -> Any:
+    """The value that a job ended with; raises what it failed with."""
+    if end.failure is not None:
+        raise restore(end.failure, names)
+    if end.payload is None:
+        raise JobError(f"the job ended as {end.state} and left no result")
+    return decode(end.payload, trusted=True, names=names)
+
+
+def refuse_in_loop(what: str) -> None:
+    """Blocking here would stop the event loop, and with it what the call waits for."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(f"{what} would block the running event loop; await the call instead")
+
+
+def wait_here(backend: Backend, job_id: str, future: Future[Any]) -> Any:
+    """The future's result; Ctrl-C cancels the job."""
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        backend.cancel(job_id)
+        raise
+
+
+def _call(
+    backend: Backend,
+    target: Target,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    method: str,
+    instance: RemoteInstance | None,
+    credits: int = 0,
+) -> Submission:
+    _check_arguments(target, args, kwargs, method)
+    payload = encode({"args": list(args), "kwargs": kwargs}, backend.names)
+    constructor = None
+    if instance is not None:
+        given, named = instance._flash_arguments
+        if given or named:
+            constructor = encode({"args": list(given), "kwargs": named}, backend.names)
+    return _submission(target, payload, "call", method, constructor, credits)
+
+
+def _check_arguments(
+    target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], method: str
+) -> None:
+    """Raise the `TypeError` of a call that cannot be, here and not on a worker."""
+    original = target.original
+    if original is None:
+        return
+    if method:
+        inspect.signature(getattr(original, method)).bind(None, *args, **kwargs)
+    else:
+        target.signature().bind(*args, **kwargs)
+
+
+def _submission(
+    target: Target,
+    payload: Payload,
+    form: CallForm,
+    method: str = "",
+    constructor: Payload | None = None,
+    credits: int = 0,
+) -> Submission:
+    spec = target.spec
+    placement = spec.placement
+    return Submission(
+        job_id=os.urandom(16).hex(),
+        spec=spec,
+        env=target.env,
+        call=Call(payload, form, method, constructor),
+        policy=Policy(
+            placement.max_attempts, placement.restartable, placement.execution_timeout_ms
+        ),
+        credits=credits,
+    )
+
+
+def _settle_in(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any) -> None:
+    """Complete a future of another thread's loop, which may have closed meanwhile."""
+    try:
+        loop.call_soon_threadsafe(_set, future, result)
+    except RuntimeError:
+        pass
+
+
+def _settle_pair(
+    loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
+) -> Callable[[Sequence[Payload], Ended | None], None]:
+    return lambda found, end: _settle_in(loop, future, (found, end))
+
+
+def _set(future: asyncio.Future[Any], result: Any) -> None:
+    if not future.done():
+        future.set_result(result)

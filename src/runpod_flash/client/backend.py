@@ -1,0 +1,89 @@
+"""Where calls go: the seam between the SDK and whatever runs the jobs.
+
+There is one backend a target: the embedded plane, the plane above this worker, a server.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from runpod_flash import context
+from runpod_flash.errors import NotAvailableError, UnguardedCallError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from runpod_flash.plane.store.base import Call, Policy
+    from runpod_flash.plane.views import Ended, Snapshot
+    from runpod_flash.spec import EndpointSpec
+    from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.module_names import ModuleNames
+
+# How far a generator may run ahead of the one who reads it.
+STREAM_WINDOW = 64
+
+
+class Submission(NamedTuple):
+    """A job to run. `credits` bounds how far a stream runs ahead (0: not at all bounded)."""
+
+    job_id: str
+    spec: EndpointSpec
+    env: Mapping[str, str]
+    call: Call
+    policy: Policy
+    credits: int = 0
+
+
+class Backend(Protocol):
+    """Callbacks are called once, on any thread; no method blocks."""
+
+    names: ModuleNames
+
+    def submit(
+        self, submission: Submission, on_end: Callable[[Ended], None] | None = None
+    ) -> None: ...
+
+    def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
+        """Call back when the job has ended; None if it is not known."""
+
+    def chunks(
+        self, job_id: str, start: int, on_chunks: Callable[[Sequence[Payload], Ended | None], None]
+    ) -> None:
+        """Call back with the stream's chunks from number `start` as soon as there are any.
+
+        The end comes with the last ones. Asking from `start` says that those before are consumed.
+        """
+
+    def look(self, job_id: str, on_look: Callable[[Snapshot | None], None]) -> None: ...
+
+    def cancel(self, job_id: str) -> None: ...
+
+    def forget(self, job_id: str) -> None:
+        """Say that nobody will ask for this ended job again."""
+
+
+def backend_for(endpoint: str) -> Backend:
+    """The backend of this process: a worker's plane, the target, or the embedded plane.
+
+    Raises `UnguardedCallError` while a worker imports the module that calls, and
+    `NotAvailableError` for a target, which this version cannot call yet.
+    """
+    worker = context.current
+    if worker is not None:
+        if worker.importing:
+            raise UnguardedCallError(
+                f"{worker.importing} calls the endpoint {endpoint!r} while a worker imports it; "
+                "put the call under `if __name__ == '__main__':`"
+            )
+        from runpod_flash.client.in_worker import InWorkerBackend
+
+        return InWorkerBackend(worker)
+    target = os.environ.get("FLASH_TARGET")
+    if target:
+        raise NotAvailableError(
+            f"FLASH_TARGET={target!r}: this version runs endpoints embedded only; unset it"
+        )
+    from runpod_flash.client.embedded import embedded_backend
+
+    return embedded_backend()

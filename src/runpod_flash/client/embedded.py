@@ -1,0 +1,217 @@
+"""The embedded plane: a serving plane inside the caller's process, on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runpod_flash.client import terminal
+from runpod_flash.plane.events import JobEnded
+from runpod_flash.plane.plane import Plane
+from runpod_flash.plane.store.base import NewJob
+from runpod_flash.plane.store.memory import MemoryStore
+from runpod_flash.plane.views import JobViews, ended
+from runpod_flash.project.entry import module_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any
+
+    from runpod_flash.client.backend import Submission
+    from runpod_flash.engines.base import Engine
+    from runpod_flash.plane.events import Event
+    from runpod_flash.plane.store.base import Chunk, Job
+    from runpod_flash.plane.views import Ended, Snapshot
+    from runpod_flash.wire.codec import Payload
+
+_CLOSE_SECONDS = 5.0
+
+
+class EmbeddedBackend:
+    """`Backend` on a plane of this process. Its thread alone starts processes, and never ends.
+
+    (A parent-death signal fires when the thread that started the child ends.)
+    """
+
+    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+        self.names = module_names()
+        self._loop = asyncio.new_event_loop()
+        self._unfinished: set[str] = set()
+        self._idle = threading.Condition()
+        self._thread = threading.Thread(target=self._serve, name="flash-plane", daemon=True)
+        self._thread.start()
+        self.plane: Plane = self._run(self._make_plane(make_engine))
+        self._views = JobViews(self.plane)
+        self.plane.events.subscribe(terminal.Printer())
+        self.plane.events.subscribe(self._count)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    async def _make_plane(self, make_engine: Callable[[], Engine]) -> Plane:
+        return Plane(MemoryStore(time.monotonic), make_engine(), dict(os.environ))
+
+    def _run(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
+
+    # Backend
+
+    def submit(self, submission: Submission, on_end: Callable[[Ended], None] | None = None) -> None:
+        pool = self.plane.declare(submission.spec, submission.env)
+        job_id = submission.job_id
+        if on_end is not None:
+            callback = on_end
+
+            def follow(event: Event) -> None:
+                if isinstance(event, JobEnded):
+                    callback(ended(event.job))
+
+            self.plane.events.follow(job_id, follow)
+        self._unfinished.add(job_id)
+        self.plane.submit(
+            pool,
+            NewJob(
+                job_id,
+                pool.key,
+                submission.call,
+                submission.policy,
+                credits=submission.credits,
+            ),
+        )
+
+    def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
+        self._views.wait(job_id, lambda job: on_end(None if job is None else ended(job)))
+
+    def chunks(
+        self, job_id: str, start: int, on_chunks: Callable[[Sequence[Payload], Ended | None], None]
+    ) -> None:
+        def arrived(chunks: Sequence[Chunk], job: Job | None) -> None:
+            on_chunks([chunk.payload for chunk in chunks], None if job is None else ended(job))
+
+        self._views.chunks(job_id, start, arrived)
+
+    def look(self, job_id: str, on_look: Callable[[Snapshot | None], None]) -> None:
+        on_look(self._views.look(job_id))
+
+    def cancel(self, job_id: str) -> None:
+        self.plane.cancel(job_id)
+
+    def forget(self, job_id: str) -> None:
+        self._views.forget(job_id)
+
+    # The program's end
+
+    def _count(self, event: Event) -> None:
+        if isinstance(event, JobEnded):
+            self._unfinished.discard(event.job.id)
+            if not self._unfinished:
+                with self._idle:
+                    self._idle.notify_all()
+
+    def finish(self) -> None:
+        """Let jobs that nobody awaits come to their end (Ctrl-C cancels them), then stop all."""
+        try:
+            if self._unfinished and not _interrupted():
+                terminal.say(f"waiting for {len(self._unfinished)} jobs (Ctrl-C cancels them)")
+                with self._idle:
+                    self._idle.wait_for(lambda: not self._unfinished)
+        except KeyboardInterrupt:
+            terminal.say(f"cancelled {len(self._unfinished)} jobs")
+        self.close()
+
+    def close(self) -> None:
+        """End every worker and the plane."""
+        try:
+            self._run(self.plane.close(), _CLOSE_SECONDS)
+        except TimeoutError:
+            pass  # what is left dies with this process
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the parent's workers."""
+        self.plane.engine.close_in_child()
+
+
+def _interrupted() -> bool:
+    return getattr(sys, "last_type", None) is KeyboardInterrupt
+
+
+class _Default:
+    """The plane of this process, made by the first call; a forked child gets its own."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.backend: EmbeddedBackend | None = None
+        self.make_engine: Callable[[], Engine] = local_engine
+        self.hooked = False
+
+    def get(self) -> EmbeddedBackend:
+        if self.backend is None:
+            with self.lock:
+                if self.backend is None:
+                    backend = EmbeddedBackend(self.make_engine)
+                    self._hook()
+                    self.backend = backend
+        return self.backend
+
+    def _hook(self) -> None:
+        if not self.hooked:
+            self.hooked = True
+            os.register_at_fork(after_in_child=self._after_fork)
+            _at_thread_shutdown(self._finish)
+
+    def _finish(self) -> None:
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            backend.finish()
+
+    def _after_fork(self) -> None:
+        self.lock = threading.Lock()
+        backend, self.backend = self.backend, None
+        if backend is not None:
+            backend.abandon()
+
+
+def _at_thread_shutdown(callback: Callable[[], None]) -> None:
+    """Call back when the program ends, while its thread pools still take work.
+
+    `atexit` is too late: running jobs may still need environments, which are built in threads.
+    """
+    import atexit
+    import concurrent.futures.thread  # noqa: F401 - registers its own end first, to run after ours
+
+    register = getattr(threading, "_register_atexit", atexit.register)
+    register(callback)
+
+
+def local_engine() -> Engine:
+    """The engine of embedded planes: processes of this machine. Called on the plane's loop."""
+    from platformdirs import user_cache_path
+
+    from runpod_flash.engines.local.engine import LocalEngine
+    from runpod_flash.engines.local.environments import Environments
+    from runpod_flash.engines.local.gpus import GpuPool, NvmlInventory
+    from runpod_flash.engines.local.launcher import FreshProcessLauncher
+
+    cache: Path = user_cache_path("flash", appauthor=False)
+    return LocalEngine(
+        Environments(cache, lambda endpoint, text: terminal.say(text, endpoint)),
+        FreshProcessLauncher(),
+        GpuPool(NvmlInventory()),
+        cache,
+        dict(os.environ),
+    )
+
+
+_default = _Default()
+
+
+def embedded_backend() -> EmbeddedBackend:
+    """The embedded plane of this process, made on first use."""
+    return _default.get()

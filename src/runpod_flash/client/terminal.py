@@ -1,0 +1,42 @@
+"""What a person sees of an embedded run: workers' lines and notices, on standard error."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from runpod_flash.plane.events import Logged, Notice
+
+if TYPE_CHECKING:
+    from runpod_flash.plane.events import Event
+
+
+class Printer:
+    """Prints log lines, prefixed with their endpoint, and notices."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Logged):
+            _write(f"{_dim(f'[{event.endpoint}]')} {event.line.text}\n")
+        elif isinstance(event, Notice):
+            say(event.text, event.endpoint)
+
+
+def say(text: str, endpoint: str = "") -> None:
+    """One line from Flash itself."""
+    about = f" {endpoint}:" if endpoint and endpoint not in text else ""
+    _write(f"{_dim('flash:')}{about} {text}\n")
+
+
+def _write(line: str) -> None:
+    try:
+        sys.stderr.write(line)
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass  # the terminal is gone; the work goes on
+
+
+def _dim(text: str) -> str:
+    if os.environ.get("NO_COLOR") or not getattr(sys.stderr, "isatty", bool)():
+        return text
+    return f"\x1b[2m{text}\x1b[0m"

@@ -1,0 +1,63 @@
+"""Where this code runs: inside a worker, or not. Set by the worker itself, never by a variable.
+
+An environment variable would be inherited by every program that user code starts, and
+`RUNPOD_POD_ID` is set on every rented machine.
+"""
+
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runpod_flash.wire.codec import Payload
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The plane's answer to a call from a worker."""
+
+    fields: Mapping[str, Any]
+    payload: Payload | None = None
+
+
+class WorkerContext(Protocol):
+    """What the SDK may ask of the worker in which it was imported."""
+
+    @property
+    def endpoint(self) -> str:
+        """The name of the endpoint that this worker serves."""
+
+    @property
+    def importing(self) -> str:
+        """The file that is being imported; empty once the worker is ready."""
+
+    def call(
+        self,
+        operation: str,
+        fields: Mapping[str, Any],
+        payload: Payload | None = None,
+        constructor: Payload | None = None,
+        on_answer: Callable[[Answer], None] | None = None,
+    ) -> None:
+        """Ask the plane; `on_answer` is called once, on any thread."""
+
+
+current: WorkerContext | None = None
+current_job: ContextVar[str] = ContextVar("flash_job", default="")
+
+
+def enter(context: WorkerContext) -> None:
+    """Mark this process as a worker. A process that it forks is none."""
+    global current
+    current = context
+    os.register_at_fork(after_in_child=_leave)
+
+
+def _leave() -> None:
+    global current
+    current = None

@@ -1,0 +1,245 @@
+"""Checks the parameters of `Endpoint` where they are given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.errors import ConfigurationError, NotAvailableError
+from runpod_flash.hardware import (
+    CPU_DATACENTERS,
+    CpuInstanceType,
+    CudaVersion,
+    DataCenter,
+    GpuGroup,
+    GpuType,
+)
+from runpod_flash.scaling import ServerlessScalerType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runpod_flash.template import PodTemplate
+    from runpod_flash.volume import NetworkVolume
+
+PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+IDLE_TIMEOUT = (1, 3600)
+
+
+def refuse(parameter: str, value: Any, allowed: str) -> ConfigurationError:
+    """The error for a wrong value; the message names parameter, value and what is allowed."""
+    return ConfigurationError(f"{parameter}={value!r}: {allowed}")
+
+
+def exclusive(first: str, given_first: bool, second: str, given_second: bool, why: str) -> None:
+    if given_first and given_second:
+        raise ConfigurationError(f"{first}= and {second}= are mutually exclusive: {why}")
+
+
+def parse_name(name: Any) -> str | None:
+    if name is None:
+        return None
+    if not isinstance(name, str) or not name.strip():
+        raise refuse("name", name, "an endpoint's name is a text that is not empty")
+    if any(ord(c) < 32 or c in "/\\" for c in name):
+        raise refuse("name", name, "a name has no slashes and no control characters")
+    return name.removesuffix("-fb")
+
+
+def parse_gpus(gpu: Any) -> list[GpuGroup | GpuType]:
+    given = list(gpu) if isinstance(gpu, (list, tuple)) else [gpu]
+    if not given:
+        raise refuse("gpu", gpu, "name at least one GpuType or GpuGroup")
+    for item in given:
+        if not isinstance(item, (GpuGroup, GpuType)):
+            raise refuse("gpu", item, _gpu_hint(item))
+    return given
+
+
+def _gpu_hint(item: object) -> str:
+    from runpod_flash.suggest import did_you_mean
+
+    text = "give a GpuType or a GpuGroup (or a list of them), such as GpuType.NVIDIA_L4"
+    if isinstance(item, str):
+        members = {m.name: f"GpuType.{m.name}" for m in GpuType}
+        members |= {m.name: f"GpuGroup.{m.name}" for m in GpuGroup}
+        names = {m.value: m.name for m in GpuType} | {name: name for name in members}
+        text += did_you_mean(item, names)
+    return text
+
+
+def parse_cpus(cpu: Any) -> list[CpuInstanceType]:
+    given = list(cpu) if isinstance(cpu, (list, tuple)) else [cpu]
+    if not given:
+        raise refuse("cpu", cpu, "name at least one CpuInstanceType")
+    for item in given:
+        if not isinstance(item, str):
+            raise refuse("cpu", item, 'give a CpuInstanceType or its name, such as "cpu3c-1-2"')
+    return [CpuInstanceType(item) for item in given]
+
+
+def parse_count(parameter: str, value: Any, low: int, high: int | None = None) -> int:
+    bounds = f"a whole number from {low}" + (f" to {high}" if high is not None else " up")
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise refuse(parameter, value, bounds)
+    if value < low or (high is not None and value > high):
+        raise refuse(parameter, value, f"must be >= {low}" if high is None else bounds)
+    return value
+
+
+def parse_flag(parameter: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise refuse(parameter, value, "True or False")
+    return value
+
+
+def parse_texts(parameter: str, value: Any, example: str) -> list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, (list, tuple)):
+        raise refuse(parameter, value, f"a list of texts, such as [{example!r}]")
+    for item in value:
+        if not isinstance(item, str) or not item.strip():
+            raise refuse(parameter, item, f"each entry is a text, such as {example!r}")
+    return list(value)
+
+
+def parse_dependencies(value: Any) -> list[str] | None:
+    found = parse_texts("dependencies", value, "numpy>=1.26")
+    if found:
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        for item in found:
+            # Paths and URLs without a name are uv's to judge.
+            if item.startswith(("-", ".", "/", "git+")) or "://" in item:
+                continue
+            try:
+                Requirement(item)
+            except InvalidRequirement as error:
+                reason = str(error).splitlines()[0]
+                raise refuse("dependencies", item, f"not a requirement: {reason}") from None
+    return found
+
+
+def parse_env(value: Any) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise refuse("env", value, 'a dictionary of texts, such as {"LEVEL": "debug"}')
+    for key, item in value.items():
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            raise refuse("env", key, "a variable's name is a text without '='")
+        # The value may be a secret: the message shows its type only.
+        if not isinstance(item, str):
+            kind = type(item).__name__
+            raise ConfigurationError(f"env[{key!r}] is of type {kind}: values are texts (str)")
+        if "\0" in item:
+            raise ConfigurationError(f"env[{key!r}] holds a NUL character, which no variable can")
+    return dict(value)
+
+
+def parse_volumes(value: Any) -> list[NetworkVolume] | None:
+    from runpod_flash.volume import NetworkVolume
+
+    if value is None:
+        return None
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not given:
+        raise refuse("volume", value, "the volume list must not be empty")
+    for index, item in enumerate(given):
+        if not isinstance(item, NetworkVolume):
+            where = f"volume[{index}]" if isinstance(value, (list, tuple)) else "volume"
+            raise ConfigurationError(
+                f"{where} is of type {type(item).__name__}: NetworkVolume(...)"
+            )
+    places = [item.dataCenterId for item in given]
+    for place in places:
+        if places.count(place) > 1:
+            raise ConfigurationError(f"volume: two volumes in {place.value}; one per data center")
+    return given
+
+
+def parse_datacenters(value: Any) -> list[DataCenter] | None:
+    if value is None:
+        return None
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not given:
+        raise refuse("datacenter", value, "name at least one data center")
+    for item in given:
+        if not isinstance(item, str):
+            raise refuse("datacenter", item, 'a DataCenter or its id, such as "EU-RO-1"')
+    return [d if isinstance(d, DataCenter) else DataCenter.from_string(d) for d in given]
+
+
+def check_places(
+    volumes: Sequence[NetworkVolume] | None, places: Sequence[DataCenter] | None, is_cpu: bool
+) -> None:
+    for place in places or ():
+        if is_cpu and place not in CPU_DATACENTERS:
+            allowed = ", ".join(sorted(d.value for d in CPU_DATACENTERS))
+            raise refuse("datacenter", place.value, f"CPU endpoints run in {allowed}")
+    for volume in volumes or ():
+        if places and volume.dataCenterId not in places:
+            raise ConfigurationError(
+                f"volume: {volume} is in {volume.dataCenterId.value}, which datacenter= does not list"
+            )
+
+
+def parse_cuda(value: Any) -> CudaVersion | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, CudaVersion)):
+        raise refuse("min_cuda_version", value, 'a CudaVersion or a text, such as "12.4"')
+    return CudaVersion(value)
+
+
+def parse_scaler(value: Any) -> ServerlessScalerType | None:
+    if value is None or isinstance(value, ServerlessScalerType):
+        return value
+    return ServerlessScalerType(value)
+
+
+def parse_scaler_value(value: Any) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise refuse("scaler_value", value, "seconds or jobs, more than 0")
+    return value
+
+
+def parse_python(value: Any) -> str | None:
+    if value is not None and value not in PYTHON_VERSIONS:
+        allowed = ", ".join(PYTHON_VERSIONS)
+        raise refuse("python_version", value, f"workers run Python {allowed}")
+    return value if value is None else str(value)
+
+
+def parse_template(value: Any, cpus: Sequence[CpuInstanceType]) -> PodTemplate | None:
+    """A pod template. What in it needs an image is refused here; the rest has its effect."""
+    from runpod_flash.hardware import max_container_disk_gb
+    from runpod_flash.template import PodTemplate
+
+    if value is None:
+        return None
+    if not isinstance(value, PodTemplate):
+        raise refuse("template", value, "a PodTemplate(...)")
+    default = PodTemplate()
+    for field in _IMAGE_FIELDS:
+        if getattr(value, field) != getattr(default, field):
+            raise NotAvailableError(
+                f"template: PodTemplate({field}=...) needs container images, which this version "
+                "does not have yet; leave it out to run embedded"
+            )
+    disk: Any = value.containerDiskInGb
+    if cpus and disk != default.containerDiskInGb and disk > max_container_disk_gb(cpus):
+        limit = max_container_disk_gb(cpus)
+        raise refuse("template.containerDiskInGb", disk, f"{cpus[0].value} has at most {limit} GB")
+    return value
+
+
+_IMAGE_FIELDS = (
+    "advancedStart",
+    "config",
+    "containerRegistryAuthId",
+    "dockerArgs",
+    "imageName",
+    "ports",
+    "startScript",
+)

@@ -1,0 +1,370 @@
+"""Endpoint: declares where a function or class runs, and decorates it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from runpod_flash import declaration as check
+from runpod_flash.dotenv import load_dotenv_once
+from runpod_flash.errors import ConfigurationError
+from runpod_flash.hardware import CudaVersion, GpuGroup, expand_gpus
+from runpod_flash.scaling import ServerlessScalerType, parse_workers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from typing import ParamSpec
+
+    from runpod_flash.functions import EndpointFunction, EndpointGenerator, Target
+    from runpod_flash.hardware import CpuInstanceType, DataCenter, GpuType
+    from runpod_flash.job import EndpointJob
+    from runpod_flash.spec import EndpointSpec, Entry, Placement
+    from runpod_flash.template import PodTemplate
+    from runpod_flash.volume import NetworkVolume
+
+    P = ParamSpec("P")
+
+R = TypeVar("R")
+C = TypeVar("C")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+# Programs rely on it: what `.env` sets is there once Endpoint is imported.
+load_dotenv_once()
+
+_RESERVED_PATHS = ("/execute", "/ping")
+
+
+class Endpoint:
+    """Workers that run a function or class on the hardware that it needs.
+
+        @Endpoint(name="resize", cpu="cpu3c-1-2", workers=(0, 3), dependencies=["pillow"])
+        async def resize(image: bytes, width: int) -> bytes: ...
+
+    Args:
+        name: the endpoint's name; by default the function's or class's own.
+        id: an existing endpoint on a server, to call as a client.
+        gpu: one `GpuType` or `GpuGroup`, or a list in order of preference. Any GPU by default.
+        cpu: one `CpuInstanceType` or its name, or a list: no GPU. Not together with `gpu`.
+        workers: how many may run, `(min, max)` or the maximum. `(0, 1)` by default.
+        idle_timeout: seconds an idle worker is kept, 1 to 3600.
+        dependencies: pip requirements of the worker's environment.
+        system_dependencies: Debian packages that must be installed.
+        accelerate_downloads: fetch packages and models with parallel connections.
+        volume: a `NetworkVolume`, seen at `/runpod-volume`, or a list, one per data center.
+        datacenter: where workers may run; one or a list.
+        env: the worker's environment variables. No change of them rebuilds anything.
+        gpu_count: GPUs of a worker.
+        execution_timeout_ms: how long a job may run, in milliseconds; 0 for no limit.
+        flashboot: keep what makes the next cold start faster.
+        image: a container image to run. Not available yet.
+        scaler_type: `QUEUE_DELAY` (seconds a job may wait) or `REQUEST_COUNT` (jobs per worker).
+        scaler_value: the scaler's seconds or jobs.
+        template: a `PodTemplate`; its `env` is the endpoint's where `env` is not given.
+        min_cuda_version: the least CUDA version that a GPU's driver must support.
+        max_concurrency: jobs that a worker runs at once.
+        python_version: "3.10" to "3.13"; by default the caller's where workers can run it.
+        max_attempts: how many workers a job may lose before it fails; 1 means at most once.
+        restartable: whether a stream that has begun may be run again.
+
+    Raises `ConfigurationError` (a `ValueError`) that names the parameter, the value and what is
+    allowed.
+    """
+
+    def __init__(
+        self,
+        name: str | None = None,
+        *,
+        id: str | None = None,
+        gpu: GpuGroup | GpuType | Sequence[GpuGroup | GpuType] | None = None,
+        cpu: str | CpuInstanceType | Sequence[str | CpuInstanceType] | None = None,
+        workers: int | tuple[int, int] | list[int] | None = None,
+        idle_timeout: int = 60,
+        dependencies: list[str] | None = None,
+        system_dependencies: list[str] | None = None,
+        accelerate_downloads: bool = True,
+        volume: NetworkVolume | list[NetworkVolume] | None = None,
+        datacenter: DataCenter | str | Sequence[DataCenter | str] | None = None,
+        env: dict[str, str] | None = None,
+        gpu_count: int = 1,
+        execution_timeout_ms: int = 0,
+        flashboot: bool = True,
+        image: str | None = None,
+        scaler_type: ServerlessScalerType | None = None,
+        scaler_value: float = 4,
+        template: PodTemplate | None = None,
+        min_cuda_version: CudaVersion | str | None = CudaVersion.V12_8,
+        max_concurrency: int = 1,
+        python_version: str | None = None,
+        max_attempts: int = 2,
+        restartable: bool = False,
+        **unknown: Any,
+    ) -> None:
+        if unknown:
+            _refuse_unknown(unknown)
+        check.exclusive("gpu", gpu is not None, "cpu", cpu is not None, "give one or neither")
+        check.exclusive(
+            "id", id is not None, "image", image is not None,
+            "id= connects to an existing endpoint, image= deploys a new one",
+        )  # fmt: skip
+        if image is not None and name is None and id is None:
+            raise ConfigurationError("image= needs a name= for the endpoint")
+        self.name = check.parse_name(name)
+        self.id = id
+        self.image = image
+        self._cpus = [] if cpu is None else check.parse_cpus(cpu)
+        self._gpus = self._parse_gpus(gpu)
+        self.workers_min, self.workers_max = parse_workers(workers)
+        self.idle_timeout = check.parse_count("idle_timeout", idle_timeout, *check.IDLE_TIMEOUT)
+        self.dependencies = check.parse_dependencies(dependencies)
+        self.system_dependencies = check.parse_texts(
+            "system_dependencies", system_dependencies, "ffmpeg"
+        )
+        self.accelerate_downloads = check.parse_flag("accelerate_downloads", accelerate_downloads)
+        self.volume = check.parse_volumes(volume)
+        self.datacenter = check.parse_datacenters(datacenter)
+        check.check_places(self.volume, self.datacenter, self.is_cpu)
+        self.env = check.parse_env(env)
+        self.gpu_count = check.parse_count("gpu_count", gpu_count, 1)
+        self.execution_timeout_ms = check.parse_count(
+            "execution_timeout_ms", execution_timeout_ms, 0
+        )
+        self.flashboot = check.parse_flag("flashboot", flashboot)
+        self._scaler_type = check.parse_scaler(scaler_type)
+        self.scaler_value = check.parse_scaler_value(scaler_value)
+        self.template = check.parse_template(template, self._cpus)
+        self.min_cuda_version = check.parse_cuda(min_cuda_version)
+        self._max_concurrency = check.parse_count("max_concurrency", max_concurrency, 1)
+        self.python_version = check.parse_python(python_version)
+        self.max_attempts = check.parse_count("max_attempts", max_attempts, 1)
+        self.restartable = check.parse_flag("restartable", restartable)
+        self._routes: list[dict[str, Any]] = []
+        self._target: Target | None = None
+
+    def _parse_gpus(self, gpu: object) -> list[GpuGroup | GpuType]:
+        if gpu is not None:
+            return check.parse_gpus(gpu)
+        return [] if self._cpus or self.id is not None else [GpuGroup.ANY]
+
+    # What it is
+
+    @property
+    def is_cpu(self) -> bool:
+        return bool(self._cpus)
+
+    @property
+    def is_client(self) -> bool:
+        """Whether this calls something that exists elsewhere instead of decorating."""
+        return self.image is not None or self.id is not None
+
+    @property
+    def is_load_balanced(self) -> bool:
+        return bool(self._routes)
+
+    @property
+    def max_concurrency(self) -> int:
+        return self._max_concurrency
+
+    @property
+    def scaler_type(self) -> ServerlessScalerType:
+        if self._scaler_type is not None:
+            return self._scaler_type
+        if self._routes:
+            return ServerlessScalerType.REQUEST_COUNT
+        return ServerlessScalerType.QUEUE_DELAY
+
+    def __repr__(self) -> str:
+        where = "cpu" if self.is_cpu else "gpu"
+        return f"Endpoint({self.name or self.id!r}, {where}, workers={self._bounds()})"
+
+    def _bounds(self) -> tuple[int, int]:
+        return self.workers_min, self.workers_max
+
+    # Decorating
+
+    @overload
+    def __call__(self, target: type[C]) -> type[C]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, target: Callable[P, AsyncIterator[R]]) -> EndpointGenerator[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, target: Callable[P, Iterator[R]]) -> EndpointGenerator[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, target: Callable[P, Coroutine[Any, Any, R]]) -> EndpointFunction[P, R]: ...
+    @overload
+    def __call__(self, target: Callable[P, R]) -> EndpointFunction[P, R]: ...
+    def __call__(self, target: Any) -> Any:
+        """Make a function or class run on this endpoint's workers.
+
+        The result of a function is awaited: `await fn(x)`; `fn.call(x)` waits in plain code,
+        `fn.run(x)` gives an `EndpointJob`. Generators are iterated: `async for y in fn(x)`.
+        Of a class, every public method of its instances is called so.
+        """
+        from runpod_flash import functions
+
+        if self.is_client:
+            raise ConfigurationError(
+                "an Endpoint with id= or image= is a client: it cannot decorate"
+            )
+        if self._routes:
+            raise ConfigurationError(
+                f"endpoint {self.name!r} has routes: it cannot decorate a function as well"
+            )
+        if not callable(target):
+            raise check.refuse("Endpoint(...)", target, "decorates a function or a class")
+        if self.name is None:
+            self.name = str(target.__name__)
+        self._target = functions.Target(self, target)
+        return functions.decorated(self._target)
+
+    def spec_of(self, entry: Entry, code: str) -> EndpointSpec:
+        """The spec of this declaration for one function or class."""
+        from runpod_flash.spec import Build, EndpointSpec, Scaling
+
+        return EndpointSpec(
+            name=self.name or entry.qualname,
+            entry=entry,
+            build=Build(
+                code=code,
+                dependencies=tuple(self.dependencies or ()),
+                system_dependencies=tuple(self.system_dependencies or ()),
+                python=self.python_version,
+            ),
+            placement=self._placement(),
+            scaling=Scaling(
+                self.workers_min,
+                self.workers_max,
+                self.idle_timeout,
+                self.scaler_type.value,
+                self.scaler_value,
+            ),
+        )
+
+    def _placement(self) -> Placement:
+        from runpod_flash.spec import Placement, VolumeMount
+
+        return Placement(
+            gpus=expand_gpus(self._gpus) if self._gpus else (),
+            gpu_count=self.gpu_count,
+            cpus=tuple(cpu.value for cpu in self._cpus),
+            min_cuda=self.min_cuda_version.value if self.min_cuda_version else None,
+            volumes=tuple(
+                VolumeMount(v.mount_name, v.dataCenterId.value, v.size) for v in self.volume or ()
+            ),
+            datacenters=tuple(d.value for d in self.datacenter or ()),
+            max_concurrency=self.max_concurrency,
+            execution_timeout_ms=self.execution_timeout_ms,
+            max_attempts=self.max_attempts,
+            restartable=self.restartable,
+            flashboot=self.flashboot,
+            accelerate_downloads=self.accelerate_downloads,
+            container_disk_gb=self.template.containerDiskInGb if self.template else 0,
+        )
+
+    @property
+    def worker_env(self) -> dict[str, str]:
+        """The variables of the workers: the template's, and over them the endpoint's own."""
+        given = self.template.env if self.template else []
+        return {**{pair.key: pair.value for pair in given}, **(self.env or {})}
+
+    # Routes
+
+    def get(self, path: str, data: Any = None, **options: Any) -> Any:
+        """Declare a GET route; on a client, send a GET request. See `post`."""
+        return self._route("GET", path, data, options)
+
+    def post(self, path: str, data: Any = None, **options: Any) -> Any:
+        """Declare a POST route (a decorator that returns the function unchanged).
+
+        On a client (`id=`, `image=`) it sends a request, which needs a server.
+        """
+        return self._route("POST", path, data, options)
+
+    def put(self, path: str, data: Any = None, **options: Any) -> Any:
+        """Declare a PUT route; on a client, send a PUT request. See `post`."""
+        return self._route("PUT", path, data, options)
+
+    def patch(self, path: str, data: Any = None, **options: Any) -> Any:
+        """Declare a PATCH route; on a client, send a PATCH request. See `post`."""
+        return self._route("PATCH", path, data, options)
+
+    def delete(self, path: str, data: Any = None, **options: Any) -> Any:
+        """Declare a DELETE route; on a client, send a DELETE request. See `post`."""
+        return self._route("DELETE", path, data, options)
+
+    def _route(self, method: str, path: str, data: Any, options: dict[str, Any]) -> Any:
+        if self.is_client:
+            self._refuse_client(f".{method.lower()}()")
+        if data is not None or options:
+            raise TypeError(f".{method.lower()}(path) declares a route: it takes a path only")
+        self._check_route(method, path)
+
+        def register(function: F) -> F:
+            name = getattr(function, "__name__", repr(function))
+            route = {"method": method, "path": path, "function": function, "function_name": name}
+            self._routes.append(route)
+            return function
+
+        return register
+
+    def _check_route(self, method: str, path: str) -> None:
+        if self.name is None:
+            raise ConfigurationError("routes need an Endpoint with a name=")
+        if self._target is not None:
+            raise ConfigurationError(f"endpoint {self.name!r} decorates a function: no routes")
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise check.refuse("path", path, "a route's path starts with '/'")
+        if path in _RESERVED_PATHS:
+            raise check.refuse("path", path, f"{', '.join(_RESERVED_PATHS)} are reserved")
+        for route in self._routes:
+            if (route["method"], route["path"]) == (method, path):
+                name = route["function_name"]
+                raise check.refuse("path", path, f"{method} {path} is {name!r} already")
+
+    # Calling by input, as the queue API does
+
+    def run(self, input: Any, *, webhook: str | None = None) -> EndpointJob:
+        """Queue a job; `input` maps to the function's parameters by name. May be awaited."""
+        if webhook is not None:
+            self._refuse_client("webhook=")
+        return self._called("run()").run_input(input)
+
+    async def runsync(self, input: Any, timeout: float = 60.0) -> EndpointJob:
+        """Queue a job and wait for its end, or at most `timeout` seconds."""
+        job = self.run(input)
+        try:
+            return await job.wait(timeout)
+        except TimeoutError:
+            return job
+
+    async def status(self, job_id: str) -> EndpointJob:
+        """A job by its id. Raises `LookupError` if it is unknown, or ended too long ago."""
+        from runpod_flash.job import find_job
+
+        return await find_job(job_id, self._called("status()"))
+
+    async def cancel(self, job_id: str) -> EndpointJob:
+        """Cancel a job by its id."""
+        job = await self.status(job_id)
+        return await job.cancel()
+
+    def _called(self, what: str) -> Target:
+        if self.is_client:
+            self._refuse_client(what)
+        if self._target is None:
+            raise ConfigurationError(
+                f"{what} needs a function: decorate one with this endpoint first"
+            )
+        return self._target
+
+    def _refuse_client(self, what: str) -> None:
+        from runpod_flash.unavailable import refuse
+
+        refuse(f"Endpoint{f'(id={self.id!r})' if self.id else ''}: {what}")
+
+
+def _refuse_unknown(unknown: dict[str, Any]) -> None:
+    import inspect
+
+    from runpod_flash.suggest import did_you_mean
+
+    known = [name for name in inspect.signature(Endpoint.__init__).parameters if name != "self"]
+    name = next(iter(unknown))
+    raise TypeError(f"Endpoint has no parameter {name!r}.{did_you_mean(name, known)}")

@@ -1,0 +1,106 @@
+"""What the plane asks of a place where workers live, and what it hears back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runpod_flash.links.base import WorkerLink
+    from runpod_flash.spec import EndpointSpec
+
+
+@dataclass(frozen=True)
+class StartOrder:
+    """One worker to start: `spec` and `env` of its endpoint, the id it will carry.
+
+    `near` lists the workers whose jobs wait, directly or through others, for the job that this
+    worker is started for: where no device is free, theirs may be shared.
+    """
+
+    worker_id: str
+    spec: EndpointSpec
+    env: Mapping[str, str]
+    near: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorkerExit:
+    """How a worker ended: `reason` is a phrase ("was killed by SIGKILL"), `output` its last lines."""
+
+    worker_id: str
+    reason: str
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a worker cannot be started now: `reason` completes "waits for …"; `holders` are workers.
+
+    `permanent` refusals fail the waiting jobs; the others are tried again when a worker stops.
+    """
+
+    reason: str
+    holders: tuple[str, ...] = ()
+    permanent: bool = False
+
+
+class CapacityError(Exception):
+    """Raised by `Engine.start` when the place cannot take the worker; carries a `Refusal`."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+class WorkerHandle(Protocol):
+    """A started worker. `node` names the machine; no process id leaves the engine."""
+
+    @property
+    def worker_id(self) -> str: ...
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def link(self) -> WorkerLink: ...
+
+
+class EngineEvents(Protocol):
+    """What an engine tells the plane, always on the plane's own loop."""
+
+    def worker_exited(self, exit: WorkerExit) -> None:
+        """The worker and everything it started are gone, and its devices are free."""
+
+    def worker_output(self, worker_id: str, text: str) -> None:
+        """A line that the worker's process wrote to its standard output or error by itself."""
+
+    def notice(self, endpoint: str, text: str) -> None:
+        """One line for the user: a build's progress, a limit that holds, a fallback."""
+
+
+class Engine(Protocol):
+    """A place where workers live. It never sees jobs."""
+
+    async def start(self, order: StartOrder, events: EngineEvents) -> WorkerHandle:
+        """Start one worker and return when its process exists.
+
+        Raises `CapacityError`, `EnvironmentBuildError` or `WorkerStartError`.
+        """
+
+    async def stop(self, worker_id: str) -> None:
+        """End a worker and everything it started; its exit is reported as an event."""
+
+    def limit(self, spec: EndpointSpec) -> tuple[int, str]:
+        """How many workers of the endpoint fit here at most, and which limit says so."""
+
+    def advice(self, worker_id: str) -> str:
+        """What may explain an exception in this worker (it asked for a device that is not here)."""
+
+    async def close(self) -> None:
+        """End every worker and release what the engine holds."""
+
+    def close_in_child(self) -> None:
+        """Let go of everything in a forked copy of this process; the workers are the parent's."""

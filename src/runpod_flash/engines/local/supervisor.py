@@ -1,0 +1,434 @@
+"""The program that parents the worker processes of one plane, and lets nothing of them be left.
+
+Run by file path: `supervisor.py ORDERS PLANE`, two descriptors: a stream socket to the plane, and
+a pidfd of the plane's process (-1 where the system has none). An order is one byte, the number of
+descriptors that come with it: the worker's control socket, its link, its output, and those to
+hold. For each the supervisor forks a *minder*, which reads what to run from the control socket:
+
+    plane ── orders ──▶ supervisor ── fork ──▶ minder ── fork, exec ──▶ worker ──▶ its children
+      └──────────────── control ─────────────────┘
+
+A minder kills its worker and all descendants when its control socket ends or the plane's process
+does. Each failure is covered by another process: a killed minder's worker has a parent-death
+signal, its orphans fall to the supervisor; minders outlive a killed supervisor. The plane sees
+the control socket end only when all of that is done and the held descriptors are closed.
+
+Standard library only, one thread, nothing of it is ever seen by a worker. On macOS there are no
+subreapers and no parent-death signals: process groups and the control socket remain. (Untested.)
+"""
+
+# Plain system calls by name, for much of this runs between fork and exec:
+# ruff: noqa: PTH100, PTH118, PTH120, PTH123, PTH208
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+LINUX = sys.platform == "linux"
+MAX_DESCRIPTORS = 250  # what one message can carry is a little more
+MOUNT_VIEW = "the mount view"
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+
+if LINUX:
+    import ctypes
+
+    _libc = ctypes.CDLL(None, use_errno=True)
+
+
+# --- the supervisor ------------------------------------------------------------------------------
+
+
+@dataclass
+class Charge:
+    """What belongs to one worker here until it and all below it are gone."""
+
+    control: socket.socket
+    held: list[int]
+
+    def release(self) -> None:
+        # Held first: a plane that sees the end may take the lock again at once.
+        close_all(self.held)
+        end(self.control)
+
+
+class Supervisor:
+    def __init__(self, orders: socket.socket, plane: int) -> None:
+        self._orders = orders
+        self._plane = plane
+        self._open = True
+        self._minders: dict[int, Charge] = {}
+        self._ended: list[Charge] = []
+        self._waker = Waker()
+
+    def run(self) -> None:
+        while self._open or self._minders or self._ended:
+            watched = (self._orders.fileno(), self._plane) if self._open else ()
+            ready = self._waker.wait(watched, 0.01 if self._ended else None)
+            if self._plane in ready:
+                self._open = False
+            elif ready:
+                self._receive()
+            self._settle()
+
+    def _receive(self) -> None:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._orders, 1, MAX_DESCRIPTORS)
+        except ConnectionError:
+            data, fds = b"", []
+        for fd in fds:
+            os.set_inheritable(fd, False)
+        if not data:
+            self._open = False
+        elif len(fds) == data[0]:
+            self._fork(fds)
+        else:
+            close_all(fds)  # out of descriptors; the plane sees the control socket end
+
+    def _fork(self, fds: list[int]) -> None:
+        link, output = fds[1], fds[2]
+        charge = Charge(socket.socket(fileno=fds[0]), held=fds[3:])
+        charge.control.setblocking(True)
+        supervisor = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            send(charge.control, {"errno": error.errno, "error": f"fork: {error.strerror}"})
+            charge.release()
+        else:
+            if pid == 0:
+                run_minder(charge, link, output, self._plane, supervisor)
+            self._minders[pid] = charge
+        close_all([link, output])
+
+    def _settle(self) -> None:
+        """Reap; when no orphan of a minder that was killed is left, let the ended ones go."""
+        for pid, _ in reap()[0]:
+            if pid in self._minders:
+                self._ended.append(self._minders.pop(pid))
+        orphans = [pid for pid in children() if pid not in self._minders]
+        if not [pid for pid in orphans if kill(pid)]:
+            for charge in self._ended:
+                charge.release()
+            self._ended.clear()
+
+
+# --- the minder ----------------------------------------------------------------------------------
+
+
+def run_minder(charge: Charge, link: int, output: int, plane: int, supervisor: int) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        # The descriptors of other workers among them: a lock must not wait for a stranger's end.
+        keep_only([charge.control.fileno(), link, output, plane, *charge.held])
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        prctl(_PR_SET_NAME, b"flash-minder")
+        mind(charge.control, link, output, plane)
+    except BaseException as error:
+        send(charge.control, {"errno": 0, "error": f"{type(error).__name__}: {error}"})
+    finally:
+        clear_children(0)
+        if os.getppid() != supervisor:
+            charge.release()  # else the supervisor does
+        os._exit(0)
+
+
+def mind(control: socket.socket, link: int, output: int, plane: int) -> None:
+    waker = Waker()
+    order = read_order(control)
+    if order is None:
+        return
+    try:
+        worker, without_mounts = start_worker(order, link, output)
+    except StartError as error:
+        send(control, {"errno": error.errno, "error": error.what})
+        return
+    close_all([link, output])
+    send(control, {"pid": worker, "mounts_error": without_mounts})
+    status = wait_for_worker(worker, waker, [control.fileno(), plane])
+    last = clear_children(worker)
+    send(control, {"returncode": os.waitstatus_to_exitcode(last if status is None else status)})
+
+
+def read_order(control: socket.socket) -> dict[str, Any] | None:
+    """The plane's order, or None when the plane ended before it was complete."""
+    (length,) = struct.unpack("!I", head) if (head := receive(control, 4)) else (0,)
+    body = receive(control, length)
+    return dict(json.loads(body)) if body else None
+
+
+def receive(control: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        part = control.recv(size - len(data))
+        if not part:
+            return b""
+        data += part
+    return data
+
+
+def wait_for_worker(worker: int, waker: Waker, watched: Collection[int]) -> int | None:
+    """The worker's wait status, or None when a watched descriptor says that it shall end."""
+    while True:
+        # Others are daemons that left the worker's tree: theirs to run, ours to bury.
+        for pid, status in reap()[0]:
+            if pid == worker:
+                return status
+        if waker.wait(watched, None):
+            return None
+
+
+def clear_children(worker: int) -> int:
+    """Kill and reap all there is below this process; the worker's wait status if it was there.
+
+    Only direct children are killed, again and again, since their own children then become ours:
+    the id of a child that was not reaped cannot have passed to another process.
+    """
+    result, pause = signal.SIGKILL.value, 0.0005
+    while True:
+        alive = children(worker)
+        killed = [pid for pid in alive if kill(pid)]
+        ended, more = reap()
+        for pid, status in ended:
+            if pid == worker:
+                result = status
+        # What became another user's (sudo) cannot be killed; nothing is won by staying for it.
+        if not more or (alive and not killed):
+            return result
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+
+
+# --- the worker, until its program runs ----------------------------------------------------------
+
+
+class StartError(Exception):
+    def __init__(self, what: str, errno: int) -> None:
+        super().__init__(what, errno)
+        self.what = what
+        self.errno = errno
+
+
+def start_worker(order: dict[str, Any], link: int, output: int) -> tuple[int, str]:
+    """Returns the worker's process id, and why it has no mounts where it should."""
+    try:
+        return spawn(order, link, output, order["mounts"]), ""
+    except StartError as error:
+        if not error.what.startswith(MOUNT_VIEW):
+            raise
+        # A half-made view is no place to be: start over in a new process.
+        return spawn(order, link, output, []), error.what
+
+
+def spawn(order: dict[str, Any], link: int, output: int, mounts: list[list[str]]) -> int:
+    """Returns when the worker's program runs; raises StartError when it cannot."""
+    minder = os.getpid()
+    failure, report = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        # Away from the number that the link will take.
+        report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, order["link"] + 1)
+        try:
+            become_worker(order, link, output, mounts, minder)
+        except StartError as error:
+            os.write(report, json.dumps([error.what, error.errno]).encode())
+        except BaseException as error:
+            os.write(report, json.dumps([repr(error), 0]).encode())
+        finally:
+            os._exit(127)
+    os.close(report)
+    with open(failure, "rb") as stream:
+        text = stream.read()
+    if text:
+        os.waitpid(pid, 0)
+        raise StartError(*json.loads(text))
+    return pid
+
+
+def become_worker(
+    order: dict[str, Any], link: int, output: int, mounts: list[list[str]], minder: int
+) -> NoReturn:
+    reset_signals()
+    os.setsid()
+    if mounts:
+        with step(MOUNT_VIEW):
+            enter_mount_view(mounts)
+    with step(f"the working directory {order['cwd']}"):
+        os.chdir(order["cwd"])
+    if order["cpus"] and LINUX:
+        with step(f"the affinity to CPUs {order['cpus']}"):
+            os.sched_setaffinity(0, order["cpus"])
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != minder:
+        os._exit(127)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.dup2(link, order["link"])
+    # A descriptor that was there already keeps its flag otherwise. All others close by exec.
+    os.set_inheritable(order["link"], True)
+    with step(f"the program {order['argv'][0]}"):
+        os.execvpe(order["argv"][0], order["argv"], order["env"])
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StartError(f"{what}: {error.strerror}", error.errno or 0) from error
+    except ValueError as error:
+        raise StartError(f"{what}: {error}", 22) from error
+
+
+# --- the system ----------------------------------------------------------------------------------
+
+
+class Waker:
+    """Makes the end of a child wake up `wait`, in one process at a time."""
+
+    def __init__(self) -> None:
+        self._wake, write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def wait(self, watched: Iterable[int], timeout: float | None) -> set[int]:
+        """Which of `watched` are readable; empty after the timeout or the end of a child."""
+        poll = select.poll()
+        for fd in (self._wake, *watched):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(None if timeout is None else 1000 * timeout)}
+        if self._wake in ready:
+            os.read(self._wake, 4096)
+        return ready - {self._wake}
+
+
+def reap() -> tuple[list[tuple[int, int]], bool]:
+    """The wait statuses of the children that ended, and whether there are others."""
+    ended: list[tuple[int, int]] = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return ended, False
+        if pid == 0:
+            return ended, True
+        ended.append((pid, status))
+
+
+def children(worker: int = 0) -> list[int]:
+    """What to kill to end all children; where there are no subreapers, the worker's group."""
+    if not LINUX:
+        return [-worker] if worker else []
+    try:
+        with open("/proc/thread-self/children") as stream:
+            return [int(pid) for pid in stream.read().split()]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and is_child(pid)]
+
+
+def is_child(pid: str) -> bool:
+    with suppress(OSError), open(f"/proc/{pid}/stat") as stream:
+        # "pid (name) state parent …", and the name may hold anything.
+        return int(stream.read().rpartition(")")[2].split()[1]) == os.getpid()
+    return False
+
+
+def kill(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def prctl(option: int, value: int | bytes) -> None:
+    if LINUX:
+        _libc.prctl(option, value if isinstance(value, bytes) else ctypes.c_ulong(value), 0, 0, 0)
+
+
+def send(control: socket.socket, message: dict[str, Any]) -> None:
+    with suppress(OSError):  # the plane is gone: nobody to tell
+        control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def end(control: socket.socket) -> None:
+    # Also where a process that the plane's program forked has a copy of the other side.
+    with suppress(OSError):
+        control.shutdown(socket.SHUT_RDWR)
+    control.close()
+
+
+def close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def keep_only(fds: Collection[int]) -> None:
+    for name in os.listdir("/proc/self/fd" if LINUX else "/dev/fd"):
+        if int(name) > 2 and int(name) not in fds:
+            with suppress(OSError):  # the listing's own
+                os.close(int(name))
+
+
+def reset_signals() -> None:
+    """Give the worker the defaults: what is ignored here stays ignored over exec."""
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def load_mount_view() -> Callable[[list[list[str]]], None]:
+    """Load the file beside this one by its path: no folder of ours belongs on `sys.path`."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mountview.py")
+    spec = spec_from_file_location("mountview", path)
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    enter: Callable[[list[list[str]]], None] = module.enter
+    return enter
+
+
+enter_mount_view = load_mount_view()
+
+
+def main() -> None:
+    # A terminal or a service manager may signal all processes at once: the plane answers that,
+    # and when it is done or dead, this program and its minders see it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the plane's thread may block signals
+    fds = [int(argument) for argument in sys.argv[1:]]
+    for fd in fds:
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    orders = socket.socket(fileno=fds[0])
+    orders.setblocking(True)
+    gc.disable()
+    gc.freeze()  # forks share what the collector never touches
+    Supervisor(orders, plane=fds[1]).run()
+
+
+if __name__ == "__main__":
+    main()

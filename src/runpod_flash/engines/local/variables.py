@@ -1,0 +1,133 @@
+"""What a local worker finds in its environment, and what it is told about its hardware."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from runpod_flash.engines.base import StartOrder
+    from runpod_flash.spec import EndpointSpec
+
+# The documented list (docs/workers.md): everything else of the caller stays with the caller.
+_PASSED = frozenset(
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "TEMP",
+        "TMP",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "ALL_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "all_proxy",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "LD_LIBRARY_PATH",
+        "CUDA_HOME",
+        "CUDA_PATH",
+        "CUDA_CACHE_PATH",
+        "CUDA_MODULE_LOADING",
+        "XDG_CACHE_HOME",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_CACHE",
+        "TORCH_HOME",
+        "LOG_LEVEL",
+    ]
+)
+_PASSED_PREFIXES = ("LC_",)
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def worker_variables(
+    spec: EndpointSpec, order: StartOrder, caller: Mapping[str, str], environment: Path
+) -> dict[str, str]:
+    """The caller's passed variables, then the platform's, then the endpoint's own `env`."""
+    passed = {k: v for k, v in caller.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
+    path = passed.get("PATH", os.defpath)
+    return {
+        **passed,
+        "PATH": f"{environment / 'bin'}{os.pathsep}{path}",
+        "VIRTUAL_ENV": str(environment),
+        **_platform(spec, order),
+        **order.env,
+    }
+
+
+def _platform(spec: EndpointSpec, order: StartOrder) -> dict[str, str]:
+    placement = spec.placement
+    found = {
+        "FLASH_ENDPOINT_NAME": spec.name,
+        "FLASH_WORKER_ID": order.worker_id,
+        "RUNPOD_GPU_COUNT": str(placement.gpu_count if placement.gpus else 0),
+    }
+    if placement.accelerate_downloads:
+        found["HF_XET_HIGH_PERFORMANCE"] = "1"
+    if not placement.flashboot:
+        # Without it every start compiles afresh and leaves nothing behind for the next one.
+        found["PYTHONDONTWRITEBYTECODE"] = "1"
+    if placement.datacenters:
+        found["RUNPOD_DC_ID"] = placement.datacenters[0]
+    if placement.cpus:
+        vcpus, ram = _size(placement.cpus[0])
+        found["RUNPOD_CPU_COUNT"], found["RUNPOD_MEM_GB"] = str(vcpus), str(ram)
+        found.update(dict.fromkeys(_THREAD_VARIABLES, str(vcpus)))
+    return found
+
+
+def _size(instance: str) -> tuple[int, int]:
+    from runpod_flash.hardware import CpuInstanceType
+
+    kind = CpuInstanceType(instance)
+    return kind.vcpu, kind.ram_gb
+
+
+def cpu_set(spec: EndpointSpec) -> frozenset[int]:
+    """The cores of a worker of a CPU endpoint: as many as its instance has, where there are more."""
+    if not spec.placement.cpus or not hasattr(os, "sched_getaffinity"):
+        return frozenset()
+    vcpus, _ = _size(spec.placement.cpus[0])
+    cores = sorted(os.sched_getaffinity(0))
+    if vcpus >= len(cores):
+        return frozenset()
+    # Workers of several endpoints should not all sit on the first cores.
+    start = hash(spec.name) % len(cores)
+    return frozenset((cores + cores)[start : start + vcpus])
+
+
+def wanted_gpus(spec: EndpointSpec) -> str:
+    """The asked-for devices as a phrase: "NVIDIA GeForce RTX 4090", "2 x GPU (any)"."""
+    names = " or ".join("GPU" if name == "any" else name for name in spec.placement.gpus[:3])
+    if len(spec.placement.gpus) > 3:
+        names += " or a like one"
+    count = spec.placement.gpu_count
+    return f"{count} x {names}" if count > 1 else names
+
+
+def no_gpu_note(spec: EndpointSpec) -> str:
+    """The note on an exception of a function that wanted a GPU and ran without."""
+    note = (
+        f"flash: {spec.name!r} asks for {wanted_gpus(spec)}, and this machine has none, so its "
+        "worker ran on the CPU; to run it on a GPU, set FLASH_TARGET to a server that has one"
+    )
+    if sys.platform == "darwin":
+        note += "; on Apple silicon, PyTorch's device 'mps' is this machine's own GPU"
+    return note

@@ -1,0 +1,85 @@
+"""WorkerLink: the one way in which the plane talks to a worker, whatever carries it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runpod_flash.plane.store.base import Job
+    from runpod_flash.spec import EndpointSpec
+    from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.failures import Failure
+
+
+@dataclass(frozen=True, slots=True)
+class JobRef:
+    """A job as one worker holds it; `attempt` is the fence that tells a late answer."""
+
+    job_id: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class WorkerCall:
+    """What code in a worker asks of the plane: to submit, await, cancel or look at a job.
+
+    `call_id` pairs it with its answer. `fields` are the operation's own, listed in
+    docs/protocol.md.
+    """
+
+    call_id: int
+    operation: str
+    fields: Mapping[str, Any]
+    payload: Payload | None = None
+    constructor: Payload | None = None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line that a worker wrote. `job_id` is empty for output outside of any job."""
+
+    worker_id: str
+    text: str
+    job_id: str = ""
+    stream: str = "stdout"
+
+
+class LinkEvents(Protocol):
+    """What arrives over a link, on the plane's loop, in the order in which it was sent."""
+
+    def ready(self) -> None: ...
+    def start_failed(self, failure: Failure) -> None: ...
+    def chunk(self, ref: JobRef, index: int, payload: Payload) -> None: ...
+    def finished(self, ref: JobRef, result: Payload) -> None: ...
+    def failed(self, ref: JobRef, failure: Failure) -> None: ...
+    def stopped(self, ref: JobRef) -> None:
+        """A cancelled job has left the worker; its slot is free."""
+
+    def log(self, line: LogLine) -> None: ...
+    def call(self, call: WorkerCall) -> None: ...
+    def closed(self) -> None:
+        """The worker's end is gone; nothing follows."""
+
+
+class WorkerLink(Protocol):
+    """One worker. Every method may be called from any thread and never blocks."""
+
+    def open(self, events: LinkEvents, spec: EndpointSpec, caller_env: Mapping[str, str]) -> None:
+        """Start reading, and have the worker import the user's code.
+
+        `caller_env` is what modules may read from `os.environ` while they are imported.
+        """
+
+    def run(self, job: Job, *, trusted: bool) -> None: ...
+    def cancel(self, ref: JobRef) -> None: ...
+    def grant(self, ref: JobRef, chunks: int) -> None:
+        """Let a generator go `chunks` further."""
+
+    def answer(self, call_id: int, fields: Mapping[str, Any], payload: Payload | None) -> None: ...
+    def stop(self) -> None:
+        """Ask the worker to end by itself."""
+
+    def close(self) -> None: ...

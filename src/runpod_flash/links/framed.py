@@ -1,0 +1,240 @@
+"""The framed link: Flash's own worker over any stream socket (docs/protocol.md)."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.links.base import JobRef, LogLine, WorkerCall
+from runpod_flash.wire import failures, frames
+from runpod_flash.wire.codec import Payload
+from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Mapping
+
+    from runpod_flash.links.base import LinkEvents
+    from runpod_flash.plane.store.base import Job
+    from runpod_flash.spec import EndpointSpec
+
+# Frames handled before other work on the loop gets its turn.
+_READS_PER_TURN = 8
+
+
+@dataclass(slots=True)
+class _Unsent:
+    pieces: list[memoryview]
+    fds: tuple[int, ...]
+
+
+class FramedLink:
+    """`WorkerLink` over a stream socket. Reads on `loop`; writes from whichever thread has work.
+
+    A write goes straight to the socket, so that a call costs its caller's thread no hop; what the
+    socket does not take at once is queued and written by the loop.
+    """
+
+    def __init__(
+        self, sock: socket.socket, loop: asyncio.AbstractEventLoop, worker_id: str, token: str
+    ) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = loop
+        self._worker_id = worker_id
+        self._token = token
+        self._reader = FrameReader(sock)
+        self._lock = threading.Lock()
+        self._outbox: deque[_Unsent] = deque()
+        self._closed = False
+        self._greeted = False
+
+    def open(self, events: LinkEvents, spec: EndpointSpec, caller_env: Mapping[str, str]) -> None:
+        self._events = events
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+        self._send(Frame("start", {"spec": spec.to_wire(), "caller_env": dict(caller_env)}))
+
+    def run(self, job: Job, *, trusted: bool) -> None:
+        call = job.call
+        fields: dict[str, Any] = {
+            "job": job.id,
+            "attempt": job.attempt,
+            "form": call.form,
+            "trusted": trusted,
+        }
+        if job.credits:
+            fields["credits"] = job.credits
+        buffers: tuple[frames.Buffer, ...] = (call.payload.body, *call.payload.buffers)
+        if call.method:
+            fields["method"] = call.method
+        if call.constructor is not None:
+            fields["constructor"] = 1 + len(call.constructor.buffers)
+            buffers += (call.constructor.body, *call.constructor.buffers)
+        self._send(Frame("job", fields, buffers))
+
+    def cancel(self, ref: JobRef) -> None:
+        self._send(Frame("cancel", {"job": ref.job_id, "attempt": ref.attempt}))
+
+    def grant(self, ref: JobRef, chunks: int) -> None:
+        self._send(Frame("credit", {"job": ref.job_id, "attempt": ref.attempt, "chunks": chunks}))
+
+    def answer(self, call_id: int, fields: Mapping[str, Any], payload: Payload | None) -> None:
+        buffers = () if payload is None else (payload.body, *payload.buffers)
+        self._send(Frame("answer", {"call": call_id, **fields}, buffers))
+
+    def stop(self) -> None:
+        self._send(Frame("stop"))
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._outbox.clear()
+        fd = self._sock.fileno()
+        self._loop.remove_reader(fd)
+        self._loop.remove_writer(fd)
+        self._reader.close()
+        self._sock.close()
+
+    # Writing, from any thread
+
+    def _send(self, frame: Frame) -> None:
+        unsent = _Unsent([memoryview(piece).cast("B") for piece in frames.encode(frame)], frame.fds)
+        with self._lock:
+            if self._closed:
+                return
+            if not self._outbox:
+                if self._write(unsent):
+                    return
+                self._loop.call_soon_threadsafe(self._await_room)
+            self._outbox.append(unsent)
+
+    def _write(self, unsent: _Unsent) -> bool:
+        """Write what the socket takes now; true when nothing is left."""
+        while unsent.pieces:
+            try:
+                sent = frames.sendmsg(self._sock, unsent.pieces, unsent.fds)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError:
+                return True  # the reader sees the end of the stream and reports it
+            unsent.pieces, unsent.fds = frames.rest(unsent.pieces, sent), ()
+        return True
+
+    def _await_room(self) -> None:
+        if not self._closed:
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+
+    def _writable(self) -> None:
+        with self._lock:
+            while self._outbox:
+                if not self._write(self._outbox[0]):
+                    return
+                self._outbox.popleft()
+            if not self._closed:
+                self._loop.remove_writer(self._sock.fileno())
+
+    # Reading, on the loop
+
+    def _readable(self) -> None:
+        for _ in range(_READS_PER_TURN):
+            try:
+                arrived = self._reader.read()
+            except frames.FrameError:
+                arrived = None
+            if arrived is None:
+                self.close()
+                self._events.closed()
+                return
+            if not arrived:
+                return
+            for frame in arrived:
+                self._dispatch(frame)
+            if self._closed:
+                return
+
+    def _dispatch(self, frame: Frame) -> None:
+        if not self._greeted and frame.type != "hello":
+            frame = Frame("refused")
+        handler = _HANDLERS.get(frame.type)
+        if handler is None:
+            self.close()
+            self._events.closed()
+            return
+        handler(self, frame)
+
+    def _hello(self, frame: Frame) -> None:
+        given = (frame.fields.get("version"), frame.fields.get("token"))
+        if given == (PROTOCOL, self._token):
+            self._greeted = True
+            return
+        self.close()
+        self._events.closed()
+
+    def _ready(self, frame: Frame) -> None:
+        self._events.ready()
+
+    def _start_failed(self, frame: Frame) -> None:
+        self._events.start_failed(failures.from_wire(frame.fields["failure"]))
+
+    def _chunk(self, frame: Frame) -> None:
+        self._events.chunk(_ref(frame), frame.fields["index"], _payload(frame))
+
+    def _result(self, frame: Frame) -> None:
+        self._events.finished(_ref(frame), _payload(frame))
+
+    def _failed(self, frame: Frame) -> None:
+        self._events.failed(_ref(frame), failures.from_wire(frame.fields["failure"]))
+
+    def _stopped(self, frame: Frame) -> None:
+        self._events.stopped(_ref(frame))
+
+    def _log(self, frame: Frame) -> None:
+        fields = frame.fields
+        self._events.log(
+            LogLine(self._worker_id, fields["text"], fields.get("job", ""), fields["stream"])
+        )
+
+    def _call(self, frame: Frame) -> None:
+        fields = frame.fields
+        count = fields.pop("constructor", 0)
+        split = len(frame.buffers) - count
+        self._events.call(
+            WorkerCall(
+                call_id=fields.pop("call"),
+                operation=fields.pop("operation"),
+                fields=fields,
+                payload=payload_of(frame.buffers[:split]),
+                constructor=payload_of(frame.buffers[split:]),
+            )
+        )
+
+
+def payload_of(buffers: tuple[frames.Buffer, ...]) -> Payload | None:
+    """The value that a frame's buffers hold, body first."""
+    return Payload(bytes(buffers[0]), tuple(buffers[1:])) if buffers else None
+
+
+def _payload(frame: Frame) -> Payload:
+    return Payload(bytes(frame.buffers[0]), frame.buffers[1:])
+
+
+def _ref(frame: Frame) -> JobRef:
+    return JobRef(frame.fields["job"], frame.fields["attempt"])
+
+
+_HANDLERS: dict[str, Callable[[FramedLink, Frame], None]] = {
+    "hello": FramedLink._hello,
+    "ready": FramedLink._ready,
+    "start_failed": FramedLink._start_failed,
+    "chunk": FramedLink._chunk,
+    "result": FramedLink._result,
+    "failed": FramedLink._failed,
+    "stopped": FramedLink._stopped,
+    "log": FramedLink._log,
+    "call": FramedLink._call,
+}

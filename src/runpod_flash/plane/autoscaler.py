@@ -1,0 +1,82 @@
+"""How many workers an endpoint should have: a pure function of its scaling, counters and clock."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runpod_flash.spec import Scaling
+
+# QUEUE_DELAY adds one worker a violation; a violation that lasts counts again after so long.
+STEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What the autoscaler looks at. Times are seconds of one clock.
+
+    `workers` are those that run or start; `nested` is how many more may run than the declared
+    maximum, because workers of this endpoint wait for jobs of its own queue.
+    """
+
+    now: float
+    queued: int = 0
+    running: int = 0
+    workers: int = 0
+    oldest_queued_at: float | None = None
+    scaled_up_at: float = -math.inf
+    idle_since: tuple[float, ...] = ()
+    nested: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The number of workers to have, and the clock at which to ask again (None: on an event)."""
+
+    workers: int
+    again_at: float | None = None
+
+
+def desired(scaling: Scaling, counters: Counters) -> Desired:
+    """Workers to have now, never under the minimum nor over the maximum."""
+    needed, grow_at = _needed(scaling, counters)
+    keep, shrink_at = _kept(scaling, counters)
+    workers = max(needed, min(counters.workers, keep))
+    low, high = scaling.workers_min, scaling.workers_max + counters.nested
+    times = [at for at in (grow_at, shrink_at) if at is not None]
+    return Desired(min(max(workers, low), high), min(times, default=None))
+
+
+def _needed(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
+    if counters.nested and counters.queued:
+        # Whoever waits for the nested job holds a worker: only a further one can help.
+        return counters.workers + (0 if counters.idle_since else 1), None
+    if not counters.queued:
+        return 0, None
+    if scaling.scaler == "REQUEST_COUNT":
+        return math.ceil((counters.queued + counters.running) / scaling.scaler_value), None
+    return _queue_delay(scaling, counters)
+
+
+def _queue_delay(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
+    if counters.workers == 0:
+        return 1, None
+    if counters.workers >= scaling.workers_max:
+        return counters.workers, None
+    oldest = counters.now if counters.oldest_queued_at is None else counters.oldest_queued_at
+    violated_at = max(oldest + scaling.scaler_value, counters.scaled_up_at + STEP_SECONDS)
+    if counters.now >= violated_at:
+        return counters.workers + 1, counters.now + STEP_SECONDS
+    return counters.workers, violated_at
+
+
+def _kept(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
+    """How many workers their idle time leaves, and when the next one will have idled enough."""
+    expiry = sorted(since + scaling.idle_timeout for since in counters.idle_since)
+    over = sum(at <= counters.now for at in expiry)
+    coming = [at for at in expiry if at > counters.now]
+    if counters.workers - over <= scaling.workers_min or not coming:
+        return counters.workers - over, None
+    return counters.workers - over, coming[0]

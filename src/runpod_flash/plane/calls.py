@@ -1,0 +1,101 @@
+"""What code in workers asks of the plane: to run, await, cancel or look at jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.plane.store.base import Call, NewJob, Policy
+from runpod_flash.plane.views import JobViews
+from runpod_flash.spec import EndpointSpec
+from runpod_flash.wire import failures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runpod_flash.links.base import WorkerCall
+    from runpod_flash.plane.plane import Plane
+    from runpod_flash.plane.pool import Worker
+    from runpod_flash.plane.store.base import Chunk, Job
+
+
+class NestedCalls:
+    """Answers `WorkerCall`s, on the plane's loop."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._views = JobViews(plane)
+        self._operations: dict[str, Callable[[Worker, WorkerCall], None]] = {
+            "submit": self._submit,
+            "wait": self._wait,
+            "chunk": self._chunk,
+            "look": self._look,
+            "cancel": lambda worker, call: self._plane.cancel(call.fields["job"]),
+            "forget": lambda worker, call: self._views.forget(call.fields["job"]),
+        }
+
+    def handle(self, worker: Worker, call: WorkerCall) -> None:
+        operation = self._operations.get(call.operation)
+        if operation is not None:
+            operation(worker, call)
+
+    def _submit(self, worker: Worker, call: WorkerCall) -> None:
+        fields = call.fields
+        spec = EndpointSpec.from_wire(fields["spec"])
+        # What the program itself declared stands; a worker's import may have seen other values.
+        pool = self._plane.find(spec.key) or self._plane.declare(spec, fields["env"])
+        placement = spec.placement
+        assert call.payload is not None
+        self._plane.submit(
+            pool,
+            NewJob(
+                id=fields["job"],
+                endpoint=spec.key,
+                call=Call(call.payload, fields["form"], fields["method"], call.constructor),
+                policy=Policy(
+                    placement.max_attempts,
+                    placement.restartable,
+                    placement.execution_timeout_ms,
+                ),
+                parent=fields["parent"],
+                credits=fields["credits"],
+            ),
+        )
+
+    def _wait(self, worker: Worker, call: WorkerCall) -> None:
+        self._views.wait(call.fields["job"], lambda job: _answer_end(worker, call, job))
+
+    def _chunk(self, worker: Worker, call: WorkerCall) -> None:
+        def arrived(chunks: Sequence[Chunk], job: Job | None) -> None:
+            if chunks and worker.link is not None:
+                worker.link.answer(call.call_id, {"chunk": True}, chunks[0].payload)
+            else:
+                _answer_end(worker, call, job)
+
+        self._views.chunks(call.fields["job"], call.fields["start"], arrived, limit=1)
+
+    def _look(self, worker: Worker, call: WorkerCall) -> None:
+        snapshot = self._views.look(call.fields["job"])
+        if worker.link is None:
+            return
+        if snapshot is None:
+            worker.link.answer(call.call_id, {}, None)
+            return
+        fields: dict[str, Any] = {**snapshot._asdict(), "ended": snapshot.ended is not None}
+        payload = None
+        if snapshot.ended is not None:
+            payload = snapshot.ended.payload
+            if snapshot.ended.failure is not None:
+                fields["failure"] = failures.to_wire(snapshot.ended.failure)
+        worker.link.answer(call.call_id, fields, payload)
+
+
+def _answer_end(worker: Worker, call: WorkerCall, job: Job | None) -> None:
+    if worker.link is None:
+        return
+    if job is None or job.outcome is None:
+        worker.link.answer(call.call_id, {}, None)
+        return
+    fields: dict[str, Any] = {"state": job.state.value}
+    if job.outcome.failure is not None:
+        fields["failure"] = failures.to_wire(job.outcome.failure)
+    worker.link.answer(call.call_id, fields, job.outcome.payload)

@@ -1,0 +1,225 @@
+"""Brings jobs to free workers and their results back.
+
+`submit` may be called by any thread: with a worker free, that thread itself writes the job to the
+worker's link, which saves the hop to the plane's loop. Everything that arrives from workers is
+handled on the loop. One lock guards the pools; no await and no write of a large value happens
+under it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from runpod_flash.errors import JobCancelledError, JobTimeoutError
+from runpod_flash.links.base import JobRef
+from runpod_flash.plane.events import ChunkAdded, JobEnded
+from runpod_flash.plane.pool import WorkerState
+from runpod_flash.plane.store.base import Chunk, JobState, NewJob, Outcome, Release
+from runpod_flash.plane.store.memory import now
+from runpod_flash.wire.failures import capture
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Sequence
+
+    from runpod_flash.plane.events import EventStream
+    from runpod_flash.plane.pool import Pool, Worker
+    from runpod_flash.plane.store.base import Job, Store
+    from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.failures import Failure
+
+# How long the code of a cancelled job may go on before its worker is replaced.
+GRACE_SECONDS = 2.0
+
+
+class Dispatcher:
+    """See the module. `changed(pool)` is called on any thread when a pool needs the reconciler."""
+
+    def __init__(
+        self,
+        store: Store,
+        events: EventStream,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float],
+        changed: Callable[[Pool], None],
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._loop = loop
+        self._clock = clock
+        self._changed = changed
+        self.lock = threading.Lock()
+        self._holders: dict[str, Worker] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    # From any thread
+
+    def submit(self, pool: Pool, new: NewJob) -> None:
+        """Accept a job and, with a worker free, start it at once."""
+        with self.lock:
+            worker = pool.free[-1] if pool.free else None
+            lease = pool.lease if worker is not None else None
+            (job,) = now(self._store.submit([new], lease))
+            taken = worker is not None and job.state is JobState.IN_PROGRESS
+            if taken and worker is not None:
+                self._take(worker, job)
+        if taken and worker is not None:
+            self._run(worker, job)
+        else:
+            self._changed(pool)
+
+    def _take(self, worker: Worker, job: Job) -> None:
+        worker.jobs[job.id] = job
+        self._holders[job.id] = worker
+        worker.pool.refresh(worker)
+
+    def _run(self, worker: Worker, job: Job) -> None:
+        if job.policy.execution_timeout_ms:
+            self._loop.call_soon_threadsafe(self._arm, job)
+        assert worker.link is not None
+        worker.link.run(job, trusted=True)
+
+    def holder(self, job_id: str) -> Worker | None:
+        """The worker that runs the job now."""
+        return self._holders.get(job_id)
+
+    # On the loop
+
+    def pump(self, pool: Pool) -> None:
+        """Give waiting jobs to free workers."""
+        while True:
+            with self.lock:
+                if not pool.free:
+                    return
+                worker = pool.free[-1]
+                jobs = now(self._store.claim(pool.key, worker.free_slots, pool.lease))
+                for job in jobs:
+                    self._take(worker, job)
+            if not jobs:
+                return
+            for job in jobs:
+                self._run(worker, job)
+
+    def finished(self, worker: Worker, ref: JobRef, result: Payload) -> None:
+        self._ended(worker, ref, Outcome(JobState.COMPLETED, payload=result))
+
+    def failed(self, worker: Worker, ref: JobRef, failure: Failure) -> None:
+        self._ended(worker, ref, Outcome(JobState.FAILED, failure=failure))
+
+    def _ended(self, worker: Worker, ref: JobRef, outcome: Outcome) -> None:
+        with self.lock:
+            job = now(self._store.finish(ref, outcome))
+            self._leave(worker, ref)
+        self.pump(worker.pool)
+        if job is not None:
+            self._publish(job)
+        self._settle(worker)
+
+    def stopped(self, worker: Worker, ref: JobRef) -> None:
+        """The code of a cancelled job has ended in its worker."""
+        with self.lock:
+            self._leave(worker, ref)
+        self.pump(worker.pool)
+        self._settle(worker)
+
+    def _leave(self, worker: Worker, ref: JobRef) -> None:
+        worker.jobs.pop(ref.job_id, None)
+        worker.ghosts.discard(ref.job_id)
+        if self._holders.get(ref.job_id) is worker:
+            del self._holders[ref.job_id]
+        worker.pool.refresh(worker)
+
+    def _settle(self, worker: Worker) -> None:
+        if not worker.jobs:
+            worker.idle_since = self._clock()
+            self._changed(worker.pool)
+
+    def chunk(self, worker: Worker, ref: JobRef, index: int, payload: Payload) -> None:
+        chunk = Chunk(index, payload)
+        if now(self._store.append(ref, chunk)):
+            self._events.publish(ChunkAdded(ref.job_id, chunk))
+
+    def cancel(self, job_id: str) -> bool:
+        """End a job now. Its code is told; a worker whose code does not stop is replaced."""
+        failure = capture(JobCancelledError(f"job {job_id} was cancelled"), origin="system")
+        return self._end(job_id, Outcome(JobState.CANCELLED, failure=failure))
+
+    def _arm(self, job: Job) -> None:
+        worker = self._holders.get(job.id)
+        held = worker.jobs.get(job.id) if worker else None
+        if held is not None and held.attempt == job.attempt:
+            seconds = job.policy.execution_timeout_ms / 1000
+            self._timers[job.id] = self._loop.call_later(seconds, self._time_out, job, seconds)
+
+    def _time_out(self, job: Job, seconds: float) -> None:
+        text = f"job {job.id} ran longer than its execution_timeout_ms={seconds * 1000:.0f}"
+        failure = capture(JobTimeoutError(text), origin="system")
+        self._end(job.id, Outcome(JobState.TIMED_OUT, failure=failure))
+
+    def _end(self, job_id: str, outcome: Outcome) -> bool:
+        with self.lock:
+            before = now(self._store.end(job_id, outcome))
+            if before is None:
+                return False
+            worker = self._holders.get(job_id)
+            if worker is not None and worker.jobs.pop(job_id, None) is not None:
+                worker.ghosts.add(job_id)
+        if worker is not None and worker.link is not None:
+            worker.link.cancel(before.ref)
+            self._loop.call_later(GRACE_SECONDS, self._condemn, worker, job_id)
+        ended = now(self._store.get(job_id))
+        if ended is not None:
+            self._publish(ended)
+        return True
+
+    def _condemn(self, worker: Worker, job_id: str) -> None:
+        """Replace a worker whose code did not stop, after its other jobs."""
+        with self.lock:
+            if job_id not in worker.ghosts:
+                return
+            worker.state = WorkerState.DRAINING
+            worker.pool.refresh(worker)
+        self._changed(worker.pool)
+
+    def lost(self, worker: Worker, failure: Failure | None) -> None:
+        """Give back the jobs of a worker that is gone; `failure` if it died by itself."""
+        with self.lock:
+            jobs = list(worker.jobs.values())
+            releases = [Release(job.ref, failure) for job in jobs]
+            changed = now(self._store.release(releases))
+            for job_id in [*worker.jobs, *worker.ghosts]:
+                self._holders.pop(job_id, None)
+            worker.jobs.clear()
+            worker.ghosts.clear()
+        for job in changed:
+            if job.state.final:
+                self._publish(job)
+
+    def fail_waiting(self, pool: Pool, failure: Failure) -> None:
+        """End every waiting job of an endpoint that cannot have workers."""
+        for job in now(self._store.waiting(pool.key, limit=1 << 30)):
+            if now(self._store.end(job.id, Outcome(JobState.FAILED, failure=failure))) is not None:
+                ended = now(self._store.get(job.id))
+                if ended is not None:
+                    self._publish(ended)
+
+    def _publish(self, job: Job) -> None:
+        timer = self._timers.pop(job.id, None)
+        if timer is not None:
+            timer.cancel()
+        self._events.publish(JobEnded(job))
+
+    def ancestors(self, job: Job) -> Sequence[Worker]:
+        """The workers whose jobs wait, directly or through others, for this one."""
+        found: list[Worker] = []
+        parent = job.parent
+        while parent:
+            worker = self._holders.get(parent)
+            held = worker.jobs.get(parent) if worker is not None else None
+            if worker is None or held is None:
+                break
+            if worker not in found:
+                found.append(worker)
+            parent = held.parent
+        return found

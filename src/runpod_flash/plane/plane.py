@@ -1,0 +1,203 @@
+"""The plane: queue, dispatcher, reconciler and engine of a set of endpoints, wired together.
+
+It runs on one event loop. Embedded, that loop has a thread of its own; served, it is the server's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runpod_flash.plane.calls import NestedCalls
+from runpod_flash.plane.dispatcher import Dispatcher
+from runpod_flash.plane.events import EventStream, Logged, Notice
+from runpod_flash.plane.pool import Pool
+from runpod_flash.plane.reconciler import Reconciler
+from runpod_flash.plane.store.base import Job, Lease, NewJob
+from runpod_flash.plane.store.memory import now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runpod_flash.engines.base import Engine, WorkerExit
+    from runpod_flash.links.base import JobRef, LogLine, WorkerCall
+    from runpod_flash.plane.pool import Worker
+    from runpod_flash.plane.store.base import Store
+    from runpod_flash.spec import EndpointSpec
+    from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.failures import Failure
+
+LEASE_SECONDS = 30.0
+# Ended jobs that nobody has collected are kept so long.
+RETENTION_SECONDS = 1800.0
+
+
+class Plane:
+    """Endpoints, their jobs and their workers. Create it on the loop that it will run on."""
+
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        caller_env: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.store = store
+        self.events = EventStream()
+        self.engine = engine
+        self._loop = asyncio.get_running_loop()
+        self._pools: dict[str, Pool] = {}
+        self._dirty: set[str] = set()
+        self.dispatcher = Dispatcher(store, self.events, self._loop, clock, self._changed)
+        self.reconciler = Reconciler(
+            store, engine, self.dispatcher, clock, caller_env, self._link_events, self
+        )
+        self.calls = NestedCalls(self)
+        self._upkeep = self._loop.create_task(self._keep_up())
+
+    # For clients
+
+    def declare(self, spec: EndpointSpec, env: Mapping[str, str]) -> Pool:
+        """The pool of an endpoint, made or updated. Each layer's change does its least work.
+
+        Any thread; a changed build or placement replaces workers after their jobs, a changed
+        scaling touches none, changed values restart workers one after another.
+        """
+        pool = self._pools.get(spec.key)
+        if pool is None:
+            with self.dispatcher.lock:
+                pool = self._pools.get(spec.key)
+                if pool is None:
+                    epoch = now(self.store.own(spec.key, self.id, LEASE_SECONDS))
+                    assert epoch is not None, "an embedded store has one plane"
+                    pool = Pool(spec, env, Lease(self.id, epoch, LEASE_SECONDS))
+                    self._pools[spec.key] = pool
+                    self._loop.call_soon_threadsafe(self.reconciler.add, pool)
+        elif pool.spec is not spec or pool.env != env:
+            self._update(pool, spec, env)
+        return pool
+
+    def _update(self, pool: Pool, spec: EndpointSpec, env: Mapping[str, str]) -> None:
+        same = (
+            pool.spec.build_digest == spec.build_digest
+            and pool.spec.placement_digest == spec.placement_digest
+            and pool.env == env
+        )
+        pool.spec, pool.env = spec, env
+        step = self.reconciler.reconcile if same else self.reconciler.replace_all
+        self._loop.call_soon_threadsafe(step, pool)
+
+    def find(self, key: str) -> Pool | None:
+        return self._pools.get(key)
+
+    def submit(self, pool: Pool, job: NewJob) -> None:
+        """Accept a job, from any thread."""
+        self.dispatcher.submit(pool, job)
+
+    def cancel(self, job_id: str) -> None:
+        """End a job that has not ended; from any thread."""
+        self._loop.call_soon_threadsafe(self.dispatcher.cancel, job_id)
+
+    def waits_for(self, job: Job) -> str:
+        """What a waiting job waits for, as a phrase; empty where there is nothing to say."""
+        pool = self._pools.get(job.endpoint)
+        return pool.waits_for if pool is not None else ""
+
+    def workers(self) -> list[Worker]:
+        return [worker for pool in self._pools.values() for worker in pool.workers.values()]
+
+    async def close(self) -> None:
+        """End every worker. Jobs that have not ended stay as they are in the store."""
+        self._upkeep.cancel()
+        await self.reconciler.close()
+        await self.engine.close()
+
+    # From the engine (EngineEvents)
+
+    def worker_exited(self, exit: WorkerExit) -> None:
+        self.reconciler.exited(exit.worker_id, exit)
+
+    def worker_output(self, worker_id: str, text: str) -> None:
+        from runpod_flash.links.base import LogLine
+
+        endpoint = worker_id.rpartition("-")[0]
+        self.events.publish(Logged(endpoint, LogLine(worker_id, text)))
+
+    def notice(self, endpoint: str, text: str) -> None:
+        self.events.publish(Notice(endpoint, text))
+
+    # Inside
+
+    def _link_events(self, worker: Worker) -> _WorkerEvents:
+        return _WorkerEvents(self, worker)
+
+    def _changed(self, pool: Pool) -> None:
+        # One look serves all the changes of a turn: a burst of submits costs one reconciliation.
+        if pool.key not in self._dirty:
+            self._dirty.add(pool.key)
+            self._loop.call_soon_threadsafe(self._reconcile, pool)
+
+    def _reconcile(self, pool: Pool) -> None:
+        self._dirty.discard(pool.key)
+        self.reconciler.reconcile(pool)
+
+    async def _keep_up(self) -> None:
+        """Prolong leases, let lapsed ones go, and forget old results."""
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            for pool in list(self._pools.values()):
+                await self.store.own(pool.key, self.id, LEASE_SECONDS)
+                refs = [j.ref for w in pool.workers.values() for j in list(w.jobs.values())]
+                await self.store.renew(refs, pool.lease)
+            for job in await self.store.expire():
+                pool_or_none = self._pools.get(job.endpoint)
+                if pool_or_none is not None:
+                    self._changed(pool_or_none)
+            await self.store.retire(RETENTION_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class _WorkerEvents:
+    """`LinkEvents` of one worker."""
+
+    plane: Plane
+    worker: Worker
+
+    def ready(self) -> None:
+        self.plane.reconciler.ready(self.worker)
+
+    def start_failed(self, failure: Failure) -> None:
+        self.plane.reconciler.start_failed(self.worker, failure)
+
+    def chunk(self, ref: JobRef, index: int, payload: Payload) -> None:
+        self.plane.dispatcher.chunk(self.worker, ref, index, payload)
+
+    def finished(self, ref: JobRef, result: Payload) -> None:
+        self.plane.dispatcher.finished(self.worker, ref, result)
+
+    def failed(self, ref: JobRef, failure: Failure) -> None:
+        failure = self._advised(failure)
+        self.plane.dispatcher.failed(self.worker, ref, failure)
+
+    def _advised(self, failure: Failure) -> Failure:
+        """Add what the engine knows about this worker that may explain the exception."""
+        advice = self.plane.engine.advice(self.worker.id)
+        return failure._replace(notes=(*failure.notes, advice)) if advice else failure
+
+    def stopped(self, ref: JobRef) -> None:
+        self.plane.dispatcher.stopped(self.worker, ref)
+
+    def log(self, line: LogLine) -> None:
+        self.plane.events.publish(Logged(self.worker.pool.spec.name, line))
+
+    def call(self, call: WorkerCall) -> None:
+        self.plane.calls.handle(self.worker, call)
+
+    def closed(self) -> None:
+        # The worker's death is reported by the engine, with its reason. A worker that merely
+        # closed its link is of no use any more.
+        self.plane.reconciler.link_closed(self.worker)

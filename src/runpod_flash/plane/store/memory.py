@@ -1,0 +1,324 @@
+"""The store that lives as long as its process: the embedded plane's, and tests'."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from runpod_flash.plane.store.base import (
+    Change,
+    Chunk,
+    Counts,
+    Job,
+    JobState,
+    Lease,
+    NewJob,
+    Outcome,
+    Release,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+
+    from runpod_flash.links.base import JobRef
+
+T = TypeVar("T")
+
+_CHANGES_KEPT = 10_000
+
+
+def now(command: Coroutine[Any, Any, T]) -> T:
+    """The result of a command of an `immediate` store, from any thread and without a loop."""
+    try:
+        command.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    command.close()
+    raise RuntimeError("the store is not immediate: await its commands")
+
+
+@dataclass(slots=True)
+class _Row:
+    new: NewJob
+    created_at: float
+    state: JobState = JobState.IN_QUEUE
+    attempt: int = 0
+    deaths: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    outcome: Outcome | None = None
+    owner: str = ""
+    leased_until: float = 0.0
+    stream: list[Chunk] | None = None
+
+    @property
+    def streamed(self) -> int:
+        return len(self.stream) if self.stream else 0
+
+    def job(self) -> Job:
+        new = self.new
+        return Job(
+            new.id, new.endpoint, new.call, new.policy, new.parent, new.credits, self.state,
+            self.attempt, self.deaths, self.streamed, self.created_at, self.started_at,
+            self.finished_at, self.outcome,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Queue:
+    """One endpoint's waiting jobs (ended ones are skipped lazily), owner and running jobs."""
+
+    waiting: deque[_Row] = field(default_factory=deque)
+    queued: int = 0
+    running: dict[str, _Row] = field(default_factory=dict)
+    owner: str = ""
+    epoch: int = 0
+    owned_until: float = 0.0
+
+    def head(self) -> _Row | None:
+        while self.waiting and self.waiting[0].state is not JobState.IN_QUEUE:
+            self.waiting.popleft()
+        return self.waiting[0] if self.waiting else None
+
+
+class MemoryStore:
+    """`Store` in memory, safe to use from several threads; `clock` gives seconds."""
+
+    immediate = True
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._rows: dict[str, _Row] = {}
+        self._queues: dict[str, _Queue] = {}
+        self._changes: deque[Change] = deque(maxlen=_CHANGES_KEPT)
+        self._cursor = 0
+        self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def own(self, endpoint: str, owner: str, seconds: float) -> int | None:
+        with self._lock:
+            queue, clock = self._queue(endpoint), self._clock()
+            if queue.owner != owner:
+                if queue.owner and clock < queue.owned_until:
+                    return None
+                queue.owner = owner
+                queue.epoch += 1
+            queue.owned_until = clock + seconds
+            return queue.epoch
+
+    async def submit(self, jobs: Sequence[NewJob], claim: Lease | None = None) -> Sequence[Job]:
+        with self._lock:
+            return [self._submit(new, claim) for new in jobs]
+
+    def _submit(self, new: NewJob, claim: Lease | None) -> Job:
+        present = self._rows.get(new.id)
+        if present is not None:
+            return present.job()
+        queue = self._queue(new.endpoint)
+        row = self._rows[new.id] = _Row(new, self._clock())
+        if claim is not None and queue.queued == 0 and self._holds(queue, claim):
+            self._start(queue, row, claim)
+        else:
+            # A nested call goes first: whoever waits for it holds a worker meanwhile.
+            (queue.waiting.appendleft if new.parent else queue.waiting.append)(row)
+            queue.queued += 1
+            self._note(row)
+        return row.job()
+
+    async def claim(self, endpoint: str, limit: int, lease: Lease) -> Sequence[Job]:
+        with self._lock:
+            queue = self._queue(endpoint)
+            claimed: list[Job] = []
+            if not self._holds(queue, lease):
+                return claimed
+            while len(claimed) < limit and (row := queue.head()) is not None:
+                queue.waiting.popleft()
+                queue.queued -= 1
+                self._start(queue, row, lease)
+                claimed.append(row.job())
+            return claimed
+
+    async def renew(self, refs: Sequence[JobRef], lease: Lease) -> Sequence[JobRef]:
+        with self._lock:
+            held = [ref for ref in refs if self._held(ref) is not None]
+            for ref in held:
+                self._rows[ref.job_id].leased_until = self._clock() + lease.seconds
+            return held
+
+    async def release(self, releases: Sequence[Release]) -> Sequence[Job]:
+        with self._lock:
+            changed = []
+            for release in releases:
+                row = self._held(release.ref)
+                if row is not None:
+                    self._release(row, release)
+                    changed.append(row.job())
+            return changed
+
+    def _release(self, row: _Row, release: Release) -> None:
+        policy = row.new.policy
+        if release.lost is not None:
+            row.deaths += 1
+            used_up = row.deaths >= policy.max_attempts
+            if used_up or (row.streamed and not policy.restartable):
+                self._end(row, Outcome(JobState.FAILED, failure=release.lost))
+                return
+        self._requeue(row)
+
+    def _requeue(self, row: _Row) -> None:
+        queue = self._queue(row.new.endpoint)
+        queue.running.pop(row.new.id, None)
+        row.state, row.owner, row.started_at = JobState.IN_QUEUE, "", None
+        queue.waiting.appendleft(row)
+        queue.queued += 1
+        self._note(row)
+
+    async def finish(self, ref: JobRef, outcome: Outcome) -> Job | None:
+        with self._lock:
+            row = self._held(ref)
+            if row is None:
+                return None
+            self._end(row, outcome)
+            return row.job()
+
+    async def end(self, job_id: str, outcome: Outcome) -> Job | None:
+        with self._lock:
+            row = self._rows.get(job_id)
+            if row is None or row.state.final:
+                return None
+            before = row.job()
+            self._end(row, outcome)
+            return before
+
+    async def append(self, ref: JobRef, chunk: Chunk) -> bool:
+        with self._lock:
+            row = self._held(ref)
+            if row is None or chunk.index != row.streamed:
+                return False
+            if row.stream is None:
+                row.stream = []
+            row.stream.append(chunk)
+            self._note(row)
+            return True
+
+    async def chunks(self, job_id: str, start: int, limit: int = 1000) -> Sequence[Chunk]:
+        with self._lock:
+            row = self._rows.get(job_id)
+            return list((row.stream or [])[start : start + limit]) if row else []
+
+    async def expire(self) -> Sequence[Job]:
+        with self._lock:
+            clock, changed = self._clock(), []
+            for queue in self._queues.values():
+                for row in [r for r in queue.running.values() if r.leased_until <= clock]:
+                    self._requeue(row)
+                    changed.append(row.job())
+            for row in [r for r in self._rows.values() if self._outlived(r, clock)]:
+                self._end(row, Outcome(JobState.TIMED_OUT))
+                changed.append(row.job())
+            return changed
+
+    def _outlived(self, row: _Row, clock: float) -> bool:
+        ttl = row.new.policy.ttl_ms
+        return bool(ttl) and not row.state.final and clock >= row.created_at + ttl / 1000
+
+    async def get(self, job_id: str) -> Job | None:
+        with self._lock:
+            row = self._rows.get(job_id)
+            return None if row is None else row.job()
+
+    async def counts(self, endpoint: str) -> Counts:
+        with self._lock:
+            queue = self._queues.get(endpoint)
+            if queue is None:
+                return Counts()
+            head = queue.head()
+            return Counts(queue.queued, len(queue.running), head.created_at if head else None)
+
+    async def waiting(self, endpoint: str, limit: int = 1000) -> Sequence[Job]:
+        with self._lock:
+            rows = (r for r in self._queue(endpoint).waiting if r.state is JobState.IN_QUEUE)
+            return [row.job() for row, _ in zip(rows, range(limit), strict=False)]
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        with self._lock:
+            for job_id in job_ids:
+                row = self._rows.get(job_id)
+                if row is not None and row.state.final:
+                    del self._rows[job_id]
+
+    async def retire(self, older_than: float) -> int:
+        with self._lock:
+            before = self._clock() - older_than
+            old = [
+                job_id
+                for job_id, row in self._rows.items()
+                if row.finished_at is not None and row.finished_at <= before
+            ]
+            for job_id in old:
+                del self._rows[job_id]
+            return len(old)
+
+    async def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
+        wake = asyncio.Event()
+        watcher = (asyncio.get_running_loop(), wake)
+        with self._lock:
+            seen = self._cursor if cursor is None else cursor
+            self._watchers.append(watcher)
+        try:
+            while True:
+                wake.clear()
+                with self._lock:
+                    fresh = [change for change in self._changes if change.cursor > seen]
+                for change in fresh:
+                    seen = change.cursor
+                    yield change
+                if not fresh:
+                    await wake.wait()
+        finally:
+            with self._lock:
+                self._watchers.remove(watcher)
+
+    # Below, the lock is held.
+
+    def _queue(self, endpoint: str) -> _Queue:
+        queue = self._queues.get(endpoint)
+        if queue is None:
+            queue = self._queues[endpoint] = _Queue()
+        return queue
+
+    def _holds(self, queue: _Queue, lease: Lease) -> bool:
+        return queue.owner == lease.owner and queue.epoch == lease.epoch
+
+    def _held(self, ref: JobRef) -> _Row | None:
+        row = self._rows.get(ref.job_id)
+        if row is None or row.state is not JobState.IN_PROGRESS or row.attempt != ref.attempt:
+            return None
+        return row
+
+    def _start(self, queue: _Queue, row: _Row, lease: Lease) -> None:
+        clock = self._clock()
+        row.state, row.owner = JobState.IN_PROGRESS, lease.owner
+        row.attempt += 1
+        row.started_at, row.leased_until = clock, clock + lease.seconds
+        queue.running[row.new.id] = row
+        self._note(row)
+
+    def _end(self, row: _Row, outcome: Outcome) -> None:
+        queue = self._queue(row.new.endpoint)
+        if row.state is JobState.IN_QUEUE:
+            queue.queued -= 1
+        queue.running.pop(row.new.id, None)
+        row.state, row.outcome, row.finished_at = outcome.state, outcome, self._clock()
+        self._note(row)
+
+    def _note(self, row: _Row) -> None:
+        self._cursor += 1
+        new = row.new
+        self._changes.append(Change(self._cursor, new.id, new.endpoint, row.state, row.streamed))
+        for loop, wake in self._watchers:
+            loop.call_soon_threadsafe(wake.set)

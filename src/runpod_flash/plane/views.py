@@ -1,0 +1,126 @@
+"""Looking at jobs from outside the dispatcher: their end, their stream, their state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from runpod_flash.plane.events import JobEnded
+from runpod_flash.plane.store.memory import now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runpod_flash.plane.events import Event
+    from runpod_flash.plane.plane import Plane
+    from runpod_flash.plane.store.base import Chunk, Job
+    from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.failures import Failure
+
+
+class Ended(NamedTuple):
+    """A job's end: its final state's name, with the result or the failure."""
+
+    state: str
+    payload: Payload | None = None
+    failure: Failure | None = None
+
+
+class Snapshot(NamedTuple):
+    """A job as it is now, in the queue API's terms. Times in milliseconds."""
+
+    state: str
+    worker_id: str = ""
+    delay_ms: int | None = None
+    execution_ms: int | None = None
+    waits_for: str = ""
+    ended: Ended | None = None
+
+
+def ended(job: Job) -> Ended:
+    """The end of a job that has ended."""
+    outcome = job.outcome
+    if outcome is None:
+        return Ended(job.state.value)
+    return Ended(job.state.value, outcome.payload, outcome.failure)
+
+
+class JobViews:
+    """Callbacks are called once, at once or later, on any thread."""
+
+    def __init__(self, plane: Plane) -> None:
+        self._plane = plane
+        self._consumed: dict[str, int] = {}
+
+    def wait(self, job_id: str, on_end: Callable[[Job | None], None]) -> None:
+        """Call back when the job has ended; with None if it is not known."""
+
+        def follow(event: Event) -> None:
+            if isinstance(event, JobEnded):
+                on_end(event.job)
+
+        events = self._plane.events
+        events.follow(job_id, follow)
+        job = self._get(job_id)
+        # Whoever takes the follower away makes the call: the end may come at this very moment.
+        if (job is None or job.state.final) and events.unfollow(job_id, follow):
+            on_end(job)
+
+    def chunks(
+        self,
+        job_id: str,
+        start: int,
+        on_chunks: Callable[[Sequence[Chunk], Job | None], None],
+        limit: int = 1000,
+    ) -> None:
+        """Call back with chunks from number `start`, or with the job if none will follow."""
+
+        def look() -> None:
+            job = self._get(job_id)
+            found = now(self._plane.store.chunks(job_id, start, limit))
+            running = job is not None and not job.state.final
+            if (found or not running) and self._plane.events.unfollow(job_id, follow):
+                more = running or (job is not None and start + len(found) < job.chunks)
+                on_chunks(found, None if more else job)
+
+        def follow(event: Event) -> None:
+            if isinstance(event, JobEnded):
+                # The stream has taken the follower away already.
+                self._plane.events.follow(job_id, follow)
+            look()
+
+        self._grant(job_id, start)
+        self._plane.events.follow(job_id, follow)
+        look()
+
+    def _grant(self, job_id: str, start: int) -> None:
+        """Let the generator go as far as its consumer has come."""
+        consumed = self._consumed.get(job_id, 0)
+        worker = self._plane.dispatcher.holder(job_id)
+        job = worker.jobs.get(job_id) if worker is not None else None
+        if start > consumed and job is not None and worker is not None:
+            self._consumed[job_id] = start
+            if job.credits and worker.link is not None:
+                worker.link.grant(job.ref, start - consumed)
+
+    def look(self, job_id: str) -> Snapshot | None:
+        job = self._get(job_id)
+        if job is None:
+            return None
+        worker = self._plane.dispatcher.holder(job_id)
+        began, end = job.started_at, job.finished_at
+        return Snapshot(
+            state=job.state.value,
+            worker_id=worker.id if worker is not None else "",
+            delay_ms=None if began is None else round((began - job.created_at) * 1000),
+            execution_ms=None if end is None or began is None else round((end - began) * 1000),
+            waits_for="" if job.state.final else self._plane.waits_for(job),
+            ended=ended(job) if job.state.final else None,
+        )
+
+    def forget(self, job_id: str) -> None:
+        """Drop an ended job: nobody will ask for it again."""
+        self._consumed.pop(job_id, None)
+        now(self._plane.store.forget([job_id]))
+
+    def _get(self, job_id: str) -> Job | None:
+        return now(self._plane.store.get(job_id))

@@ -1,0 +1,46 @@
+"""Where the user's project begins, and which part of `sys.path` belongs to it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_MARKS = ("pyproject.toml", ".git")
+_PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+
+
+def find_root(start: Path) -> Path | None:
+    """The nearest folder at or above `start` with a `pyproject.toml` or `.git`, below the home."""
+    home = Path.home().resolve()
+    for folder in (start, *start.parents):
+        if folder in (home, Path(folder.anchor)):
+            return None
+        if any((folder / mark).exists() for mark in _MARKS):
+            return folder
+    return None
+
+
+def search_path(root: Path) -> tuple[str, ...]:
+    """The entries of this process's `sys.path` inside the project, relative to it, root last.
+
+    Workers get the same, so that a module has the same name here and there.
+    """
+    found = [
+        relative
+        for entry in sys.path
+        if (relative := _inside(root, Path(entry or ".").absolute())) is not None
+    ]
+    return tuple(dict.fromkeys([*found, "."]))
+
+
+def _inside(root: Path, folder: Path) -> str | None:
+    if not folder.is_dir() or any(part in _PACKAGE_FOLDERS for part in folder.parts):
+        return None
+    if not folder.is_relative_to(root) or _is_interpreters(root, folder):
+        return None
+    return folder.relative_to(root).as_posix()
+
+
+def _is_interpreters(root: Path, folder: Path) -> bool:
+    prefixes = {Path(prefix) for prefix in (sys.prefix, sys.base_prefix)}
+    return any(p != root and p.is_relative_to(root) and folder.is_relative_to(p) for p in prefixes)

@@ -1,0 +1,167 @@
+"""EndpointSpec: what a declaration says, in three layers with a digest each.
+
+A change in a layer causes the least work that it can: `build` a new environment and a rolling
+replacement, `placement` a rolling replacement, `scaling` an update in place. Values of environment
+variables are in no layer. The spec holds what was declared; what was resolved (exact Python, lock)
+belongs to the environment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+EntryKind = Literal["function", "generator", "class"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where the user's function or class is.
+
+    A *file* entry names a module: `file` is its POSIX path below the project root, `root` and
+    `search_path` (directories below the root that are on `sys.path`, nearest first) say where the
+    tree lies on this machine and are in no digest. A *by-value* entry (REPL, notebook) carries the
+    pickled function in `value`, for workers of Python `value_python` only.
+    """
+
+    module: str
+    qualname: str
+    kind: EntryKind = "function"
+    file: str = ""
+    root: str = ""
+    search_path: tuple[str, ...] = ()
+    is_main: bool = False
+    value: bytes | None = field(default=None, repr=False)
+    value_python: str = ""
+
+    @property
+    def by_value(self) -> bool:
+        return self.value is not None
+
+
+@dataclass(frozen=True)
+class Build:
+    """What an environment and its code are made of. `code` is the digest of the code itself."""
+
+    code: str
+    dependencies: tuple[str, ...] = ()
+    system_dependencies: tuple[str, ...] = ()
+    python: str | None = None
+    image: str | None = None
+
+
+@dataclass(frozen=True)
+class VolumeMount:
+    """A network volume as declared: `size` in GB is a quota that warns."""
+
+    name: str
+    datacenter: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where workers may run, and under what terms.
+
+    `gpus` are device names in order of preference ("any" for any device); empty for CPU endpoints.
+    Times are in milliseconds; 0 means no limit.
+    """
+
+    gpus: tuple[str, ...] = ()
+    gpu_count: int = 1
+    cpus: tuple[str, ...] = ()
+    min_cuda: str | None = None
+    volumes: tuple[VolumeMount, ...] = ()
+    datacenters: tuple[str, ...] = ()
+    max_concurrency: int = 1
+    execution_timeout_ms: int = 0
+    max_attempts: int = 2
+    restartable: bool = False
+    flashboot: bool = True
+    accelerate_downloads: bool = True
+    container_disk_gb: int = 0
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How many workers, when: bounds, seconds an idle worker is kept, and the scaler."""
+
+    workers_min: int = 0
+    workers_max: int = 1
+    idle_timeout: int = 60
+    scaler: Literal["QUEUE_DELAY", "REQUEST_COUNT"] = "QUEUE_DELAY"
+    scaler_value: float = 4
+
+
+@dataclass(frozen=True)
+class EndpointSpec:
+    """The single description of an endpoint that build, autoscaler, engine and worker consume."""
+
+    name: str
+    entry: Entry
+    build: Build
+    placement: Placement = Placement()
+    scaling: Scaling = Scaling()
+
+    @property
+    def key(self) -> str:
+        """Identity inside one plane: two functions may share a name, not a worker."""
+        return f"{self.name}:{self.entry.module}.{self.entry.qualname}"
+
+    @property
+    def uses_gpu(self) -> bool:
+        return bool(self.placement.gpus)
+
+    @property
+    def build_digest(self) -> str:
+        layer = asdict(self.build)
+        for unordered in ("dependencies", "system_dependencies"):
+            layer[unordered] = sorted(layer[unordered])
+        layer["entry"] = [self.entry.module, self.entry.qualname, self.entry.kind, self.entry.file]
+        return _digest(layer)
+
+    @property
+    def placement_digest(self) -> str:
+        layer = asdict(self.placement)
+        layer["datacenters"] = sorted(layer["datacenters"])
+        layer["volumes"] = sorted(layer["volumes"], key=lambda mount: sorted(mount.items()))
+        return _digest(layer)
+
+    @property
+    def scaling_digest(self) -> str:
+        return _digest(asdict(self.scaling))
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON values, for a worker that calls this endpoint and for the control API."""
+        wire = asdict(self)
+        value = self.entry.value
+        wire["entry"]["value"] = None if value is None else value.hex()
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> EndpointSpec:
+        """The inverse of `to_wire`; unknown fields are refused with a `TypeError`."""
+        entry = dict(wire["entry"])
+        if entry["value"] is not None:
+            entry["value"] = bytes.fromhex(entry["value"])
+        placement = dict(wire["placement"])
+        placement["volumes"] = [VolumeMount(**mount) for mount in placement["volumes"]]
+        return cls(
+            name=wire["name"],
+            entry=Entry(**_tuples(Entry, entry)),
+            build=Build(**_tuples(Build, dict(wire["build"]))),
+            placement=Placement(**_tuples(Placement, placement)),
+            scaling=Scaling(**wire["scaling"]),
+        )
+
+
+def _tuples(layer: type, values: dict[str, Any]) -> dict[str, Any]:
+    ordered = {f.name for f in fields(layer) if str(f.type).startswith("tuple")}
+    return {name: tuple(v) if name in ordered else v for name, v in values.items()}
+
+
+def _digest(layer: dict[str, Any]) -> str:
+    text = json.dumps(layer, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

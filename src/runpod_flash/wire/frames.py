@@ -1,0 +1,209 @@
+"""The frame: what a framed link carries, for both of its ends.
+
+    prefix   !IHH   header length, number of buffers, number of file descriptors
+    lengths  !Q     of each buffer
+    header   JSON   {"t": type, ...}
+    buffers         raw bytes, as long as announced
+
+The types, their fields and who sends them are listed in docs/protocol.md. A worker's first frame is
+`hello` with the protocol version; a peer of another version is refused by name.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Union
+
+PROTOCOL = 1
+
+Buffer = Union[bytes, bytearray, memoryview]
+
+_PREFIX = struct.Struct("!IHH")
+_MAX_HEADER = 16 << 20
+_MAX_FDS = 64
+_READ = 256 << 10
+_ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
+
+_dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+class FrameError(ValueError):
+    """The bytes on the link are not frames of this protocol."""
+
+
+@dataclass(slots=True)
+class Frame:
+    """One message: its type, JSON fields, raw buffers and the file descriptors that go with it."""
+
+    type: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    buffers: tuple[Buffer, ...] = ()
+    fds: tuple[int, ...] = ()
+
+
+def encode(frame: Frame) -> list[Buffer]:
+    """The frame as pieces for `sendmsg`; large buffers are not copied."""
+    header = _dumps({"t": frame.type, **frame.fields}).encode()
+    buffers = frame.buffers
+    prefix = _PREFIX.pack(len(header), len(buffers), len(frame.fds))
+    if not buffers:
+        return [prefix + header]
+    lengths = struct.pack(f"!{len(buffers)}Q", *[_size(b) for b in buffers])
+    head = prefix + lengths + header
+    if sum(map(_size, buffers)) <= 16384:
+        return [b"".join([head, *buffers])]
+    return [head, *(b for b in buffers if _size(b))]
+
+
+def _size(buffer: Buffer) -> int:
+    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
+
+
+def send_all(sock: socket.socket, frame: Frame) -> None:
+    """Write a frame to a blocking socket, whole."""
+    pieces = [memoryview(piece).cast("B") for piece in encode(frame)]
+    fds = frame.fds
+    while pieces:
+        sent = sendmsg(sock, pieces, fds)
+        fds = ()
+        pieces = rest(pieces, sent)
+
+
+def sendmsg(
+    sock: socket.socket, pieces: list[memoryview], fds: tuple[int, ...] = (), flags: int = 0
+) -> int:
+    """One `sendmsg` of as many pieces as the system takes; the descriptors go with the first."""
+    if not fds and len(pieces) == 1:
+        return sock.send(pieces[0], flags)
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    return sock.sendmsg(pieces[:512], rights, flags)
+
+
+def rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
+    """What remains of `pieces` after `sent` bytes."""
+    for index, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [piece[sent:], *pieces[index + 1 :]]
+        sent -= len(piece)
+    return []
+
+
+class FrameReader:
+    """Takes frames off a socket without copying large buffers twice."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._takes_fds = sock.family == getattr(socket, "AF_UNIX", None)
+        self._scratch = bytearray(_READ)
+        self._head = bytearray()
+        self._fds: list[int] = []
+        self._frame: Frame | None = None
+        self._wanted_fds = 0
+        self._filling: list[bytearray] = []
+        self._bulk: memoryview | None = None
+        self._bulk_index = 0
+        self._bulk_at = 0
+
+    def read(self, *, wait: bool = False) -> list[Frame] | None:
+        """The frames that one read completes; None at the end of the stream.
+
+        Without `wait` an empty socket gives an empty list. Raises `FrameError` on foreign bytes.
+        """
+        try:
+            received = self._receive(0 if wait else socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return []
+        except ConnectionError:
+            return None
+        if received < 0:
+            return None
+        return self._frames()
+
+    def _receive(self, flags: int) -> int:
+        """Read once, into the open buffer if there is one; -1 at the end of the stream."""
+        if self._bulk is not None:
+            count = self._sock.recv_into(self._bulk[self._bulk_at :], 0, flags)
+            self._bulk_at += count
+            return count or -1
+        if not self._takes_fds:
+            count = self._sock.recv_into(self._scratch, 0, flags)
+        else:
+            count, ancillary, _, _ = self._sock.recvmsg_into([self._scratch], _ANCILLARY, flags)
+            for level, kind, data in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    fds = array.array("i")
+                    fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                    self._fds.extend(fds)
+        if count:
+            self._head += memoryview(self._scratch)[:count]
+        return count or -1
+
+    def _frames(self) -> list[Frame]:
+        frames: list[Frame] = []
+        while True:
+            if self._frame is None and not self._open_frame():
+                return frames
+            if not self._fill():
+                return frames
+            frames.append(self._close_frame())
+
+    def _open_frame(self) -> bool:
+        head = self._head
+        if len(head) < _PREFIX.size:
+            return False
+        header_size, buffer_count, fd_count = _PREFIX.unpack_from(head)
+        if header_size > _MAX_HEADER or fd_count > _MAX_FDS:
+            raise FrameError(f"a frame header of {header_size} bytes and {fd_count} descriptors")
+        start = _PREFIX.size + 8 * buffer_count
+        if len(head) < start + header_size:
+            return False
+        lengths = struct.unpack_from(f"!{buffer_count}Q", head, _PREFIX.size)
+        try:
+            fields = json.loads(head[start : start + header_size])
+            self._frame = Frame(fields.pop("t"), fields)
+        except (ValueError, KeyError, AttributeError) as error:
+            raise FrameError(f"a frame header that is not JSON with a type: {error}") from None
+        del head[: start + header_size]
+        self._wanted_fds = fd_count
+        self._filling = [bytearray(length) for length in lengths]
+        self._bulk_index = self._bulk_at = 0
+        return True
+
+    def _fill(self) -> bool:
+        while self._bulk_index < len(self._filling):
+            target = self._filling[self._bulk_index]
+            missing = len(target) - self._bulk_at
+            if missing and self._head:
+                taken = self._head[:missing]
+                target[self._bulk_at : self._bulk_at + len(taken)] = taken
+                del self._head[:missing]
+                self._bulk_at += len(taken)
+            if self._bulk_at < len(target):
+                self._bulk = memoryview(target)
+                return False
+            self._bulk = None
+            self._bulk_index += 1
+            self._bulk_at = 0
+        return True
+
+    def _close_frame(self) -> Frame:
+        frame = self._frame
+        assert frame is not None
+        frame.buffers = tuple(self._filling)
+        frame.fds = tuple(self._fds[: self._wanted_fds])
+        del self._fds[: self._wanted_fds]
+        self._frame, self._filling = None, []
+        return frame
+
+    def close(self) -> None:
+        """Close descriptors that arrived for frames that never completed."""
+        for fd in self._fds:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        self._fds.clear()

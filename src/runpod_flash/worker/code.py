@@ -1,0 +1,62 @@
+"""From an entry to the user's function or class: imports the module for real, or unpickles it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import pickle
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.placeholders import finder
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from runpod_flash.spec import EndpointSpec
+
+
+def load(spec: EndpointSpec) -> Any:
+    """The function or class that the entry names, without Flash's own wrapping."""
+    entry = spec.entry
+    if entry.root:
+        os.chdir(entry.root)
+        roots = [str(Path(entry.root, place)) for place in entry.search_path]
+        sys.path[:0] = [root for root in roots if root not in sys.path]
+        finder.install(entry.root, f"add it to dependencies=[...] of the endpoint {spec.name!r}")
+    if entry.value is not None:
+        found = pickle.loads(entry.value)
+    else:
+        found = _import(entry.module, Path(entry.root, entry.file))
+        for part in entry.qualname.split("."):
+            found = getattr(found, part)
+    return getattr(found, "__flash_target__", found)
+
+
+def _import(name: str, file: Path) -> ModuleType:
+    """Import exactly this file under exactly this name, with its parent packages."""
+    parent, _, leaf = name.rpartition(".")
+    if parent:
+        package = importlib.import_module(parent)
+    is_package = file.name == "__init__.py"
+    found = importlib.util.spec_from_file_location(
+        name, file, submodule_search_locations=[str(file.parent)] if is_package else None
+    )
+    if found is None or found.loader is None:
+        loader = importlib.machinery.SourceFileLoader(name, str(file))
+        found = importlib.util.spec_from_loader(name, loader)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    if parent:
+        setattr(package, leaf, module)
+    return sys.modules[name]

@@ -1,0 +1,204 @@
+"""Runs jobs: sync functions in threads, async ones on the loop, generators chunk by chunk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.context import current_job
+from runpod_flash.wire import failures
+from runpod_flash.wire.codec import Payload, decode, encode
+from runpod_flash.worker.arguments import bind
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from runpod_flash.spec import EndpointSpec
+    from runpod_flash.wire.frames import Frame
+    from runpod_flash.worker.link import PlaneLink
+    from runpod_flash.worker.output import Output
+
+_END = object()
+
+
+class _Running:
+    """One job in this worker. `credits` is None for a stream without a bound."""
+
+    def __init__(self, frame: Frame) -> None:
+        fields = frame.fields
+        self.id: str = fields["job"]
+        self.attempt: int = fields["attempt"]
+        self.form: str = fields["form"]
+        self.method: str = fields.get("method", "")
+        self.trusted: bool = fields["trusted"]
+        split = len(frame.buffers) - fields.get("constructor", 0)
+        self.arguments: Payload | None = _payload(frame.buffers[:split])
+        self.constructor = _payload(frame.buffers[split:])
+        self.credits: int | None = fields.get("credits")
+        self.room = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+        self.in_thread = False
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Stop at the next await. Code in a thread cannot be stopped: its end is waited for."""
+        self.cancelled = True
+        if self.task is not None and not self.in_thread:
+            self.task.cancel()
+
+    async def take_credit(self) -> None:
+        """Wait until the consumer has room for one more chunk."""
+        if self.credits is None:
+            return
+        while self.credits == 0:
+            self.room.clear()
+            await self.room.wait()
+        self.credits -= 1
+
+    def grant(self, chunks: int) -> None:
+        if self.credits is not None:
+            self.credits += chunks
+            self.room.set()
+
+
+def _payload(buffers: tuple[Any, ...]) -> Payload | None:
+    return Payload(bytes(buffers[0]), buffers[1:]) if buffers else None
+
+
+class JobRunner:
+    """Runs up to `max_concurrency` jobs at once; the plane does not send more."""
+
+    def __init__(self, link: PlaneLink, spec: EndpointSpec, target: Any, out: Output) -> None:
+        self._link = link
+        self._spec = spec
+        self._target = target
+        self._out = out
+        self._jobs: dict[str, _Running] = {}
+        self._instances = _Instances(target)
+        self._threads = ThreadPoolExecutor(
+            spec.placement.max_concurrency, thread_name_prefix="flash-job"
+        )
+
+    def handle(self, frame: Frame) -> None:
+        if frame.type == "job":
+            job = _Running(frame)
+            self._jobs[job.id] = job
+            job.task = asyncio.create_task(self._run(job))
+            return
+        found = self._jobs.get(frame.fields.get("job", ""))
+        if found is None or found.attempt != frame.fields["attempt"]:
+            return
+        if frame.type == "cancel":
+            found.cancel()
+        elif frame.type == "credit":
+            found.grant(frame.fields["chunks"])
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, job: _Running) -> None:
+        token = current_job.set(job.id)
+        try:
+            await self._call(job)
+        except asyncio.CancelledError as error:
+            self._out.end_job(job.id)
+            if job.cancelled:
+                self._link.job("stopped", job.id, job.attempt, {})
+            else:
+                self._fail(job, error)
+        except BaseException as error:
+            self._fail(job, error)
+            if not isinstance(error, Exception):
+                # SystemExit in a function ends its job, not the worker.
+                return
+        finally:
+            current_job.reset(token)
+            self._jobs.pop(job.id, None)
+
+    def _fail(self, job: _Running, error: BaseException) -> None:
+        self._out.end_job(job.id)
+        failure = failures.capture(error)
+        self._link.failure("failed", failure, {"job": job.id, "attempt": job.attempt})
+
+    def _finish(self, job: _Running, result: Any) -> None:
+        payload = encode(result)
+        self._out.end_job(job.id)
+        self._link.value("result", job.id, job.attempt, payload, {})
+
+    async def _call(self, job: _Running) -> None:
+        function = self._target
+        if self._spec.entry.kind == "class":
+            function = await self._method(job)
+        assert job.arguments is not None
+        value = decode(job.arguments, trusted=job.trusted)
+        job.arguments = None  # a large value is not kept twice
+        args, kwargs = bind(function, value, job.form)
+        del value
+        if inspect.isasyncgenfunction(function):
+            await self._stream(job, function(*args, **kwargs))
+        elif inspect.isgeneratorfunction(function):
+            await self._stream(job, self._steps(job, function(*args, **kwargs)))
+        elif inspect.iscoroutinefunction(function):
+            self._finish(job, await function(*args, **kwargs))
+        else:
+            result = await self._in_thread(job, functools.partial(function, *args, **kwargs))
+            if inspect.isawaitable(result):
+                result = await result
+            self._finish(job, result)
+
+    async def _method(self, job: _Running) -> Any:
+        build = functools.partial(self._instances.build, job.constructor, job.trusted)
+        instance = await self._in_thread(job, build)
+        return getattr(instance, job.method or "__call__")
+
+    async def _in_thread(self, job: _Running, step: Callable[[], Any]) -> Any:
+        run = contextvars.copy_context().run
+        job.in_thread = True
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run, step)
+        finally:
+            job.in_thread = False
+            if job.cancelled:
+                raise asyncio.CancelledError
+
+    async def _steps(self, job: _Running, values: Iterator[Any]) -> AsyncIterator[Any]:
+        # One context for all steps, so that the generator finds its variables again.
+        step = functools.partial(contextvars.copy_context().run, next, values, _END)
+        while (value := await self._in_thread(job, step)) is not _END:
+            yield value
+
+    async def _stream(self, job: _Running, values: AsyncIterator[Any]) -> None:
+        index = 0
+        async for value in values:
+            await job.take_credit()
+            payload = encode(value)
+            self._link.value("chunk", job.id, job.attempt, payload, {"index": index})
+            index += 1
+        self._finish(job, None)
+
+
+class _Instances:
+    """The objects of a class endpoint: one for each set of constructor arguments, built once."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._built: dict[tuple[bytes, ...], Any] = {}
+
+    def build(self, constructor: Payload | None, trusted: bool) -> Any:
+        key: tuple[bytes, ...] = ()
+        if constructor is not None:
+            key = (constructor.body, *map(bytes, constructor.buffers))
+        with self._lock:
+            if key not in self._built:
+                args, kwargs = [], {}
+                if constructor is not None:
+                    given = decode(constructor, trusted=trusted)
+                    args, kwargs = given["args"], given["kwargs"]
+                self._built[key] = self._target(*args, **kwargs)
+            return self._built[key]

@@ -1,0 +1,103 @@
+"""The worker's end of the framed link."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.context import Answer
+from runpod_flash.wire import failures, frames
+from runpod_flash.wire.codec import Payload
+from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runpod_flash.wire.failures import Failure
+
+
+class PlaneLink:
+    """Frames to and from the plane. Any thread may send; sends block while the plane is behind."""
+
+    def __init__(self, fd: int) -> None:
+        self._sock = socket.socket(fileno=fd)
+        self._sock.setblocking(True)
+        self._sock.set_inheritable(False)
+        self._lock = threading.Lock()
+        self._reader = FrameReader(self._sock)
+        self._waiting: dict[int, Callable[[Answer], None]] = {}
+        self._call_ids = itertools.count(1)
+        self._arrived: list[Frame] = []
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def send(self, frame: Frame) -> None:
+        """Write a frame; a plane that is gone is noticed by the reader."""
+        try:
+            with self._lock:
+                frames.send_all(self._sock, frame)
+        except OSError:
+            pass
+
+    def receive(self, *, wait: bool) -> list[Frame] | None:
+        """Frames that have arrived; None once the plane is gone."""
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            return arrived
+        return self._reader.read(wait=wait)
+
+    def receive_one(self) -> Frame | None:
+        """The next frame, waited for; None once the plane is gone."""
+        while not self._arrived:
+            arrived = self._reader.read(wait=True)
+            if arrived is None:
+                return None
+            self._arrived = arrived
+        return self._arrived.pop(0)
+
+    def hello(self, worker_id: str, token: str) -> None:
+        self.send(Frame("hello", {"version": PROTOCOL, "worker": worker_id, "token": token}))
+
+    def job(self, kind: str, job: str, attempt: int, fields: Mapping[str, Any]) -> None:
+        self.send(Frame(kind, {"job": job, "attempt": attempt, **fields}))
+
+    def value(
+        self, kind: str, job: str, attempt: int, payload: Payload, fields: Mapping[str, Any]
+    ) -> None:
+        buffers = (payload.body, *payload.buffers)
+        self.send(Frame(kind, {"job": job, "attempt": attempt, **fields}, buffers))
+
+    def failure(self, kind: str, failure: Failure, fields: Mapping[str, Any]) -> None:
+        self.send(Frame(kind, {"failure": failures.to_wire(failure), **fields}))
+
+    def call(
+        self,
+        operation: str,
+        fields: Mapping[str, Any],
+        payload: Payload | None,
+        constructor: Payload | None,
+        on_answer: Callable[[Answer], None] | None,
+    ) -> None:
+        """Ask the plane something on behalf of user code."""
+        call_id = next(self._call_ids)
+        buffers: tuple[frames.Buffer, ...] = ()
+        if payload is not None:
+            buffers = (payload.body, *payload.buffers)
+        sent = {**fields, "call": call_id, "operation": operation}
+        if constructor is not None:
+            sent["constructor"] = 1 + len(constructor.buffers)
+            buffers += (constructor.body, *constructor.buffers)
+        if on_answer is not None:
+            self._waiting[call_id] = on_answer
+        self.send(Frame("call", sent, buffers))
+
+    def answered(self, frame: Frame) -> None:
+        on_answer = self._waiting.pop(frame.fields.pop("call"), None)
+        if on_answer is not None:
+            payload = None
+            if frame.buffers:
+                payload = Payload(bytes(frame.buffers[0]), frame.buffers[1:])
+            on_answer(Answer(frame.fields, payload))
