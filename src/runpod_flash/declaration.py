@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash import context
 from runpod_flash.errors import ConfigurationError, NotAvailableError
 from runpod_flash.hardware import (
     CPU_DATACENTERS,
@@ -105,7 +106,8 @@ def parse_texts(parameter: str, value: Any, example: str) -> list[str] | None:
 
 def parse_dependencies(value: Any) -> list[str] | None:
     found = parse_texts("dependencies", value, "numpy>=1.26")
-    if found:
+    # A worker imports the declaration again, without the packages that a check needs.
+    if found and context.current is None:
         from packaging.requirements import InvalidRequirement, Requirement
 
         for item in found:

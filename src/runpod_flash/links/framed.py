@@ -154,7 +154,7 @@ class FramedLink:
                 return
             for frame in arrived:
                 self._dispatch(frame)
-            if self._closed:
+            if self._closed or self._reader.drained:
                 return
 
     def _dispatch(self, frame: Frame) -> None:

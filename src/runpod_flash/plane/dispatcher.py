@@ -34,7 +34,9 @@ GRACE_SECONDS = 2.0
 
 
 class Dispatcher:
-    """See the module. `changed(pool)` is called on any thread when a pool needs the reconciler."""
+    """See the module. `changed(pool)` is called on any thread when a pool needs the reconciler,
+    `went_idle(pool)` on the loop when one of its workers has nothing to do.
+    """
 
     def __init__(
         self,
@@ -43,12 +45,14 @@ class Dispatcher:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
         changed: Callable[[Pool], None],
+        went_idle: Callable[[Pool], None],
     ) -> None:
         self._store = store
         self._events = events
         self._loop = loop
         self._clock = clock
         self._changed = changed
+        self._went_idle = went_idle
         self.lock = threading.Lock()
         self._holders: dict[str, Worker] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -133,7 +137,7 @@ class Dispatcher:
     def _settle(self, worker: Worker) -> None:
         if not worker.jobs:
             worker.idle_since = self._clock()
-            self._changed(worker.pool)
+            self._went_idle(worker.pool)
 
     def chunk(self, worker: Worker, ref: JobRef, index: int, payload: Payload) -> None:
         chunk = Chunk(index, payload)

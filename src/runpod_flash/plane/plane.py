@@ -52,7 +52,9 @@ class Plane:
         self._loop = asyncio.get_running_loop()
         self._pools: dict[str, Pool] = {}
         self._dirty: set[str] = set()
-        self.dispatcher = Dispatcher(store, self.events, self._loop, clock, self._changed)
+        self.dispatcher = Dispatcher(
+            store, self.events, self._loop, clock, self._changed, self._went_idle
+        )
         self.reconciler = Reconciler(
             store, engine, self.dispatcher, clock, caller_env, self._link_events, self
         )
@@ -140,6 +142,9 @@ class Plane:
         if pool.key not in self._dirty:
             self._dirty.add(pool.key)
             self._loop.call_soon_threadsafe(self._reconcile, pool)
+
+    def _went_idle(self, pool: Pool) -> None:
+        self.reconciler.went_idle(pool)
 
     def _reconcile(self, pool: Pool) -> None:
         self._dirty.discard(pool.key)

@@ -89,6 +89,17 @@ class Reconciler:
             delay = max(again_at - clock, 0.0)
             self._timers[pool.key] = self._loop.call_later(delay, self.reconcile, pool)
 
+    def went_idle(self, pool: Pool) -> None:
+        """Look at a pool one of whose workers has become idle, unless it is looked at in time.
+
+        This is on the way of every warm call: a timer that is set fires no later than this idle
+        time ends, and looks then.
+        """
+        others_wait = any(p.waits_for for p in self._pools.values())
+        draining = any(w.state is WorkerState.DRAINING for w in pool.workers.values())
+        if others_wait or draining or pool.key not in self._timers:
+            self.reconcile(pool)
+
     def _counters(self, pool: Pool, queued: Sequence[Job], clock: float) -> Counters:
         counts = now(self._store.counts(pool.key))
         live = pool.live()

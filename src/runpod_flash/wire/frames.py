@@ -95,11 +95,15 @@ def rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
 
 
 class FrameReader:
-    """Takes frames off a socket without copying large buffers twice."""
+    """Takes frames off a socket without copying large buffers twice.
+
+    `drained` says that the last read left the socket empty, so that trying again is in vain.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._takes_fds = sock.family == getattr(socket, "AF_UNIX", None)
+        self.drained = True
         self._scratch = bytearray(_READ)
         self._head = bytearray()
         self._fds: list[int] = []
@@ -130,6 +134,7 @@ class FrameReader:
         if self._bulk is not None:
             count = self._sock.recv_into(self._bulk[self._bulk_at :], 0, flags)
             self._bulk_at += count
+            self.drained = False
             return count or -1
         if not self._takes_fds:
             count = self._sock.recv_into(self._scratch, 0, flags)
@@ -142,6 +147,7 @@ class FrameReader:
                     self._fds.extend(fds)
         if count:
             self._head += memoryview(self._scratch)[:count]
+        self.drained = count < _READ
         return count or -1
 
     def _frames(self) -> list[Frame]:

@@ -1,0 +1,132 @@
+"""Builds one environment: in a directory beside its place, moved there when it is whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runpod_flash.engines.local.files import read_json
+from runpod_flash.engines.local.plans import unreachable
+from runpod_flash.engines.local.uv import run_guarded, uv_binary
+from runpod_flash.errors import EnvironmentBuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runpod_flash.engines.local.plans import Lock, Plan
+    from runpod_flash.engines.local.uv import Finished
+
+_DOWNLOAD = re.compile(r"^\s*Downloading (\S+) \(([\d.]+)([KMG])iB\)")
+_LARGE_MIB = 50
+_FACTS = "flash-environment.json"
+
+
+async def build(plan: Plan, lock: Lock, path: Path, say: Callable[[str], None]) -> None:
+    """Make the environment of `lock` at `path`; the caller holds its lock exclusively.
+
+    Raises `EnvironmentBuildError`. A failure, a cancellation or a kill leaves nothing at `path`.
+    """
+    started = time.monotonic()
+    say(f"building environment: {described(plan)}")
+    discard(path)  # one whose interpreter is gone
+    new = path.with_name(f".new-{path.name}-{secrets.token_hex(4)}")
+    try:
+        await _create(plan, new)
+        if lock.text.strip():
+            await _install(plan, lock, new, say)
+        size = tree_bytes(new)
+        facts = {"requirements": plan.requirements.names, "bytes": size}
+        (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        new.rename(path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    say(f"environment ready in {time.monotonic() - started:.1f} s ({size / 1e6:.0f} MB)")
+
+
+async def _create(plan: Plan, new: Path) -> None:
+    command = [uv_binary(), "venv", "--relocatable", "--no-project", "--no-config", "--quiet"]
+    command += ["--python", plan.interpreter.path, str(new)]
+    _check(plan, await run_guarded(command, env=plan.uv_variables(), cwd=plan.directory))
+
+
+async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]) -> None:
+    finished = await _uv_install(plan, lock, new, say)
+    if address := finished.unreachable:
+        finished = await _uv_install(plan, lock, new, say, "--offline")
+        if finished.code:
+            raise unreachable(plan.request.endpoint, address)
+    _check(plan, finished)
+
+
+async def _uv_install(
+    plan: Plan, lock: Lock, new: Path, say: Callable[[str], None], *options: str
+) -> Finished:
+    def on_line(line: str) -> None:
+        if progress := large_download(line):
+            say(progress)
+
+    command = [uv_binary(), "pip", "install", "--python", str(new / "bin" / "python")]
+    command += ["--no-deps", "--requirements", "-", *options]
+    return await run_guarded(
+        command,
+        env=plan.uv_variables(),
+        cwd=plan.directory,
+        text=plan.install_text(lock),
+        on_line=on_line,
+    )
+
+
+def _check(plan: Plan, finished: Finished) -> None:
+    if finished.code:
+        raise EnvironmentBuildError(
+            f"The environment of {plan.request.endpoint} for Python {plan.interpreter.minor} "
+            f"cannot be built: {finished.reason}."
+        )
+
+
+def described(plan: Plan) -> str:
+    """The Python and the packages asked for, for a line of progress."""
+    names = plan.requirements.names
+    if not names:
+        return f"python {plan.interpreter.minor}, no packages"
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    plural = "" if len(names) == 1 else "s"
+    return f"python {plan.interpreter.minor}, {len(names)} package{plural} ({shown})"
+
+
+def large_download(line: str) -> str | None:
+    """A line of progress for uv's line about a download, where that is 50 MiB or more."""
+    match = _DOWNLOAD.match(line)
+    if not match:
+        return None
+    mib = float(match[2]) * {"K": 1 / 1024, "M": 1, "G": 1024}[match[3]]
+    return f"downloading {match[1]} ({mib * 1.048576:.0f} MB)" if mib >= _LARGE_MIB else None
+
+
+def discard(path: Path) -> None:
+    """Remove an environment so that a kill on the way leaves nothing that looks whole."""
+    if path.exists():
+        old = path.with_name(f".old-{path.name}-{secrets.token_hex(4)}")
+        path.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def built_bytes(path: Path) -> int:
+    """The size noted when the environment was built."""
+    size = read_json(path / _FACTS).get("bytes")
+    return size if isinstance(size, int) else tree_bytes(path)
+
+
+def tree_bytes(path: Path) -> int:
+    """Bytes of all files; those that uv's cache shares count in full."""
+    total = 0
+    for parent, _, names in os.walk(path):
+        for name in names:
+            total += Path(parent, name).lstat().st_size
+    return total

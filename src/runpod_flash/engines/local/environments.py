@@ -1,0 +1,229 @@
+"""Environments: isolated directories of packages that workers run in, built once and shared.
+
+root/interpreters.json      which Python is where
+root/locks/MEMO.json        exact versions, by everything that leads to them
+root/built/KEY/             an environment, whole as soon as it has this name
+root/built/KEY.lock         held shared by its users, exclusively to build or remove it
+root/built/.new-KEY-…/      being built, or left of a build that was killed
+root/built/.old-KEY-…/      being removed, or left of that
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runpod_flash.engines.local.builds import build, built_bytes, described, discard, tree_bytes
+from runpod_flash.engines.local.files import FileLock
+from runpod_flash.engines.local.interpreters import Interpreters, wanted_minor
+from runpod_flash.engines.local.plans import EnvironmentRequest, Resolver, make_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from runpod_flash.engines.local.plans import Lock, Plan
+
+__all__ = ["Environment", "EnvironmentRequest", "Environments", "Swept"]
+
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A directory of packages and its Python program; `version` is exact, such as "3.11.7"."""
+
+    key: str
+    path: Path
+    python: Path
+    version: str
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep did: keys removed, bytes that they and dead builds held, bytes that stay."""
+
+    removed: tuple[str, ...]
+    freed_bytes: int
+    kept_bytes: int
+
+
+@dataclass
+class _Flight:
+    """A build under way and how many callers wait for it."""
+
+    task: asyncio.Task[Environment]
+    waiting: int = 0
+
+
+class Environments:
+    """The environments below `root`, for one event loop; processes may share the directory.
+
+    `report(endpoint, line)` hears of progress. An environment that was handed out is not removed
+    by any process until `release` or `close`, or the end of this process.
+    """
+
+    def __init__(self, root: Path, report: Callable[[str, str], None]) -> None:
+        self._root = root
+        self._built = root / "built"
+        self._report = report
+        self._interpreters = Interpreters(root / "interpreters.json")
+        self._resolver = Resolver(root / "locks")
+        self._held: dict[str, FileLock] = {}
+        self._flights: dict[EnvironmentRequest, _Flight] = {}
+
+    def cached(self, request: EnvironmentRequest) -> Environment | None:
+        """The environment if it is there and that can be told without starting a process."""
+        interpreter = self._interpreters.known(wanted_minor(request.python))
+        if interpreter is None:
+            return None
+        plan = make_plan(request, interpreter, self._root)
+        lock = self._resolver.known(plan)
+        return self._use(lock.key, interpreter.version) if lock else None
+
+    async def ensure(self, request: EnvironmentRequest) -> Environment:
+        """The environment, built first where it is not there.
+
+        Equal requests made meanwhile share one build; it ends with the last of their callers.
+        Raises `EnvironmentBuildError`.
+        """
+        if cached := self.cached(request):
+            return cached
+        flight = self._flights.get(request)
+        if flight is None:
+            flight = _Flight(asyncio.ensure_future(self._make(request)))
+            self._flights[request] = flight
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting:
+                if self._flights.get(request) is flight:
+                    del self._flights[request]
+                flight.task.cancel()
+                # Until its processes are gone.
+                await asyncio.gather(flight.task, return_exceptions=True)
+
+    def release(self, key: str) -> None:
+        """This process no longer uses the environment: a sweep may remove it."""
+        if lock := self._held.pop(key, None):
+            lock.release()
+
+    def close(self) -> None:
+        """Release all."""
+        for key in list(self._held):
+            self.release(key)
+
+    def sweep(self, max_bytes: int) -> Swept:
+        """Remove least recently used environments until at most `max_bytes` stay, and dead builds.
+
+        Those in use by any process stay. Blocks while it deletes; may be called in a thread.
+        """
+        freed = self._sweep_leftovers()
+        sizes = {path.name: built_bytes(path) for path in self._environments()}
+        kept = sum(sizes.values())
+        removed: list[str] = []
+        for key in sorted(sizes, key=self._last_use):
+            if kept <= max_bytes:
+                break
+            if self._remove(key):
+                removed.append(key)
+                kept -= sizes[key]
+                freed += sizes[key]
+        return Swept(tuple(removed), freed, kept)
+
+    # Use
+
+    def _use(self, key: str, version: str) -> Environment | None:
+        """Hold the environment and give it, unless it is not there or is being removed."""
+        path = self._built / key
+        found = Environment(key, path, path / "bin" / "python", version)
+        if not found.python.exists():  # also where its base interpreter is gone
+            self.release(key)
+            return None
+        if key not in self._held:
+            lock = FileLock.try_acquire(self._lock_file(key), shared=True)
+            if lock is None:
+                return None
+            if not found.python.exists():
+                lock.release()
+                return None
+            self._held[key] = lock
+        self._held[key].touch()
+        return found
+
+    def _lock_file(self, key: str) -> Path:
+        return self._built / f"{key}.lock"
+
+    # Building
+
+    async def _make(self, request: EnvironmentRequest) -> Environment:
+        def say(line: str) -> None:
+            self._report(request.endpoint, line)
+
+        minor = wanted_minor(request.python)
+        self._root.mkdir(parents=True, exist_ok=True)
+        interpreter = await self._interpreters.find(minor, os.environ, say)
+        plan = make_plan(request, interpreter, self._root)
+        lock = self._resolver.known(plan)
+        if lock is None:
+            say(f"resolving {described(plan)}")
+            lock = await self._resolver.resolve(plan, say)
+        return await self._built_once(plan, lock, say)
+
+    async def _built_once(self, plan: Plan, lock: Lock, say: Callable[[str], None]) -> Environment:
+        waited = False
+        while True:
+            if found := self._use(lock.key, plan.interpreter.version):
+                return found
+            held = FileLock.try_acquire(self._lock_file(lock.key))
+            if held is None:
+                if not waited:
+                    say("waiting for another program that builds the same environment")
+                waited = True
+                await asyncio.sleep(_POLL_SECONDS)
+                continue
+            try:
+                path = self._built / lock.key
+                if not (path / "bin" / "python").exists():
+                    await build(plan, lock, path, say)
+            finally:
+                held.release()
+
+    # Sweeping
+
+    def _environments(self) -> list[Path]:
+        if not self._built.is_dir():
+            return []
+        return [p for p in self._built.iterdir() if p.is_dir() and not p.name.startswith(".")]
+
+    def _last_use(self, key: str) -> float:
+        try:
+            return self._lock_file(key).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def _remove(self, key: str) -> bool:
+        lock = FileLock.try_acquire(self._lock_file(key))
+        if lock is None:
+            return False
+        try:
+            discard(self._built / key)
+        finally:
+            lock.release(remove=True)
+        return True
+
+    def _sweep_leftovers(self) -> int:
+        """Remove what killed builds and removals left: nobody holds the lock of their key."""
+        freed = 0
+        for path in self._built.glob(".*-*-*") if self._built.is_dir() else ():
+            lock = FileLock.try_acquire(self._lock_file(path.name.split("-")[1]))
+            if lock is not None:
+                freed += tree_bytes(path)
+                shutil.rmtree(path, ignore_errors=True)
+                lock.release(remove=not (self._built / path.name.split("-")[1]).exists())
+        return freed

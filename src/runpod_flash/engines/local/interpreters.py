@@ -1,0 +1,195 @@
+"""Finds a Python of the wanted minor version that really runs, and remembers it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import re
+import sys
+import sysconfig
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.engines.local.files import read_json, write_atomically
+from runpod_flash.engines.local.uv import run_guarded, uv_binary
+from runpod_flash.errors import EnvironmentBuildError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+SUPPORTED = ("3.10", "3.11", "3.12", "3.13")
+_DEFAULT = "3.12"
+_PROBE_SECONDS = 20
+_PROBE = """
+import json, platform, sys, sysconfig
+print(json.dumps({
+    "path": getattr(sys, "_base_executable", None) or sys.executable,
+    "version": platform.python_version(),
+    "implementation": sys.implementation.name,
+    "abi": sysconfig.get_config_var("SOABI") or "",
+    "system": sysconfig.get_platform(),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python program: exact version ("3.11.7"), implementation, ABI tag, and its system's tag."""
+
+    path: str
+    version: str
+    implementation: str
+    abi: str
+    system: str
+
+    @property
+    def minor(self) -> str:
+        return ".".join(self.version.split(".")[:2])
+
+    @property
+    def pair(self) -> tuple[int, int]:
+        major, minor = self.minor.split(".")
+        return int(major), int(minor)
+
+    @property
+    def identity(self) -> str:
+        """What packages built for it depend on; the same for two copies of one interpreter."""
+        libc = " ".join(platform.libc_ver()) if sys.platform == "linux" else ""
+        return f"{self.implementation} {self.version} {self.abi} {self.system} {libc}"
+
+
+def wanted_minor(declared: str | None) -> str:
+    """The minor version to use: the declared one, else the caller's, else 3.12.
+
+    Raises `EnvironmentBuildError` for a declared version that workers do not run on.
+    """
+    if declared is None:
+        own = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return own if own in SUPPORTED else _DEFAULT
+    minor = str(declared).strip()
+    if minor not in SUPPORTED:
+        raise EnvironmentBuildError(
+            f"Python {declared} is not available for workers: choose one of {', '.join(SUPPORTED)}."
+        )
+    return minor
+
+
+class Interpreters:
+    """Interpreters of this machine, remembered in `memo` by path, size and modification time."""
+
+    def __init__(self, memo: Path) -> None:
+        self._memo = memo
+
+    def known(self, minor: str) -> Interpreter | None:
+        """The interpreter for `minor` if it can be told without running anything."""
+        own = _own()
+        if own.minor == minor and own.implementation == "cpython" and Path(own.path).exists():
+            return own
+        entry = read_json(self._memo).get(minor)
+        try:
+            found = Interpreter(**entry["interpreter"])
+            return found if entry["stamp"] == _stamp(found.path) else None
+        except (TypeError, KeyError, OSError):
+            return None
+
+    async def find(
+        self, minor: str, environ: Mapping[str, str], report: Callable[[str], None]
+    ) -> Interpreter:
+        """A working interpreter for `minor`, downloaded by uv where none is installed.
+
+        Raises `EnvironmentBuildError` where there is none and none can be had.
+        """
+        if known := self.known(minor):
+            return known
+        async for path in self._candidates(minor, environ, report):
+            found = await _probe(path)
+            if found and found.minor == minor and found.implementation == "cpython":
+                self._remember(found)
+                return found
+        raise EnvironmentBuildError(
+            f"Python {minor} works nowhere on this machine and uv could not download it: "
+            f"install Python {minor}, or choose another with python_version=."
+        )
+
+    def _remember(self, found: Interpreter) -> None:
+        memo: dict[str, Any] = read_json(self._memo)
+        memo[found.minor] = {"interpreter": asdict(found), "stamp": _stamp(found.path)}
+        write_atomically(self._memo, json.dumps(memo, indent=1))
+
+    async def _candidates(
+        self, minor: str, environ: Mapping[str, str], report: Callable[[str], None]
+    ) -> AsyncIterator[str]:
+        for path in _installed(minor, environ):
+            yield path
+        if managed := await self._uv_python("find", "--offline", minor, environ=environ):
+            yield managed
+        if Path(usual := f"/usr/bin/python{minor}").is_file():
+            yield usual
+        report(f"downloading Python {minor}")
+        await self._uv_python("install", minor, environ=environ)
+        if managed := await self._uv_python("find", "--offline", minor, environ=environ):
+            yield managed
+
+    async def _uv_python(self, *arguments: str, environ: Mapping[str, str]) -> str:
+        command = [uv_binary(), "python", *arguments, "--managed-python", "--no-config"]
+        # Another directory than the caller's: no project there shall have a say.
+        self._memo.parent.mkdir(parents=True, exist_ok=True)
+        finished = await run_guarded(command, env=environ, cwd=self._memo.parent)
+        return finished.stdout.strip() if finished.code == 0 else ""
+
+
+def _own() -> Interpreter:
+    return Interpreter(
+        path=getattr(sys, "_base_executable", None) or sys.executable,
+        version=platform.python_version(),
+        implementation=sys.implementation.name,
+        abi=sysconfig.get_config_var("SOABI") or "",
+        system=sysconfig.get_platform(),
+    )
+
+
+def _installed(minor: str, environ: Mapping[str, str]) -> Iterator[str]:
+    """Places to try, best first. A pyenv shim may exist for a version that is not switched on."""
+    name = f"python{minor}"
+    for directory in environ.get("PATH", "").split(os.pathsep):
+        if directory and os.access(path := Path(directory) / name, os.X_OK):
+            yield str(path)
+    home = Path(environ.get("HOME") or Path.home())
+    pyenv = Path(environ.get("PYENV_ROOT") or home / ".pyenv") / "versions"
+    versions = pyenv.glob(f"{minor}.*/bin/{name}") if pyenv.is_dir() else ()
+    yield from map(str, sorted(versions, key=_release, reverse=True))
+
+
+def _release(path: Path) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", path.parent.parent.name)]
+
+
+async def _probe(path: str) -> Interpreter | None:
+    """Run a candidate once; None where it does not work."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *[path, "-I", "-c", _PROBE],
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError:
+        return None
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), _PROBE_SECONDS)
+        return Interpreter(**json.loads(output))
+    except (asyncio.TimeoutError, ValueError, TypeError):
+        return None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _stamp(path: str) -> list[int]:
+    stat = Path(path).stat()
+    return [stat.st_mtime_ns, stat.st_size]

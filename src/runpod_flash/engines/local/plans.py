@@ -1,0 +1,197 @@
+"""What an environment will hold: from a request to the lock text and the content address."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runpod_flash.engines.local.credentials import with_credentials, without_credentials
+from runpod_flash.engines.local.files import read_json, write_atomically
+from runpod_flash.engines.local.index_settings import index_settings, listing
+from runpod_flash.engines.local.requirement_lines import check_lines, parse_requirements
+from runpod_flash.engines.local.torch_builds import choose_torch_build
+from runpod_flash.engines.local.uv import run_guarded, uv_binary
+from runpod_flash.errors import EnvironmentBuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runpod_flash.engines.local.index_settings import IndexSettings
+    from runpod_flash.engines.local.interpreters import Interpreter
+    from runpod_flash.engines.local.requirement_lines import Requirements
+    from runpod_flash.engines.local.torch_builds import TorchBuild
+    from runpod_flash.engines.local.uv import Finished
+
+# Changed when what is built from the same lock changes.
+_LAYOUT = "1"
+# uv never takes another program of this name from an index, not even for a dependency's sake.
+_OVERRIDES = 'runpod-flash ; python_version < "0"\n'
+
+
+@dataclass(frozen=True)
+class EnvironmentRequest:
+    """What an endpoint's workers need: its `requirements` lines, as in a requirements.txt.
+
+    `python` is a minor version, None the caller's where workers run on it. `cuda` is the highest
+    CUDA version that the worker's driver supports, None without a GPU. Relative paths in the lines
+    start at `root`. Without `accelerate_downloads` one file is downloaded at a time.
+    """
+
+    endpoint: str
+    requirements: tuple[str, ...]
+    python: str | None
+    accelerate_downloads: bool = True
+    cuda: str | None = None
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Exact versions, one a line and free of credentials, and the address of what they make."""
+
+    text: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with everything that decides its outcome; `memo` is the digest of all that."""
+
+    request: EnvironmentRequest
+    interpreter: Interpreter
+    requirements: Requirements
+    settings: IndexSettings
+    torch: TorchBuild
+    directory: Path
+    memo: str
+
+    def uv_variables(self) -> dict[str, str]:
+        variables = {**self.settings.variables, "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
+        if not self.request.accelerate_downloads:
+            variables["UV_CONCURRENT_DOWNLOADS"] = "1"
+        if self.torch.backend:
+            variables["UV_TORCH_BACKEND"] = self.torch.backend
+        if "--pre" in dict(self.requirements.options):
+            variables["UV_PRERELEASE"] = "allow"
+        if hosts := self.requirements.values("--trusted-host"):
+            variables["UV_INSECURE_HOST"] = " ".join(hosts)
+        return variables
+
+    def install_text(self, lock: Lock) -> str:
+        """The lock as uv installs it; may hold credentials, so it is never written to a file."""
+        return self.requirements.text(with_credentials(lock.text, self.requirements.lines))
+
+
+def make_plan(request: EnvironmentRequest, interpreter: Interpreter, home: Path) -> Plan:
+    """Raises `EnvironmentBuildError` for a line that cannot be read."""
+    directory = request.root if request.root and request.root.is_dir() else home
+    requirements = parse_requirements(request.requirements, directory)
+    settings = index_settings(os.environ, directory, Path(sys.prefix))
+    torch = choose_torch_build(requirements, settings, interpreter.pair, request.cuda)
+    parts = [
+        [_LAYOUT, interpreter.identity, settings.fingerprint],
+        [requirements.lines, requirements.options, requirements.stamps()],
+        [listing(place) for place in requirements.values("--find-links")],
+        [torch.backend, torch.constraint, request.cuda if torch.backend == "auto" else None],
+    ]
+    memo = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return Plan(request, interpreter, requirements, settings, torch, directory, memo)
+
+
+class Resolver:
+    """Makes locks, and remembers them in `home`: the second time no process is started."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def known(self, plan: Plan) -> Lock | None:
+        if not plan.requirements.lines:
+            return self._lock(plan, "")
+        memo = read_json(self._file(plan))
+        return self._lock(plan, memo["lock"]) if isinstance(memo.get("lock"), str) else None
+
+    async def resolve(self, plan: Plan, report: Callable[[str], None]) -> Lock:
+        """Choose exact versions. Raises `EnvironmentBuildError` that says which line fails."""
+        check_lines(plan.requirements)
+        finished = await self._compile(plan)
+        if address := finished.unreachable:
+            finished = await self._compile(plan, "--offline")
+            if finished.code:
+                raise unreachable(plan.request.endpoint, address)
+            report(f"no network: versions chosen from what uv has in its cache ({address})")
+        if finished.code:
+            raise _unresolved(plan, finished)
+        text = without_credentials(finished.stdout)
+        write_atomically(self._file(plan), json.dumps({"lock": text}))
+        return self._lock(plan, text)
+
+    async def _compile(self, plan: Plan, *options: str) -> Finished:
+        command = [uv_binary(), "pip", "compile", "-", "--python", plan.interpreter.path]
+        command += [
+            "--no-header",
+            "--no-annotate",
+            "--overrides",
+            self._input(_OVERRIDES),
+            *options,
+        ]
+        if plan.torch.constraint:
+            command += ["--constraints", self._input(plan.torch.constraint + "\n")]
+        if plan.requirements.hashed:
+            command.append("--generate-hashes")
+        text = plan.requirements.text("\n".join(plan.requirements.lines))
+        environment = plan.uv_variables()
+        return await run_guarded(command, env=environment, cwd=plan.directory, text=text)
+
+    def _file(self, plan: Plan) -> Path:
+        return self._home / f"{plan.memo}.json"
+
+    def _input(self, text: str) -> str:
+        path = self._home / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.txt"
+        if not path.is_file():
+            write_atomically(path, text)
+        return str(path)
+
+    def _lock(self, plan: Plan, text: str) -> Lock:
+        """A content address: equal packages for equal interpreters share one environment."""
+        options = plan.requirements.options if text else ()
+        built = [o for o in options if o[0] in {"--no-binary", "--only-binary"}]
+        stamps = plan.requirements.stamps()
+        parts = [_LAYOUT, plan.interpreter.identity, text, stamps, built]
+        return Lock(text, hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32])
+
+
+def unreachable(endpoint: str, address: str) -> EnvironmentBuildError:
+    return EnvironmentBuildError(
+        f"The packages of {endpoint} cannot be fetched: {address} could not be reached and uv's "
+        "cache does not hold all of them; connect to the network, or name an index or a directory "
+        "of wheels that can be reached (UV_DEFAULT_INDEX, UV_FIND_LINKS)."
+    )
+
+
+def _unresolved(plan: Plan, finished: Finished) -> EnvironmentBuildError:
+    named = [line for line in plan.requirements.lines if _mentioned(line, finished.reason)]
+    lines = ", ".join(without_credentials(line) for line in named or plan.requirements.lines)
+    return EnvironmentBuildError(
+        f"The dependencies of {plan.request.endpoint} cannot be resolved for Python "
+        f"{plan.interpreter.minor} ({lines}): {finished.reason}."
+    )
+
+
+def _mentioned(line: str, reason: str) -> bool:
+    from runpod_flash.engines.local.requirement_lines import normalised, requirement_name
+
+    name = requirement_name(line)
+    words = reason.replace("`", " ").replace(",", " ").split()
+    return name is not None and any(_bare(normalised(word)) == name for word in words)
+
+
+def _bare(word: str) -> str:
+    for end, letter in enumerate(word):
+        if letter in "<>=!~[@:;(":
+            return word[:end]
+    return word.rstrip("-")
