@@ -72,7 +72,7 @@ class PodTemplate:
         name: str = "",
         ports: str = "",
         startScript: str = "",
-        id: str | None = None,  # noqa: A002 - the field's public name
+        id: str | None = None,
         **unknown: NoReturn,
     ) -> None:
         refuse_unknown("PodTemplate", unknown, _FIELDS)

@@ -38,7 +38,7 @@ class NetworkVolume:
         self,
         *,
         name: str | None = None,
-        id: str | None = None,  # noqa: A002 - the field's public name
+        id: str | None = None,
         size: int = DEFAULT_SIZE_GB,
         datacenter: DataCenter | str | None = None,
         dataCenterId: DataCenter | str | None = None,  # noqa: N803 - the field's public name

@@ -56,7 +56,7 @@ async def _create(plan: Plan, new: Path) -> None:
 
 
 async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]) -> None:
-    finished = await _uv_install(plan, lock, new, say)
+    finished = await _uv_install(plan, lock, new, say, *(["--offline"] if lock.offline else []))
     if address := finished.unreachable:
         finished = await _uv_install(plan, lock, new, say, "--offline")
         if finished.code:

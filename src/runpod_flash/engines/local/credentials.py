@@ -35,7 +35,8 @@ def with_credentials(lock: str, sources: Iterable[str]) -> str:
             full = _address(url)
             bare = without_credentials(full)
             if bare != full:
-                lock = re.sub(rf"{re.escape(bare)}(?=[@#?\s]|$)", lambda _, u=full: u, lock)
+                quoted = full.replace("\\", r"\\")
+                lock = re.sub(rf"{re.escape(bare)}(?=[@#?\s]|$)", quoted, lock)
     return lock
 
 

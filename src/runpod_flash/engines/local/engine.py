@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from runpod_flash.engines.base import CapacityError, Refusal, WorkerExit
 from runpod_flash.engines.local import mountview, variables
 from runpod_flash.engines.local.capacity import Machine, worker_bytes, worker_limit
-from runpod_flash.engines.local.environments import EnvironmentRequest
 from runpod_flash.engines.local.gpus import visible_devices
 from runpod_flash.engines.local.launcher import LaunchOrder, Mount, describe
-from runpod_flash.engines.local.requirements import requirements
+from runpod_flash.engines.local.preparation import check_machine, environment_request
 from runpod_flash.engines.local.support import support_tree
 from runpod_flash.links.framed import FramedLink
 from runpod_flash.volume import directory, usage_bytes
@@ -81,13 +80,14 @@ class LocalEngine:
         self._workers: dict[str, _LocalWorker] = {}
         self._peak_bytes: dict[str, int] = {}
         self._said: set[tuple[str, str]] = set()
+        self._checked: set[str] = set()
         self._mounts_work: bool | None = None
 
     async def start(self, order: StartOrder, events: EngineEvents) -> _LocalWorker:
         spec = order.spec
         lease = self._lease(order, events)
         try:
-            environment = await self._environments.ensure(self._request(spec))
+            environment = await self._prepare(spec, lease, events)
             return await self._launch(order, events, environment, lease)
         except BaseException:
             self._gpus.release(order.worker_id)
@@ -111,6 +111,7 @@ class LocalEngine:
 
     async def close(self) -> None:
         await self._launcher.close()
+        self._environments.close()
 
     def close_in_child(self) -> None:
         self._launcher.close_in_child()
@@ -151,16 +152,17 @@ class LocalEngine:
 
     # Starting
 
-    def _request(self, spec: EndpointSpec) -> EnvironmentRequest:
-        devices = self._gpus.compatible(spec.placement) if spec.uses_gpu else []
-        return EnvironmentRequest(
-            endpoint=spec.name,
-            requirements=requirements(spec),
-            python=spec.build.python or spec.entry.value_python or None,
-            accelerate_downloads=spec.placement.accelerate_downloads,
-            cuda=min((gpu.cuda for gpu in devices if gpu.cuda), default=None),
-            root=Path(spec.entry.root) if spec.entry.root else None,
-        )
+    async def _prepare(
+        self, spec: EndpointSpec, lease: GpuLease | None, events: EngineEvents
+    ) -> Environment:
+        def say(text: str) -> None:
+            self._say(events, spec.name, text)
+
+        if spec.key not in self._checked:
+            await check_machine(spec, self._cache, say)
+            self._checked.add(spec.key)
+        request = environment_request(spec, lease.devices if lease else (), say)
+        return await self._environments.ensure(request)
 
     async def _launch(
         self,

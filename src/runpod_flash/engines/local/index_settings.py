@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 # Set by a user for a virtual environment of their own; each would bend a build of ours.
-_DROPPED = frozenset(
-    "UV_PYTHON UV_SYSTEM_PYTHON UV_BREAK_SYSTEM_PACKAGES UV_PROJECT UV_PROJECT_ENVIRONMENT "
-    "UV_WORKING_DIRECTORY UV_WORKING_DIR UV_REQUIRE_HASHES UV_VENV_SEED UV_VENV_CLEAR UV_DRY_RUN "
-    "UV_NO_SYNC UV_FROZEN UV_LOCKED VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME RUST_LOG".split()
-)
+_DROPPED = {"UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_BREAK_SYSTEM_PACKAGES", "UV_REQUIRE_HASHES"}
+_DROPPED |= {"UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_WORKING_DIRECTORY", "UV_WORKING_DIR"}
+_DROPPED |= {"UV_VENV_SEED", "UV_VENV_CLEAR", "UV_DRY_RUN", "UV_NO_SYNC", "UV_FROZEN", "UV_LOCKED"}
+_DROPPED |= {"VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "RUST_LOG"}
 # How uv works, not what it resolves to.
 _NOT_RESOLUTION = {"UV_CACHE_DIR", "UV_LINK_MODE", "UV_NO_PROGRESS", "UV_HTTP_TIMEOUT"}
 _NOT_RESOLUTION |= {"UV_CONCURRENT_DOWNLOADS", "UV_CONCURRENT_BUILDS", "UV_CONCURRENT_INSTALLS"}
@@ -162,7 +161,7 @@ def _absent(names: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
 
 
 def _is_true(value: list[str] | None) -> bool:
-    return bool(value) and value[0].lower() in {"1", "true", "yes", "on"}
+    return value is not None and value[:1] in (["1"], ["true"], ["yes"], ["on"])
 
 
 def local_directory(place: str) -> Path | None:

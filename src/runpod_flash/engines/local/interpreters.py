@@ -88,8 +88,8 @@ class Interpreters:
         own = _own()
         if own.minor == minor and own.implementation == "cpython" and Path(own.path).exists():
             return own
-        entry = read_json(self._memo).get(minor)
         try:
+            entry = read_json(self._memo)[minor]
             found = Interpreter(**entry["interpreter"])
             return found if entry["stamp"] == _stamp(found.path) else None
         except (TypeError, KeyError, OSError):

@@ -74,7 +74,7 @@ class ProcessExit:
 class ProcessEvents(Protocol):
     """What is heard of a process after `launch` returned, on the loop; `exited` comes last."""
 
-    def exited(self, exit: ProcessExit) -> None: ...  # noqa: A002
+    def exited(self, exit: ProcessExit) -> None: ...
 
     def output(self, worker_id: str, line: str) -> None:
         """A line of standard output or error; a line over 64 KiB comes in parts."""

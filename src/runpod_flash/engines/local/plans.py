@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,10 +53,14 @@ class EnvironmentRequest:
 
 @dataclass(frozen=True)
 class Lock:
-    """Exact versions, one a line and free of credentials, and the address of what they make."""
+    """Exact versions, one a line and free of credentials, and the address of what they make.
+
+    `offline`: the index could not be reached just now.
+    """
 
     text: str
     key: str
+    offline: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,9 +71,14 @@ class Plan:
     interpreter: Interpreter
     requirements: Requirements
     settings: IndexSettings
-    torch: TorchBuild
     directory: Path
     memo: str
+
+    @cached_property
+    def torch(self) -> TorchBuild:
+        # Follows from what `memo` covers; found out only when something is to be built.
+        cuda = self.request.cuda
+        return choose_torch_build(self.requirements, self.settings, self.interpreter.pair, cuda)
 
     def uv_variables(self) -> dict[str, str]:
         variables = {**self.settings.variables, "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
@@ -92,15 +102,14 @@ def make_plan(request: EnvironmentRequest, interpreter: Interpreter, home: Path)
     directory = request.root if request.root and request.root.is_dir() else home
     requirements = parse_requirements(request.requirements, directory)
     settings = index_settings(os.environ, directory, Path(sys.prefix))
-    torch = choose_torch_build(requirements, settings, interpreter.pair, request.cuda)
     parts = [
         [_LAYOUT, interpreter.identity, settings.fingerprint],
         [requirements.lines, requirements.options, requirements.stamps()],
         [listing(place) for place in requirements.values("--find-links")],
-        [torch.backend, torch.constraint, request.cuda if torch.backend == "auto" else None],
+        [request.cuda],
     ]
     memo = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return Plan(request, interpreter, requirements, settings, torch, directory, memo)
+    return Plan(request, interpreter, requirements, settings, directory, memo)
 
 
 class Resolver:
@@ -119,16 +128,18 @@ class Resolver:
         """Choose exact versions. Raises `EnvironmentBuildError` that says which line fails."""
         check_lines(plan.requirements)
         finished = await self._compile(plan)
+        offline = False
         if address := finished.unreachable:
             finished = await self._compile(plan, "--offline")
             if finished.code:
                 raise unreachable(plan.request.endpoint, address)
-            report(f"no network: versions chosen from what uv has in its cache ({address})")
+            offline = True
+            report(f"{address} could not be reached: versions are those found on this machine")
         if finished.code:
             raise _unresolved(plan, finished)
         text = without_credentials(finished.stdout)
         write_atomically(self._file(plan), json.dumps({"lock": text}))
-        return self._lock(plan, text)
+        return replace(self._lock(plan, text), offline=offline)
 
     async def _compile(self, plan: Plan, *options: str) -> Finished:
         command = [uv_binary(), "pip", "compile", "-", "--python", plan.interpreter.path]

@@ -101,7 +101,7 @@ def _size(instance: str) -> tuple[int, int]:
 
 
 def cpu_set(spec: EndpointSpec) -> frozenset[int]:
-    """The cores of a worker of a CPU endpoint: as many as its instance has, where there are more."""
+    """The cores of a CPU endpoint's worker: as many as its instance has, where there are more."""
     if not spec.placement.cpus or not hasattr(os, "sched_getaffinity"):
         return frozenset()
     vcpus, _ = _size(spec.placement.cpus[0])

@@ -1,0 +1,74 @@
+"""What an endpoint needs of this machine before a worker of it can start."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runpod_flash.engines.local.environments import EnvironmentRequest
+from runpod_flash.engines.local.system_packages import missing_system_packages
+from runpod_flash.engines.local.torch_builds import undeclared_torch
+from runpod_flash.errors import EnvironmentBuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runpod_flash.engines.local.gpus import Gpu
+    from runpod_flash.spec import EndpointSpec
+
+
+async def check_machine(spec: EndpointSpec, cache: Path, say: Callable[[str], None]) -> None:
+    """Raise `EnvironmentBuildError` for absent system packages; say what else is short."""
+    packages = await missing_system_packages(spec.build.system_dependencies)
+    if packages.missing:
+        names = " ".join(packages.missing)
+        raise EnvironmentBuildError(
+            f"endpoint {spec.name!r} needs system packages that are not installed here: "
+            f"sudo apt-get install {names}"
+        )
+    if not packages.checked:
+        names = ", ".join(spec.build.system_dependencies)
+        say(f"whether its system_dependencies ({names}) are installed cannot be told here")
+    wanted = spec.placement.container_disk_gb
+    free = shutil.disk_usage(cache).free / 1e9 if wanted else 0
+    if wanted and free < wanted:
+        say(f"template asks for {wanted} GB of disk, and {free:.0f} GB are free here")
+    if spec.placement.datacenters:
+        say(f"{', '.join(spec.placement.datacenters)}: embedded, every data center is this machine")
+
+
+def environment_request(
+    spec: EndpointSpec, devices: Sequence[Gpu], say: Callable[[str], None]
+) -> EnvironmentRequest:
+    """The environment of the endpoint's workers on these devices (none: on the CPU)."""
+    root = Path(spec.entry.root) if spec.entry.root else None
+    declared = (*spec.build.dependencies, *_project_lines(root))
+    added = _undeclared(spec, declared)
+    if added:
+        say(f"adds {', '.join(added)}, which it imports and does not declare")
+    return EnvironmentRequest(
+        endpoint=spec.name,
+        requirements=(*declared, *added),
+        python=spec.build.python or spec.entry.value_python or None,
+        accelerate_downloads=spec.placement.accelerate_downloads,
+        cuda=min((gpu.cuda for gpu in devices if gpu.cuda), default=None),
+        root=root,
+    )
+
+
+def _undeclared(spec: EndpointSpec, declared: Sequence[str]) -> tuple[str, ...]:
+    """Packages of the torch family, which hosted GPU images bring along."""
+    if not spec.uses_gpu or spec.entry.by_value:
+        return ()
+    source = Path(spec.entry.root, spec.entry.file).read_text(encoding="utf-8", errors="replace")
+    return undeclared_torch(source, spec.entry.qualname, declared)
+
+
+def _project_lines(root: Path | None) -> list[str]:
+    """The lines of `requirements.txt` in the project's root."""
+    if root is None or not (root / "requirements.txt").is_file():
+        return []
+    text = (root / "requirements.txt").read_text(encoding="utf-8", errors="replace")
+    bare = (line.partition(" #")[0].strip() for line in text.replace("\\\n", " ").splitlines())
+    return [line for line in bare if line and not line.startswith("#")]
