@@ -10,7 +10,7 @@ Names are loaded when they are first used; importing this package does nothing e
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
 __version__ = "0.1.0"
 
@@ -44,6 +44,8 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from runpod_flash.endpoint import Endpoint
     from runpod_flash.hardware import (
         CPU_DATACENTERS,
@@ -115,8 +117,8 @@ def __getattr__(name: str) -> Any:
         from runpod_flash.legacy import warn_deprecated
 
         warn_deprecated(name)
-    else:
-        globals()[name] = found
+    # Found without this function from now on: a deprecated name warns once in a process.
+    globals()[name] = found
     return found
 
 

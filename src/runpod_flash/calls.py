@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 from concurrent.futures import Future
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.client.backend import STREAM_WINDOW, Submission, backend_for
 from runpod_flash.errors import JobError
+from runpod_flash.functions import public_methods
 from runpod_flash.plane.store.base import Call, Policy
 from runpod_flash.wire.codec import decode, encode
 from runpod_flash.wire.failures import restore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from runpod_flash.client.backend import Backend
     from runpod_flash.functions import RemoteInstance, Target
@@ -72,15 +73,16 @@ async def stream(
     kwargs: dict[str, Any],
     method: str = "",
     instance: RemoteInstance | None = None,
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """Run a generator and yield its chunks. Leaving early cancels the job."""
     backend = backend_for(target.name)
     submission = _call(backend, target, args, kwargs, method, instance, STREAM_WINDOW)
     backend.submit(submission)
     ended = False
     try:
-        async for item in chunks(backend, submission.job_id):
-            yield item
+        async with aclosing(chunks(backend, submission.job_id)) as items:
+            async for item in items:
+                yield item
         ended = True
     finally:
         if not ended:
@@ -137,8 +139,28 @@ def submit(
 def submit_input(target: Target, value: Any) -> EndpointJob:
     """Queue a job with an `input` as the queue API has it."""
     backend = backend_for(target.name)
-    payload = encode(value, backend.names)
-    return _queued(backend, target, _submission(target, payload, "input"))
+    method, rest = _method_of(target.original, value)
+    payload = encode(rest, backend.names)
+    return _queued(backend, target, _submission(target, payload, "input", method))
+
+
+def _method_of(original: Any, value: Any) -> tuple[str, Any]:
+    """Which method of a class an `input` means, and what is left for the method's parameters.
+
+    A single method needs no name; one of several is named by the key `method`.
+    """
+    if not isinstance(original, type):
+        return "", value
+    methods = public_methods(original)
+    named = value.get("method") if isinstance(value, dict) else None
+    if len(methods) == 1 and named not in methods:
+        return methods[0], value
+    if named not in methods:
+        raise TypeError(
+            f"input of {original.__name__} names its method by the key 'method': one of "
+            f"{', '.join(methods) or 'none, for it has no public methods'}"
+        )
+    return str(named), {key: item for key, item in value.items() if key != "method"}
 
 
 def _queued(backend: Backend, target: Target, submission: Submission) -> EndpointJob:
@@ -150,7 +172,7 @@ def _queued(backend: Backend, target: Target, submission: Submission) -> Endpoin
     return job
 
 
-async def chunks(backend: Backend, job_id: str, start: int = 0) -> AsyncIterator[Any]:
+async def chunks(backend: Backend, job_id: str, start: int = 0) -> AsyncGenerator[Any, None]:
     """The chunks of a job's stream from number `start`; raises what the job failed with."""
     loop = asyncio.get_running_loop()
     end: Ended | None = None
@@ -183,10 +205,12 @@ def refuse_in_loop(what: str) -> None:
     raise RuntimeError(f"{what} would block the running event loop; await the call instead")
 
 
-def wait_here(backend: Backend, job_id: str, future: Future[Any]) -> Any:
-    """The future's result; Ctrl-C cancels the job."""
+def wait_here(
+    backend: Backend, job_id: str, future: Future[Any], timeout: float | None = None
+) -> Any:
+    """The future's result, at most `timeout` seconds from now; Ctrl-C cancels the job."""
     try:
-        return future.result()
+        return future.result(timeout)
     except KeyboardInterrupt:
         backend.cancel(job_id)
         raise
@@ -199,29 +223,16 @@ def _call(
     kwargs: dict[str, Any],
     method: str,
     instance: RemoteInstance | None,
-    credits: int = 0,
+    window: int = 0,
 ) -> Submission:
-    _check_arguments(target, args, kwargs, method)
+    target.check(args, kwargs, method)
     payload = encode({"args": list(args), "kwargs": kwargs}, backend.names)
     constructor = None
     if instance is not None:
         given, named = instance._flash_arguments
         if given or named:
             constructor = encode({"args": list(given), "kwargs": named}, backend.names)
-    return _submission(target, payload, "call", method, constructor, credits)
-
-
-def _check_arguments(
-    target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], method: str
-) -> None:
-    """Raise the `TypeError` of a call that cannot be, here and not on a worker."""
-    original = target.original
-    if original is None:
-        return
-    if method:
-        inspect.signature(getattr(original, method)).bind(None, *args, **kwargs)
-    else:
-        target.signature().bind(*args, **kwargs)
+    return _submission(target, payload, "call", method, constructor, window)
 
 
 def _submission(
@@ -230,7 +241,7 @@ def _submission(
     form: CallForm,
     method: str = "",
     constructor: Payload | None = None,
-    credits: int = 0,
+    window: int = 0,
 ) -> Submission:
     spec = target.spec
     placement = spec.placement
@@ -242,16 +253,14 @@ def _submission(
         policy=Policy(
             placement.max_attempts, placement.restartable, placement.execution_timeout_ms
         ),
-        credits=credits,
+        credits=window,
     )
 
 
 def _settle_in(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any) -> None:
     """Complete a future of another thread's loop, which may have closed meanwhile."""
-    try:
+    with suppress(RuntimeError):
         loop.call_soon_threadsafe(_set, future, result)
-    except RuntimeError:
-        pass
 
 
 def _settle_pair(

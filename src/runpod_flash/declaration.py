@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from runpod_flash import context
 from runpod_flash.errors import ConfigurationError, NotAvailableError
 from runpod_flash.hardware import (
@@ -16,11 +14,17 @@ from runpod_flash.hardware import (
 )
 from runpod_flash.scaling import ServerlessScalerType
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any, NoReturn, TypeVar
+
+    from runpod_flash.suggest import SuggestingEnum
     from runpod_flash.template import PodTemplate
     from runpod_flash.volume import NetworkVolume
+
+    E = TypeVar("E", bound=SuggestingEnum)
 
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 IDLE_TIMEOUT = (1, 3600)
@@ -31,19 +35,47 @@ def refuse(parameter: str, value: Any, allowed: str) -> ConfigurationError:
     return ConfigurationError(f"{parameter}={value!r}: {allowed}")
 
 
+def refuse_unknown(owner: str, given: Iterable[str], allowed: Sequence[str]) -> NoReturn:
+    """Raise the `TypeError` that names every parameter that `owner` does not have."""
+    from runpod_flash.suggest import did_you_mean
+
+    hints = [f"{owner} has no parameter {n!r}.{did_you_mean(n, allowed)}" for n in given]
+    raise TypeError(" ".join(hints))
+
+
+def check_decorated(target: Any) -> None:
+    if not callable(target) or not hasattr(target, "__qualname__"):
+        raise TypeError(f"an Endpoint decorates a function or a class, not {target!r}")
+    if hasattr(target, "__flash_target__"):
+        raise ConfigurationError(f"{target.__qualname__} is decorated by an Endpoint already")
+
+
 def exclusive(first: str, given_first: bool, second: str, given_second: bool, why: str) -> None:
     if given_first and given_second:
         raise ConfigurationError(f"{first}= and {second}= are mutually exclusive: {why}")
 
 
+def parse_text(parameter: str, value: Any) -> str | None:
+    if value is not None and (not isinstance(value, str) or not value.strip()):
+        raise refuse(parameter, value, "a text that is not empty")
+    return None if value is None else str(value)
+
+
 def parse_name(name: Any) -> str | None:
     if name is None:
         return None
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not name.removesuffix("-fb").strip():
         raise refuse("name", name, "an endpoint's name is a text that is not empty")
     if any(ord(c) < 32 or c in "/\\" for c in name):
         raise refuse("name", name, "a name has no slashes and no control characters")
     return name.removesuffix("-fb")
+
+
+def _member(parameter: str, kind: type[E], value: Any) -> E:
+    try:
+        return kind(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{parameter}: {error}") from None
 
 
 def parse_gpus(gpu: Any) -> list[GpuGroup | GpuType]:
@@ -57,14 +89,15 @@ def parse_gpus(gpu: Any) -> list[GpuGroup | GpuType]:
 
 
 def _gpu_hint(item: object) -> str:
-    from runpod_flash.suggest import did_you_mean
+    from runpod_flash.suggest import near
 
     text = "give a GpuType or a GpuGroup (or a list of them), such as GpuType.NVIDIA_L4"
     if isinstance(item, str):
-        members = {m.name: f"GpuType.{m.name}" for m in GpuType}
-        members |= {m.name: f"GpuGroup.{m.name}" for m in GpuGroup}
-        names = {m.value: m.name for m in GpuType} | {name: name for name in members}
-        text += did_you_mean(item, names)
+        kinds: tuple[type[GpuGroup] | type[GpuType], ...] = (GpuGroup, GpuType)
+        written = {m.name: f"{kind.__name__}.{m.name}" for kind in kinds for m in kind}
+        name = item.removeprefix("GpuType.").removeprefix("GpuGroup.")
+        for found in near(name, written, 1):
+            text += f". Did you mean {written[found]}?"
     return text
 
 
@@ -75,7 +108,7 @@ def parse_cpus(cpu: Any) -> list[CpuInstanceType]:
     for item in given:
         if not isinstance(item, str):
             raise refuse("cpu", item, 'give a CpuInstanceType or its name, such as "cpu3c-1-2"')
-    return [CpuInstanceType(item) for item in given]
+    return [_member("cpu", CpuInstanceType, item) for item in given]
 
 
 def parse_count(parameter: str, value: Any, low: int, high: int | None = None) -> int:
@@ -126,17 +159,22 @@ def parse_env(value: Any) -> dict[str, str] | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        raise refuse("env", value, 'a dictionary of texts, such as {"LEVEL": "debug"}')
+        raise _env_error("env", value, 'a dictionary of texts, such as {"LEVEL": "debug"}')
     for key, item in value.items():
-        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
-            raise refuse("env", key, "a variable's name is a text without '='")
-        # The value may be a secret: the message shows its type only.
+        if not isinstance(key, str):
+            raise _env_error("env: a variable's name", key, "names are texts (str)")
+        if not key or "=" in key or "\0" in key:
+            raise refuse("env", key.partition("=")[0], "a variable's name is a text without '='")
         if not isinstance(item, str):
-            kind = type(item).__name__
-            raise ConfigurationError(f"env[{key!r}] is of type {kind}: values are texts (str)")
+            raise _env_error(f"env[{key!r}]", item, "values are texts (str)")
         if "\0" in item:
             raise ConfigurationError(f"env[{key!r}] holds a NUL character, which no variable can")
     return dict(value)
+
+
+def _env_error(what: str, value: Any, allowed: str) -> ConfigurationError:
+    """Says the type only: the value may be a secret."""
+    return ConfigurationError(f"{what} is of type {type(value).__name__}: {allowed}")
 
 
 def parse_volumes(value: Any) -> list[NetworkVolume] | None:
@@ -150,9 +188,8 @@ def parse_volumes(value: Any) -> list[NetworkVolume] | None:
     for index, item in enumerate(given):
         if not isinstance(item, NetworkVolume):
             where = f"volume[{index}]" if isinstance(value, (list, tuple)) else "volume"
-            raise ConfigurationError(
-                f"{where} is of type {type(item).__name__}: NetworkVolume(...)"
-            )
+            kind = type(item).__name__
+            raise ConfigurationError(f"{where} is of type {kind}: give a NetworkVolume(...)")
     places = [item.dataCenterId for item in given]
     for place in places:
         if places.count(place) > 1:
@@ -169,7 +206,10 @@ def parse_datacenters(value: Any) -> list[DataCenter] | None:
     for item in given:
         if not isinstance(item, str):
             raise refuse("datacenter", item, 'a DataCenter or its id, such as "EU-RO-1"')
-    return [d if isinstance(d, DataCenter) else DataCenter.from_string(d) for d in given]
+    try:
+        return [DataCenter.from_string(item) for item in given]
+    except ConfigurationError as error:
+        raise ConfigurationError(f"datacenter: {error}") from None
 
 
 def check_places(
@@ -182,7 +222,8 @@ def check_places(
     for volume in volumes or ():
         if places and volume.dataCenterId not in places:
             raise ConfigurationError(
-                f"volume: {volume} is in {volume.dataCenterId.value}, which datacenter= does not list"
+                f"volume: {volume.mount_name!r} is in {volume.dataCenterId.value}, "
+                "which datacenter= does not list"
             )
 
 
@@ -191,17 +232,17 @@ def parse_cuda(value: Any) -> CudaVersion | None:
         return None
     if not isinstance(value, (str, CudaVersion)):
         raise refuse("min_cuda_version", value, 'a CudaVersion or a text, such as "12.4"')
-    return CudaVersion(value)
+    return _member("min_cuda_version", CudaVersion, value)
 
 
 def parse_scaler(value: Any) -> ServerlessScalerType | None:
-    if value is None or isinstance(value, ServerlessScalerType):
-        return value
-    return ServerlessScalerType(value)
+    return None if value is None else _member("scaler_type", ServerlessScalerType, value)
 
 
 def parse_scaler_value(value: Any) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise refuse("scaler_value", value, "seconds or jobs, more than 0")
+    if not 0 < value < float("inf"):
         raise refuse("scaler_value", value, "seconds or jobs, more than 0")
     return value
 
@@ -236,11 +277,13 @@ def parse_template(value: Any, cpus: Sequence[CpuInstanceType]) -> PodTemplate |
     return value
 
 
+# `id` names a template that a server has.
 _IMAGE_FIELDS = (
     "advancedStart",
     "config",
     "containerRegistryAuthId",
     "dockerArgs",
+    "id",
     "imageName",
     "ports",
     "startScript",

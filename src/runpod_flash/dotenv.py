@@ -1,48 +1,90 @@
 """Reads the project's `.env` once, when `Endpoint` is first imported."""
 
+# pathlib takes longer to import than all of this package:
+# ruff: noqa: PTH109, PTH113, PTH116, PTH118, PTH120
+
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
-# A file in the project may hold keys and settings, but never choose where code and keys go.
-_NEVER = frozenset({"FLASH_TARGET", "RUNPOD_API_BASE_URL", "RUNPOD_ENDPOINT_BASE_URL"})
-_NEVER_SUFFIXES = ("_BASE_URL", "_REST_API_URL", "_CONSOLE_URL", "_HAPI_URL")
+TYPE_CHECKING = False  # importing typing takes longer than all of this package
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def load_dotenv_once() -> None:
     """Set what the nearest `.env` says and the process has not set already.
 
     It is looked for from the working directory up to the project's root, and must belong to the
-    user. In a worker nothing is read: variables come from the endpoint.
+    user. In a worker nothing is read: variables come from the endpoint. Raises
+    `ConfigurationError` for a file that cannot be read.
     """
     from runpod_flash import context
 
-    if context.current is not None:
-        return
-    file = _find()
-    if file is None:
-        return
+    file = None if context.current is not None else _find()
+    if file is not None:
+        for name, value in _read(file).items():
+            if value is not None and not _chooses(name):
+                os.environ.setdefault(name, value)
+
+
+def _chooses(name: str) -> bool:
+    """Whether it says where code and keys go: a file in the project never does."""
+    return name == "FLASH_TARGET" or (
+        name.startswith(("FLASH_", "RUNPOD_")) and name.endswith("_URL")
+    )
+
+
+def _read(file: str) -> dict[str, str | None]:
     from dotenv import dotenv_values
 
-    for name, value in dotenv_values(file).items():
-        chooses = name in _NEVER or name.endswith(_NEVER_SUFFIXES)
-        if value is not None and not chooses:
-            os.environ.setdefault(name, value)
-
-
-def _find() -> Path | None:
-    from runpod_flash.project.root import find_root
+    from runpod_flash.errors import ConfigurationError
 
     try:
-        here = Path.cwd()
+        found = dotenv_values(file)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(f"{file} cannot be read: {why}") from None
+    for name, value in found.items():
+        if "\0" in f"{name}{value}":
+            raise ConfigurationError(f"{file}: {name!r} holds a NUL, which no variable can")
+    return dict(found)
+
+
+def _find() -> str | None:
+    try:
+        here = os.getcwd()
     except OSError:
         return None
-    root = find_root(here) or here
-    for folder in (here, *here.parents):
-        file = folder / ".env"
-        if file.is_file() and file.stat().st_uid == os.getuid():
-            return file
-        if folder == root:
-            return None
+    for folder in _upwards(here):
+        file = os.path.join(folder, ".env")
+        if _is_users(file):
+            return file if folder == here or _in_project(folder, here) else None
     return None
+
+
+def _upwards(folder: str) -> Iterator[str]:
+    while True:
+        yield folder
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return
+        folder = parent
+
+
+def _is_users(file: str) -> bool:
+    try:
+        return os.stat(file).st_uid == os.getuid() and os.path.isfile(file)
+    except OSError:
+        return False
+
+
+def _in_project(folder: str, here: str) -> bool:
+    """Whether the folder, one above `here`, is the project's root or below it."""
+    from pathlib import Path
+
+    from runpod_flash.project.root import find_root
+
+    root = find_root(Path(here))
+    return root is not None and Path(folder).is_relative_to(root)

@@ -1,8 +1,9 @@
 """Endpoint: declares where a function or class runs, and decorates it."""
 
-from __future__ import annotations
+# ruff does not see that the `overload` below is the one of typing:
+# ruff: noqa: F811
 
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from __future__ import annotations
 
 from runpod_flash import declaration as check
 from runpod_flash.dotenv import load_dotenv_once
@@ -10,9 +11,11 @@ from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import CudaVersion, GpuGroup, expand_gpus
 from runpod_flash.scaling import ServerlessScalerType, parse_workers
 
+TYPE_CHECKING = False  # importing typing takes longer than all of this package
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-    from typing import ParamSpec
+    from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
     from runpod_flash.functions import EndpointFunction, EndpointGenerator, Target
     from runpod_flash.hardware import CpuInstanceType, DataCenter, GpuType
@@ -22,10 +25,14 @@ if TYPE_CHECKING:
     from runpod_flash.volume import NetworkVolume
 
     P = ParamSpec("P")
+    R = TypeVar("R")
+    C = TypeVar("C")
+    F = TypeVar("F", bound=Callable[..., Any])
+else:
 
-R = TypeVar("R")
-C = TypeVar("C")
-F = TypeVar("F", bound="Callable[..., Any]")
+    def overload(signature: object) -> object:
+        return signature
+
 
 # Programs rely on it: what `.env` sets is there once Endpoint is imported.
 load_dotenv_once()
@@ -58,7 +65,7 @@ class Endpoint:
         image: a container image to run. Not available yet.
         scaler_type: `QUEUE_DELAY` (seconds a job may wait) or `REQUEST_COUNT` (jobs per worker).
         scaler_value: the scaler's seconds or jobs.
-        template: a `PodTemplate`; its `env` is the endpoint's where `env` is not given.
+        template: a `PodTemplate`; variables of its `env` count where `env` does not set them.
         min_cuda_version: the least CUDA version that a GPU's driver must support.
         max_concurrency: jobs that a worker runs at once.
         python_version: "3.10" to "3.13"; by default the caller's where workers can run it.
@@ -96,10 +103,10 @@ class Endpoint:
         python_version: str | None = None,
         max_attempts: int = 2,
         restartable: bool = False,
-        **unknown: Any,
+        **unknown: NoReturn,
     ) -> None:
         if unknown:
-            _refuse_unknown(unknown)
+            check.refuse_unknown("Endpoint", unknown, PARAMETERS)
         check.exclusive("gpu", gpu is not None, "cpu", cpu is not None, "give one or neither")
         check.exclusive(
             "id", id is not None, "image", image is not None,
@@ -108,8 +115,8 @@ class Endpoint:
         if image is not None and name is None and id is None:
             raise ConfigurationError("image= needs a name= for the endpoint")
         self.name = check.parse_name(name)
-        self.id = id
-        self.image = image
+        self.id = check.parse_text("id", id)
+        self.image = check.parse_text("image", image)
         self._cpus = [] if cpu is None else check.parse_cpus(cpu)
         self._gpus = self._parse_gpus(gpu)
         self.workers_min, self.workers_max = parse_workers(workers)
@@ -207,8 +214,7 @@ class Endpoint:
             raise ConfigurationError(
                 f"endpoint {self.name!r} has routes: it cannot decorate a function as well"
             )
-        if not callable(target):
-            raise check.refuse("Endpoint(...)", target, "decorates a function or a class")
+        check.check_decorated(target)
         if self.name is None:
             self.name = str(target.__name__)
         self._target = functions.Target(self, target)
@@ -244,7 +250,7 @@ class Endpoint:
             gpus=expand_gpus(self._gpus) if self._gpus else (),
             gpu_count=self.gpu_count,
             cpus=tuple(cpu.value for cpu in self._cpus),
-            min_cuda=self.min_cuda_version.value if self.min_cuda_version else None,
+            min_cuda=self.min_cuda_version.value if self.min_cuda_version and self._gpus else None,
             volumes=tuple(
                 VolumeMount(v.mount_name, v.dataCenterId.value, v.size) for v in self.volume or ()
             ),
@@ -291,24 +297,46 @@ class Endpoint:
 
     def _route(self, method: str, path: str, data: Any, options: dict[str, Any]) -> Any:
         if self.is_client:
-            self._refuse_client(f".{method.lower()}()")
+            from runpod_flash.unavailable import Request
+
+            return Request(self._client_name(), method.lower())
         if data is not None or options:
             raise TypeError(f".{method.lower()}(path) declares a route: it takes a path only")
         self._check_route(method, path)
 
         def register(function: F) -> F:
-            name = getattr(function, "__name__", repr(function))
-            route = {"method": method, "path": path, "function": function, "function_name": name}
-            self._routes.append(route)
+            self._check_route(method, path)
+            self._add_route(method, path, function)
             return function
 
         return register
+
+    def _add_route(self, method: str, path: str, function: Callable[..., Any]) -> None:
+        from runpod_flash.functions import route_config
+
+        check.check_decorated(function)
+        if not hasattr(function, "__code__"):
+            raise TypeError(f"a route decorates a function, not {function!r}")
+        name = function.__name__
+        route = {"method": method, "path": path, "function": function, "function_name": name}
+        self._routes.append(route)
+        vars(function).update(
+            __remote_config__=route_config(self, method, path), __is_lb_route_handler__=True
+        )
 
     def _check_route(self, method: str, path: str) -> None:
         if self.name is None:
             raise ConfigurationError("routes need an Endpoint with a name=")
         if self._target is not None:
-            raise ConfigurationError(f"endpoint {self.name!r} decorates a function: no routes")
+            raise ConfigurationError(
+                f"endpoint {self.name!r} decorates a function: it cannot have routes as well"
+            )
+        if self._scaler_type is ServerlessScalerType.QUEUE_DELAY:
+            raise check.refuse("scaler_type", "QUEUE_DELAY", "routes are scaled by REQUEST_COUNT")
+        if self._max_concurrency > 1:
+            raise check.refuse(
+                "max_concurrency", self._max_concurrency, "it is for queues; routes have no limit"
+            )
         if not isinstance(path, str) or not path.startswith("/"):
             raise check.refuse("path", path, "a route's path starts with '/'")
         if path in _RESERVED_PATHS:
@@ -323,7 +351,9 @@ class Endpoint:
     def run(self, input: Any, *, webhook: str | None = None) -> EndpointJob:
         """Queue a job; `input` maps to the function's parameters by name. May be awaited."""
         if webhook is not None:
-            self._refuse_client("webhook=")
+            from runpod_flash.unavailable import refuse
+
+            refuse("webhook=")
         return self._called("run()").run_input(input)
 
     async def runsync(self, input: Any, timeout: float = 60.0) -> EndpointJob:
@@ -357,14 +387,11 @@ class Endpoint:
     def _refuse_client(self, what: str) -> None:
         from runpod_flash.unavailable import refuse
 
-        refuse(f"Endpoint{f'(id={self.id!r})' if self.id else ''}: {what}")
+        refuse(f"{self._client_name()}: {what}")
+
+    def _client_name(self) -> str:
+        given = {"id": self.id, "image": self.image}
+        return f"Endpoint({', '.join(f'{key}={v!r}' for key, v in given.items() if v)})"
 
 
-def _refuse_unknown(unknown: dict[str, Any]) -> None:
-    import inspect
-
-    from runpod_flash.suggest import did_you_mean
-
-    known = [name for name in inspect.signature(Endpoint.__init__).parameters if name != "self"]
-    name = next(iter(unknown))
-    raise TypeError(f"Endpoint has no parameter {name!r}.{did_you_mean(name, known)}")
+PARAMETERS = ("name", *(Endpoint.__init__.__kwdefaults__ or ()))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import types
 
 from runpod_flash import context
 from runpod_flash.suggest import did_you_mean
 
+TYPE_CHECKING = False  # importing typing takes longer than all of this package
+
 if TYPE_CHECKING:
     import inspect
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-    from typing import ParamSpec
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+    from typing import Any, ParamSpec, Protocol, TypeVar
 
     from runpod_flash.endpoint import Endpoint
     from runpod_flash.job import EndpointJob
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
         __name__: str
         __wrapped__: Callable[..., Any]
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R_co]:
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[R_co, None]:
             """Run on a worker; iterate with `async for`."""
 
         def run(self, *args: P.args, **kwargs: P.kwargs) -> EndpointJob:
@@ -58,8 +60,8 @@ class Target:
         self.endpoint = endpoint
         self.original = original
         self._spec: EndpointSpec | None = None
-        self._env: Mapping[str, str] = {}
-        self._signature: inspect.Signature | None = None
+        self._env: Mapping[str, str] | None = None
+        self._signatures: dict[str, inspect.Signature | None] = {}
 
     @classmethod
     def of_spec(cls, spec: EndpointSpec, env: Mapping[str, str], original: Any = None) -> Target:
@@ -76,17 +78,23 @@ class Target:
             return self._spec.name
         return endpoint.name or str(self.original.__name__)
 
-    def signature(self) -> inspect.Signature:
-        """The original's signature, looked at once."""
-        if self._signature is None:
-            import inspect
-
-            self._signature = inspect.signature(self.original)
-        return self._signature
+    def check(self, args: Any, kwargs: Any, method: str = "") -> None:
+        """Raise the `TypeError` of a call that cannot be, here and not on a worker."""
+        if self.original is None:
+            return
+        if method not in self._signatures:
+            self._signatures[method] = _signature(self.original, method)
+        signature = self._signatures[method]
+        if signature is not None:
+            signature.bind(*args, **kwargs)
 
     @property
     def env(self) -> Mapping[str, str]:
-        return self._env if self.endpoint is None else self.endpoint.worker_env
+        """What the workers get, as the endpoint says when it is first called."""
+        if self._env is None:
+            assert self.endpoint is not None
+            self._env = self.endpoint.worker_env
+        return self._env
 
     @property
     def spec(self) -> EndpointSpec:
@@ -114,6 +122,30 @@ class Target:
         return submit_input(self, value)
 
 
+def _signature(original: Any, method: str) -> inspect.Signature | None:
+    import inspect
+
+    function = bound_method(original, method, original) if method else original
+    try:
+        return inspect.signature(function)
+    except ValueError:  # some written in C have none
+        return None
+
+
+def bound_method(owner: type, name: str, instance: Any) -> Any:
+    """The method as instances have it: its signature does not show `self`."""
+    import inspect
+
+    found = getattr(owner, name)
+    plain = isinstance(inspect.getattr_static(owner, name), types.FunctionType)
+    return types.MethodType(found, instance) if plain else found
+
+
+def public_methods(owner: type) -> list[str]:
+    """The methods that jobs can name: public ones that the class itself defines, in its order."""
+    return [n for n, found in vars(owner).items() if callable(found) and not n.startswith("_")]
+
+
 def _from_reference(wire: dict[str, Any], env: dict[str, str]) -> Any:
     from runpod_flash.spec import EndpointSpec
 
@@ -132,7 +164,7 @@ def decorated(target: Target) -> Any:
     kind = target.spec.entry.kind if original is None else _kind(original)
     if kind == "class":
         return _proxy_class(target)
-    return _generator(target) if kind == "generator" else _function(target)
+    return _dressed(target, _generator(target) if kind == "generator" else _function(target))
 
 
 def _kind(original: Any) -> str:
@@ -141,44 +173,54 @@ def _kind(original: Any) -> str:
     return entry_kind(original)
 
 
-def _function(target: Target) -> Any:
+def _function(target: Target, method: str = "", instance: RemoteInstance | None = None) -> Any:
     async def call(*args: Any, **kwargs: Any) -> Any:
         from runpod_flash import calls
 
-        return await calls.value(target, args, kwargs)
+        return await calls.value(target, args, kwargs, method, instance)
 
     def call_here(*args: Any, **kwargs: Any) -> Any:
         from runpod_flash import calls
 
-        return calls.value_here(target, args, kwargs)
+        return calls.value_here(target, args, kwargs, method, instance)
 
-    return _dressed(target, call, call_here)
+    return _with_verbs(call, call_here, target, method, instance)
 
 
-def _generator(target: Target) -> Any:
-    async def call(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+def _generator(target: Target, method: str = "", instance: RemoteInstance | None = None) -> Any:
+    async def call(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        from contextlib import aclosing
+
         from runpod_flash import calls
 
-        async for item in calls.stream(target, args, kwargs):
-            yield item
+        # Leaving the loop early cancels the job at once, not when memory is next collected.
+        async with aclosing(calls.stream(target, args, kwargs, method, instance)) as items:
+            async for item in items:
+                yield item
 
     def call_here(*args: Any, **kwargs: Any) -> Iterator[Any]:
         from runpod_flash import calls
 
-        return calls.stream_here(target, args, kwargs)
+        return calls.stream_here(target, args, kwargs, method, instance)
 
-    return _dressed(target, call, call_here)
+    return _with_verbs(call, call_here, target, method, instance)
 
 
-def _dressed(target: Target, call: Any, call_here: Any) -> Any:
+def _with_verbs(
+    call: Any, call_here: Any, target: Target, method: str, instance: RemoteInstance | None
+) -> Any:
     def run(*args: Any, **kwargs: Any) -> EndpointJob:
         from runpod_flash import calls
 
-        return calls.submit(target, args, kwargs)
+        return calls.submit(target, args, kwargs, method, instance)
 
+    call.call, call.run = call_here, run
+    return call
+
+
+def _dressed(target: Target, call: Any) -> Any:
     if target.original is not None:
         functools.update_wrapper(call, target.original)
-    call.call, call.run = call_here, run
     call.__flash_target__ = target.original
     call.__flash_reference__ = target.reference
     call.__remote_config__ = remote_config(target)
@@ -188,46 +230,30 @@ def _dressed(target: Target, call: Any, call_here: Any) -> Any:
 def remote_config(target: Target) -> dict[str, Any]:
     """The attribute by which tools find decorated objects."""
     endpoint = target.endpoint
+    if endpoint is None:
+        return {}
+    config = _config(endpoint, None, None)
+    if endpoint.max_concurrency > 1:
+        config["max_concurrency"] = endpoint.max_concurrency
+    return config
+
+
+def route_config(endpoint: Endpoint, method: str, path: str) -> dict[str, Any]:
+    """The attribute by which tools find the functions of routes."""
+    return {**_config(endpoint, method, path), "is_lb_route_handler": True}
+
+
+def _config(endpoint: Endpoint, method: str | None, path: str | None) -> dict[str, Any]:
     return {
         "resource_config": endpoint,
-        "method": None,
-        "path": None,
-        "dependencies": endpoint.dependencies if endpoint else None,
-        "system_dependencies": endpoint.system_dependencies if endpoint else None,
+        "method": method,
+        "path": path,
+        "dependencies": endpoint.dependencies,
+        "system_dependencies": endpoint.system_dependencies,
     }
 
 
 # Classes
-
-
-class _Method:
-    """A public method of a remote object: called like a decorated function."""
-
-    def __init__(self, instance: RemoteInstance, name: str, generator: bool) -> None:
-        self._instance = instance
-        self._name = name
-        self._generator = generator
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from runpod_flash import calls
-
-        call = calls.stream if self._generator else calls.value
-        return call(self._target, args, kwargs, self._name, self._instance)
-
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        from runpod_flash import calls
-
-        call = calls.stream_here if self._generator else calls.value_here
-        return call(self._target, args, kwargs, self._name, self._instance)
-
-    def run(self, *args: Any, **kwargs: Any) -> EndpointJob:
-        from runpod_flash import calls
-
-        return calls.submit(self._target, args, kwargs, self._name, self._instance)
-
-    @property
-    def _target(self) -> Target:
-        return self._instance._flash_declared
 
 
 class RemoteInstance:
@@ -236,11 +262,7 @@ class RemoteInstance:
     _flash_declared: Target
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        original = self._flash_declared.original
-        if original is not None:
-            import inspect
-
-            inspect.signature(original).bind(*args, **kwargs)
+        self._flash_declared.check(args, kwargs)
         self._flash_arguments = (args, kwargs)
 
     @property
@@ -250,9 +272,10 @@ class RemoteInstance:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        original = self._flash_declared.original
+        target = self._flash_declared
+        original = target.original
         if original is None:
-            return _Method(self, name, generator=False)
+            return _function(target, name, self)
         found = getattr(original, name, None)
         if not callable(found):
             methods = [m for m in dir(original) if not m.startswith("_")]
@@ -260,7 +283,10 @@ class RemoteInstance:
                 f"{original.__name__} has no method {name!r}; only public methods of an object on "
                 f"a worker can be used.{did_you_mean(name, methods)}"
             )
-        return _Method(self, name, _kind(found) == "generator")
+        make = _generator if _kind(found) == "generator" else _function
+        return functools.update_wrapper(
+            make(target, name, self), bound_method(original, name, self)
+        )
 
     def __flash_reference__(self) -> tuple[Any, tuple[Any, ...]]:
         spec_wire, env = self._flash_declared.reference()[1]

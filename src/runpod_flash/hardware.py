@@ -6,10 +6,10 @@ Members and values are a compatibility contract. What the plane asks of them is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.suggest import SuggestingEnum, did_you_mean
+
+TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -140,7 +140,7 @@ class EndpointJob:
             future: futures.Future[Ended | None] = futures.Future()
             backend.wait(self.id, future.set_result)
             try:
-                end = future.result(timeout) if timeout else wait_here(backend, self.id, future)
+                end = wait_here(backend, self.id, future, timeout)
             except futures.TimeoutError:
                 raise self._timed_out(timeout) from None
             if end is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 EntryKind = Literal["function", "generator", "class"]
@@ -105,7 +106,7 @@ class EndpointSpec:
     placement: Placement = Placement()
     scaling: Scaling = Scaling()
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Identity inside one plane: two functions may share a name, not a worker."""
         return f"{self.name}:{self.entry.module}.{self.entry.qualname}"

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from enum import Enum, EnumMeta
-from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import ConfigurationError
 
+TYPE_CHECKING = False  # importing typing takes longer than all of this package
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
 
 _SHORTEST_FRAGMENT = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,6 +23,9 @@ from runpod_flash.engines.local.system_packages import _installed
 from runpod_flash.engines.local.torch_builds import TorchBuild, choose_torch_build, undeclared_torch
 from runpod_flash.engines.local.uv import Finished
 from runpod_flash.errors import ConfigurationError, EnvironmentBuildError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SECRET = "s3cret"
 
@@ -277,6 +280,7 @@ def test_a_backend_that_the_user_chose_stays(tmp_path: Path) -> None:
         ("torch", {"UV_INDEX": "torch=https://download.pytorch.test/nightly"}),
         ("torch", {"PIP_EXTRA_INDEX_URL": "https://mirror.test/whl/cu128"}),
         ("--no-index", {}),
+        ("torch", {"PIP_NO_INDEX": "true"}),
     ],
 )
 def test_an_index_of_torch_that_the_user_named_stays(
@@ -421,4 +425,4 @@ def test_shared_locks_go_together_and_exclude_an_exclusive_one(tmp_path: Path) -
 
 def test_system_packages_count_as_installed_by_their_own_and_by_a_provided_name() -> None:
     output = "installed\tmawk\tawk\nconfig-files\tgone\t\ninstalled\tx\ta (= 1), b:any\n"
-    assert _installed(output) == {"mawk", "awk", "x", "a", "b", ""}
+    assert _installed(output) == {"mawk", "awk", "x", "a", "b"}

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 import time
-from pathlib import Path
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING
 
 from runpod_flash.client import terminal
@@ -20,6 +20,7 @@ from runpod_flash.project.entry import module_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
     from typing import Any
 
     from runpod_flash.client.backend import Submission
@@ -41,18 +42,18 @@ class EmbeddedBackend:
     def __init__(self, make_engine: Callable[[], Engine]) -> None:
         self.names = module_names()
         self._loop = asyncio.new_event_loop()
-        self._unfinished: set[str] = set()
-        self._idle = threading.Condition()
+        self._finishing: threading.Event | None = None
         self._thread = threading.Thread(target=self._serve, name="flash-plane", daemon=True)
         self._thread.start()
         self.plane: Plane = self._run(self._make_plane(make_engine))
         self._views = JobViews(self.plane)
         self.plane.events.subscribe(terminal.Printer())
-        self.plane.events.subscribe(self._count)
+        self.plane.events.subscribe(self._job_ended)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
+        self._loop.close()
 
     async def _make_plane(self, make_engine: Callable[[], Engine]) -> Plane:
         return Plane(MemoryStore(time.monotonic), make_engine(), dict(os.environ))
@@ -73,7 +74,6 @@ class EmbeddedBackend:
                     callback(ended(event.job))
 
             self.plane.events.follow(job_id, follow)
-        self._unfinished.add(job_id)
         self.plane.submit(
             pool,
             NewJob(
@@ -107,35 +107,45 @@ class EmbeddedBackend:
 
     # The program's end
 
-    def _count(self, event: Event) -> None:
-        if isinstance(event, JobEnded):
-            self._unfinished.discard(event.job.id)
-            if not self._unfinished:
-                with self._idle:
-                    self._idle.notify_all()
+    def _job_ended(self, event: Event) -> None:
+        if self._finishing is not None and isinstance(event, JobEnded):
+            self._finishing.set()
 
     def finish(self) -> None:
-        """Let jobs that nobody awaits come to their end (Ctrl-C cancels them), then stop all."""
+        """Let jobs that nobody awaits come to their end (Ctrl-C cancels them), then stop all.
+
+        Jobs that workers submitted are among them.
+        """
         try:
-            if self._unfinished and not _interrupted():
-                terminal.say(f"waiting for {len(self._unfinished)} jobs (Ctrl-C cancels them)")
-                with self._idle:
-                    self._idle.wait_for(lambda: not self._unfinished)
+            if (left := self.plane.unfinished()) and not _interrupted():
+                terminal.say(f"waiting for {_jobs(left)} (Ctrl-C cancels them)")
+                self._wait_for_all()
         except KeyboardInterrupt:
-            terminal.say(f"cancelled {len(self._unfinished)} jobs")
+            terminal.say(f"cancelled {_jobs(self.plane.unfinished())}")
         self.close()
+
+    def _wait_for_all(self) -> None:
+        self._finishing = threading.Event()
+        while self.plane.unfinished():
+            self._finishing.wait()
+            self._finishing.clear()
 
     def close(self) -> None:
         """End every worker and the plane."""
         try:
             self._run(self.plane.close(), _CLOSE_SECONDS)
-        except TimeoutError:
+        except FutureTimeoutError:
             pass  # what is left dies with this process
         self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CLOSE_SECONDS)
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's workers."""
         self.plane.engine.close_in_child()
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job{'s' if count != 1 else ''}"
 
 
 def _interrupted() -> bool:
@@ -181,7 +191,7 @@ class _Default:
 def _at_thread_shutdown(callback: Callable[[], None]) -> None:
     """Call back when the program ends, while its thread pools still take work.
 
-    `atexit` is too late: running jobs may still need environments, which are built in threads.
+    `atexit` is too late: by then a plane's loop can start no thread that it needs.
     """
     import atexit
     import concurrent.futures.thread  # noqa: F401 - registers its own end first, to run after ours

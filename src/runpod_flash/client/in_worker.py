@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.plane.views import Ended, Snapshot
 from runpod_flash.wire import failures
-from runpod_flash.wire.codec import Payload
 from runpod_flash.wire.module_names import NO_ALIAS
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.client.backend import Submission
     from runpod_flash.context import Answer, WorkerContext
+    from runpod_flash.wire.codec import Payload
 
 
 class InWorkerBackend:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
 
 if TYPE_CHECKING:
     import asyncio
+    import socket
     from collections.abc import Callable, Mapping
 
     from runpod_flash.links.base import LinkEvents

@@ -12,7 +12,6 @@ import threading
 from typing import TYPE_CHECKING
 
 from runpod_flash.errors import JobCancelledError, JobTimeoutError
-from runpod_flash.links.base import JobRef
 from runpod_flash.plane.events import ChunkAdded, JobEnded
 from runpod_flash.plane.pool import WorkerState
 from runpod_flash.plane.store.base import Chunk, JobState, NewJob, Outcome, Release
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
+    from runpod_flash.links.base import JobRef
     from runpod_flash.plane.events import EventStream
     from runpod_flash.plane.pool import Pool, Worker
     from runpod_flash.plane.store.base import Job, Store
@@ -56,19 +56,23 @@ class Dispatcher:
         self.lock = threading.Lock()
         self._holders: dict[str, Worker] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        # How many chunks of a stream its consumers have taken; for running jobs only.
+        self._consumed: dict[str, int] = {}
 
     # From any thread
 
     def submit(self, pool: Pool, new: NewJob) -> None:
         """Accept a job and, with a worker free, start it at once."""
         with self.lock:
-            worker = pool.free[-1] if pool.free else None
+            worker = pool.next_free()
             lease = pool.lease if worker is not None else None
-            (job,) = now(self._store.submit([new], lease))
-            taken = worker is not None and job.state is JobState.IN_PROGRESS
-            if taken and worker is not None:
+            ((job, is_new),) = now(self._store.submit([new], lease))
+            if worker is not None and is_new and job.state is JobState.IN_PROGRESS:
                 self._take(worker, job)
-        if taken and worker is not None:
+            else:
+                worker = None
+                pool.backlog = True
+        if worker is not None:
             self._run(worker, job)
         else:
             self._changed(pool)
@@ -83,10 +87,25 @@ class Dispatcher:
             self._loop.call_soon_threadsafe(self._arm, job)
         assert worker.link is not None
         worker.link.run(job, trusted=True)
+        if job.id in worker.ghosts:
+            # Cancelled meanwhile, by another thread whose word may have come before the job.
+            worker.link.cancel(job.ref)
 
     def holder(self, job_id: str) -> Worker | None:
         """The worker that runs the job now."""
         return self._holders.get(job_id)
+
+    def consumed(self, job_id: str, chunks: int) -> None:
+        """Let a generator go as far as the consumer that has taken so many of its chunks."""
+        with self.lock:
+            worker = self._holders.get(job_id)
+            job = worker.jobs.get(job_id) if worker is not None else None
+            further = chunks - self._consumed.get(job_id, 0)
+            if worker is None or job is None or not job.credits or further <= 0:
+                return
+            self._consumed[job_id] = chunks
+        if worker.link is not None:
+            worker.link.grant(job.ref, further)
 
     # On the loop
 
@@ -94,10 +113,12 @@ class Dispatcher:
         """Give waiting jobs to free workers."""
         while True:
             with self.lock:
-                if not pool.free:
+                worker = pool.next_free()
+                if worker is None:
                     return
-                worker = pool.free[-1]
-                jobs = now(self._store.claim(pool.key, worker.free_slots, pool.lease))
+                wanted = worker.free_slots
+                jobs = now(self._store.claim(pool.key, wanted, pool.lease))
+                pool.backlog = len(jobs) == wanted
                 for job in jobs:
                     self._take(worker, job)
             if not jobs:
@@ -115,10 +136,12 @@ class Dispatcher:
         with self.lock:
             job = now(self._store.finish(ref, outcome))
             self._leave(worker, ref)
-        self.pump(worker.pool)
+        if worker.pool.backlog:
+            self.pump(worker.pool)
+        self._settle(worker)
+        # Last, for it wakes the caller, who then wants the interpreter to himself.
         if job is not None:
             self._publish(job)
-        self._settle(worker)
 
     def stopped(self, worker: Worker, ref: JobRef) -> None:
         """The code of a cancelled job has ended in its worker."""
@@ -128,11 +151,17 @@ class Dispatcher:
         self._settle(worker)
 
     def _leave(self, worker: Worker, ref: JobRef) -> None:
+        held = worker.jobs.get(ref.job_id)
+        if held is not None and held.attempt != ref.attempt:
+            return  # the late answer of an attempt that this worker has lost and taken again
         worker.jobs.pop(ref.job_id, None)
         worker.ghosts.discard(ref.job_id)
-        if self._holders.get(ref.job_id) is worker:
-            del self._holders[ref.job_id]
+        self._let_go(worker, ref.job_id)
         worker.pool.refresh(worker)
+
+    def _let_go(self, worker: Worker, job_id: str) -> None:
+        if self._holders.get(job_id) is worker:
+            del self._holders[job_id]
 
     def _settle(self, worker: Worker) -> None:
         if not worker.jobs:
@@ -143,6 +172,9 @@ class Dispatcher:
         chunk = Chunk(index, payload)
         if now(self._store.append(ref, chunk)):
             self._events.publish(ChunkAdded(ref.job_id, chunk))
+        elif worker.link is not None and ref.job_id in worker.jobs:
+            # A restarted stream's consumer has it from an earlier attempt, and grants none for it.
+            worker.link.grant(ref, 1)
 
     def cancel(self, job_id: str) -> bool:
         """End a job now. Its code is told; a worker whose code does not stop is replaced."""
@@ -153,8 +185,14 @@ class Dispatcher:
         worker = self._holders.get(job.id)
         held = worker.jobs.get(job.id) if worker else None
         if held is not None and held.attempt == job.attempt:
+            self._disarm(job.id)
             seconds = job.policy.execution_timeout_ms / 1000
             self._timers[job.id] = self._loop.call_later(seconds, self._time_out, job, seconds)
+
+    def _disarm(self, job_id: str) -> None:
+        timer = self._timers.pop(job_id, None)
+        if timer is not None:
+            timer.cancel()
 
     def _time_out(self, job: Job, seconds: float) -> None:
         text = f"job {job.id} ran longer than its execution_timeout_ms={seconds * 1000:.0f}"
@@ -163,19 +201,34 @@ class Dispatcher:
 
     def _end(self, job_id: str, outcome: Outcome) -> bool:
         with self.lock:
-            before = now(self._store.end(job_id, outcome))
-            if before is None:
-                return False
-            worker = self._holders.get(job_id)
-            if worker is not None and worker.jobs.pop(job_id, None) is not None:
-                worker.ghosts.add(job_id)
-        if worker is not None and worker.link is not None:
-            worker.link.cancel(before.ref)
-            self._loop.call_later(GRACE_SECONDS, self._condemn, worker, job_id)
-        ended = now(self._store.get(job_id))
-        if ended is not None:
-            self._publish(ended)
+            job = now(self._store.end(job_id, outcome))
+            worker = self._abandon(job_id) if job is not None else None
+        if job is None:
+            return False
+        self._call_off(worker, job)
         return True
+
+    def _abandon(self, job_id: str) -> Worker | None:
+        """The worker that still runs the code of a job that has ended otherwise."""
+        worker = self._holders.get(job_id)
+        if worker is not None and worker.jobs.pop(job_id, None) is not None:
+            worker.ghosts.add(job_id)
+        return worker
+
+    def _call_off(self, worker: Worker | None, job: Job) -> None:
+        if worker is not None and worker.link is not None:
+            worker.link.cancel(job.ref)
+            self._loop.call_later(GRACE_SECONDS, self._condemn, worker, job.id)
+        self._publish(job)
+
+    def lapsed(self, pool: Pool, jobs: Sequence[Job]) -> None:
+        """What `Store.expire` has changed: jobs of this pool that are queued again, or ended."""
+        with self.lock:
+            pool.backlog = True
+            ended = [(self._abandon(job.id), job) for job in jobs if job.state.final]
+        for worker, job in ended:
+            self._call_off(worker, job)
+        self._changed(pool)
 
     def _condemn(self, worker: Worker, job_id: str) -> None:
         """Replace a worker whose code did not stop, after its other jobs."""
@@ -190,35 +243,42 @@ class Dispatcher:
         """Give back the jobs of a worker that is gone; `failure` if it died by itself."""
         with self.lock:
             jobs = list(worker.jobs.values())
-            releases = [Release(job.ref, failure) for job in jobs]
-            changed = now(self._store.release(releases))
+            changed = now(self._store.release([Release(job.ref, failure) for job in jobs]))
             for job_id in [*worker.jobs, *worker.ghosts]:
-                self._holders.pop(job_id, None)
+                self._let_go(worker, job_id)
             worker.jobs.clear()
             worker.ghosts.clear()
+            worker.pool.backlog = True
         for job in changed:
             if job.state.final:
                 self._publish(job)
+            else:
+                self._disarm(job.id)  # the next attempt has a time of its own
 
     def fail_waiting(self, pool: Pool, failure: Failure) -> None:
         """End every waiting job of an endpoint that cannot have workers."""
         for job in now(self._store.waiting(pool.key, limit=1 << 30)):
-            if now(self._store.end(job.id, Outcome(JobState.FAILED, failure=failure))) is not None:
-                ended = now(self._store.get(job.id))
-                if ended is not None:
-                    self._publish(ended)
+            self._end(job.id, Outcome(JobState.FAILED, failure=failure))
+
+    def fail_all(self, pool: Pool, failure: Failure) -> None:
+        """End every job of an endpoint, those that run as well."""
+        self.fail_waiting(pool, failure)
+        for worker in list(pool.workers.values()):
+            for job_id in list(worker.jobs):
+                self._end(job_id, Outcome(JobState.FAILED, failure=failure))
 
     def _publish(self, job: Job) -> None:
-        timer = self._timers.pop(job.id, None)
-        if timer is not None:
-            timer.cancel()
+        self._disarm(job.id)
+        self._consumed.pop(job.id, None)
         self._events.publish(JobEnded(job))
 
     def ancestors(self, job: Job) -> Sequence[Worker]:
         """The workers whose jobs wait, directly or through others, for this one."""
         found: list[Worker] = []
+        seen: set[str] = set()
         parent = job.parent
-        while parent:
+        while parent and parent not in seen:
+            seen.add(parent)
             worker = self._holders.get(parent)
             held = worker.jobs.get(parent) if worker is not None else None
             if worker is None or held is None:

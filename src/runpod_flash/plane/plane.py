@@ -79,7 +79,7 @@ class Plane:
                     pool = Pool(spec, env, Lease(self.id, epoch, LEASE_SECONDS))
                     self._pools[spec.key] = pool
                     self._loop.call_soon_threadsafe(self.reconciler.add, pool)
-        elif pool.spec is not spec or pool.env != env:
+        elif pool.spec is not spec or (pool.env is not env and pool.env != env):
             self._update(pool, spec, env)
         return pool
 
@@ -103,6 +103,11 @@ class Plane:
     def cancel(self, job_id: str) -> None:
         """End a job that has not ended; from any thread."""
         self._loop.call_soon_threadsafe(self.dispatcher.cancel, job_id)
+
+    def unfinished(self) -> int:
+        """How many accepted jobs have not ended; from any thread."""
+        counts = [now(self.store.counts(key)) for key in list(self._pools)]
+        return sum(each.queued + each.running for each in counts)
 
     def waits_for(self, job: Job) -> str:
         """What a waiting job waits for, as a phrase; empty where there is nothing to say."""

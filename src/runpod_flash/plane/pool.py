@@ -1,13 +1,14 @@
-"""One endpoint inside a plane: its spec and its workers, as the dispatcher and reconciler see them."""
+"""One endpoint inside a plane: its spec and its workers, for the dispatcher and reconciler."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runpod_flash.links.base import WorkerLink
     from runpod_flash.plane.store.base import Job, Lease
     from runpod_flash.spec import EndpointSpec
@@ -23,7 +24,8 @@ class WorkerState(Enum):
 class Worker:
     """A worker and the jobs that it holds. `ghosts` are ended jobs whose code still runs there.
 
-    `failed` says that the user's code did not load; `stopping` that its end was asked for.
+    `failed` says that the user's code did not load; `stopping` that its end was asked for; `gone`
+    that its link has closed by itself, so that only its exit is still to come.
     """
 
     id: str
@@ -33,9 +35,10 @@ class Worker:
     jobs: dict[str, Job] = field(default_factory=dict)
     ghosts: set[str] = field(default_factory=set)
     idle_since: float = 0.0
-    was_ready: bool = False
+    ready_at: float | None = None
     failed: bool = False
     stopping: bool = False
+    gone: bool = False
 
     @property
     def free_slots(self) -> int:
@@ -57,28 +60,37 @@ class Pool:
     env: Mapping[str, str]
     lease: Lease
     workers: dict[str, Worker] = field(default_factory=dict)
-    # Ready workers with a free slot, the most recently used last: it is taken first, so that the
-    # others can idle out.
-    free: list[Worker] = field(default_factory=list)
+    # Ready workers with a free slot by their ids, the most recently used last: it is taken first,
+    # so that the others can idle out.
+    free: dict[str, Worker] = field(default_factory=dict)
     scaled_up_at: float = float("-inf")
+    # Starts that failed in a row; `setbacks` goes on counting after their jobs have failed.
     failed_starts: int = 0
+    setbacks: int = 0
+    # When the next worker may be started: for a waiting job, and for the minimum alone.
     retry_at: float = 0.0
+    keep_at: float = 0.0
+    # What a start was refused for, and the workers that hold it.
     waits_for: str = ""
+    held_by: tuple[str, ...] = ()
     said: set[str] = field(default_factory=set)
+    # Whether jobs may wait in the store: spares a look there after every job.
+    backlog: bool = True
+    key: str = field(init=False)
 
-    @property
-    def key(self) -> str:
-        return self.spec.key
+    def __post_init__(self) -> None:
+        self.key = self.spec.key
 
     def live(self) -> list[Worker]:
         """Workers that run jobs now or will."""
         return [w for w in self.workers.values() if w.state is not WorkerState.DRAINING]
 
+    def next_free(self) -> Worker | None:
+        return next(reversed(self.free.values()), None)
+
     def refresh(self, worker: Worker) -> None:
         """Put the worker into `free`, or take it out, as its slots say."""
-        listed = worker in self.free
         if worker.free_slots > 0 and worker.id in self.workers:
-            if not listed:
-                self.free.append(worker)
-        elif listed:
-            self.free.remove(worker)
+            self.free.setdefault(worker.id, worker)
+        else:
+            self.free.pop(worker.id, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.plane.events import JobEnded
+from runpod_flash.plane.store.base import JobState
 from runpod_flash.plane.store.memory import now
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ class JobViews:
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
-        self._consumed: dict[str, int] = {}
 
     def wait(self, job_id: str, on_end: Callable[[Job | None], None]) -> None:
         """Call back when the job has ended; with None if it is not known."""
@@ -88,19 +88,9 @@ class JobViews:
                 self._plane.events.follow(job_id, follow)
             look()
 
-        self._grant(job_id, start)
+        self._plane.dispatcher.consumed(job_id, start)
         self._plane.events.follow(job_id, follow)
         look()
-
-    def _grant(self, job_id: str, start: int) -> None:
-        """Let the generator go as far as its consumer has come."""
-        consumed = self._consumed.get(job_id, 0)
-        worker = self._plane.dispatcher.holder(job_id)
-        job = worker.jobs.get(job_id) if worker is not None else None
-        if start > consumed and job is not None and worker is not None:
-            self._consumed[job_id] = start
-            if job.credits and worker.link is not None:
-                worker.link.grant(job.ref, start - consumed)
 
     def look(self, job_id: str) -> Snapshot | None:
         job = self._get(job_id)
@@ -113,13 +103,12 @@ class JobViews:
             worker_id=worker.id if worker is not None else "",
             delay_ms=None if began is None else round((began - job.created_at) * 1000),
             execution_ms=None if end is None or began is None else round((end - began) * 1000),
-            waits_for="" if job.state.final else self._plane.waits_for(job),
+            waits_for=self._plane.waits_for(job) if job.state is JobState.IN_QUEUE else "",
             ended=ended(job) if job.state.final else None,
         )
 
     def forget(self, job_id: str) -> None:
         """Drop an ended job: nobody will ask for it again."""
-        self._consumed.pop(job_id, None)
         now(self._plane.store.forget([job_id]))
 
     def _get(self, job_id: str) -> Job | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 _DYNAMIC = frozenset({"__import__", "import_module", "run_path", "run_module", "load_module"})
 _SKIPPED = frozenset({"__pycache__", "node_modules", "venv", "env", "build", "dist"})

@@ -31,6 +31,8 @@ _READ = 256 << 10
 _ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 
 _dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+_loads = json.JSONDecoder().decode
+_LENGTHS = [struct.Struct(f"!{count}Q") for count in range(8)]
 
 
 class FrameError(ValueError):
@@ -54,11 +56,15 @@ def encode(frame: Frame) -> list[Buffer]:
     prefix = _PREFIX.pack(len(header), len(buffers), len(frame.fds))
     if not buffers:
         return [prefix + header]
-    lengths = struct.pack(f"!{len(buffers)}Q", *[_size(b) for b in buffers])
-    head = prefix + lengths + header
-    if sum(map(_size, buffers)) <= 16384:
+    sizes = [_size(buffer) for buffer in buffers]
+    head = prefix + _lengths(len(buffers)).pack(*sizes) + header
+    if sum(sizes) <= 16384:
         return [b"".join([head, *buffers])]
     return [head, *(b for b in buffers if _size(b))]
+
+
+def _lengths(count: int) -> struct.Struct:
+    return _LENGTHS[count] if count < len(_LENGTHS) else struct.Struct(f"!{count}Q")
 
 
 def _size(buffer: Buffer) -> int:
@@ -67,8 +73,11 @@ def _size(buffer: Buffer) -> int:
 
 def send_all(sock: socket.socket, frame: Frame) -> None:
     """Write a frame to a blocking socket, whole."""
-    pieces = [memoryview(piece).cast("B") for piece in encode(frame)]
-    fds = frame.fds
+    encoded, fds = encode(frame), frame.fds
+    if len(encoded) == 1 and not fds:
+        sock.sendall(encoded[0])
+        return
+    pieces = [memoryview(piece).cast("B") for piece in encoded]
     while pieces:
         sent = sendmsg(sock, pieces, fds)
         fds = ()
@@ -153,33 +162,57 @@ class FrameReader:
     def _frames(self) -> list[Frame]:
         frames: list[Frame] = []
         while True:
-            if self._frame is None and not self._open_frame():
-                return frames
+            if self._frame is None:
+                whole = self._open_frame()
+                if whole is not None:
+                    frames.append(whole)
+                    continue
+                if self._frame is None:
+                    return frames
             if not self._fill():
                 return frames
             frames.append(self._close_frame())
 
-    def _open_frame(self) -> bool:
+    def _open_frame(self) -> Frame | None:
+        """The next frame if all of it is there; else it is left open, once its header is known."""
         head = self._head
         if len(head) < _PREFIX.size:
-            return False
+            return None
         header_size, buffer_count, fd_count = _PREFIX.unpack_from(head)
         if header_size > _MAX_HEADER or fd_count > _MAX_FDS:
             raise FrameError(f"a frame header of {header_size} bytes and {fd_count} descriptors")
         start = _PREFIX.size + 8 * buffer_count
-        if len(head) < start + header_size:
-            return False
-        lengths = struct.unpack_from(f"!{buffer_count}Q", head, _PREFIX.size)
+        end = start + header_size
+        if len(head) < end:
+            return None
+        lengths = _lengths(buffer_count).unpack_from(head, _PREFIX.size)
         try:
-            fields = json.loads(head[start : start + header_size])
-            self._frame = Frame(fields.pop("t"), fields)
+            fields = _loads(head[start:end].decode())
+            frame = Frame(fields.pop("t"), fields)
         except (ValueError, KeyError, AttributeError) as error:
             raise FrameError(f"a frame header that is not JSON with a type: {error}") from None
-        del head[: start + header_size]
-        self._wanted_fds = fd_count
+        if end + sum(lengths) <= len(head):
+            return self._take_whole(frame, end, lengths, fd_count)
+        del head[:end]
+        self._frame, self._wanted_fds = frame, fd_count
         self._filling = [bytearray(length) for length in lengths]
         self._bulk_index = self._bulk_at = 0
-        return True
+        return None
+
+    def _take_whole(self, frame: Frame, at: int, lengths: tuple[int, ...], fd_count: int) -> Frame:
+        head, buffers = self._head, []
+        for length in lengths:
+            buffers.append(head[at : at + length])
+            at += length
+        frame.buffers = tuple(buffers)
+        if fd_count:
+            frame.fds = tuple(self._fds[:fd_count])
+            del self._fds[:fd_count]
+        if at == len(head):
+            self._head = bytearray()
+        else:
+            del head[:at]
+        return frame
 
     def _fill(self) -> bool:
         while self._bulk_index < len(self._filling):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -16,7 +17,7 @@ from runpod_flash.wire.codec import Payload, decode, encode
 from runpod_flash.worker.arguments import bind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.frames import Frame
@@ -40,7 +41,7 @@ class _Running:
         self.arguments: Payload | None = _payload(frame.buffers[:split])
         self.constructor = _payload(frame.buffers[split:])
         self.credits: int | None = fields.get("credits")
-        self.room = asyncio.Event()
+        self.room: asyncio.Event | None = None
         self.task: asyncio.Task[None] | None = None
         self.in_thread = False
         self.cancelled = False
@@ -56,14 +57,25 @@ class _Running:
         if self.credits is None:
             return
         while self.credits == 0:
-            self.room.clear()
+            self.room = asyncio.Event()
             await self.room.wait()
         self.credits -= 1
 
     def grant(self, chunks: int) -> None:
         if self.credits is not None:
             self.credits += chunks
-            self.room.set()
+            if self.room is not None:
+                self.room.set()
+
+
+@functools.lru_cache(maxsize=1000)
+def _shape(function: Callable[..., Any]) -> str:
+    """What calling the function gives."""
+    if inspect.isasyncgenfunction(function):
+        return "async generator"
+    if inspect.isgeneratorfunction(function):
+        return "generator"
+    return "coroutine" if inspect.iscoroutinefunction(function) else "value"
 
 
 def _payload(buffers: tuple[Any, ...]) -> Payload | None:
@@ -97,6 +109,11 @@ class JobRunner:
             found.cancel()
         elif frame.type == "credit":
             found.grant(frame.fields["chunks"])
+
+    def only_job(self) -> str:
+        """The id of the running job where there is just one; from any thread."""
+        running = list(self._jobs)
+        return running[0] if len(running) == 1 else ""
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -139,11 +156,12 @@ class JobRunner:
         job.arguments = None  # a large value is not kept twice
         args, kwargs = bind(function, value, job.form)
         del value
-        if inspect.isasyncgenfunction(function):
+        shape = _shape(getattr(function, "__func__", function))
+        if shape == "async generator":
             await self._stream(job, function(*args, **kwargs))
-        elif inspect.isgeneratorfunction(function):
+        elif shape == "generator":
             await self._stream(job, self._steps(job, function(*args, **kwargs)))
-        elif inspect.iscoroutinefunction(function):
+        elif shape == "coroutine":
             self._finish(job, await function(*args, **kwargs))
         else:
             result = await self._in_thread(job, functools.partial(function, *args, **kwargs))
@@ -160,26 +178,44 @@ class JobRunner:
         run = contextvars.copy_context().run
         job.in_thread = True
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run, step)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, run, _without_stop_iteration, step
+            )
         finally:
             job.in_thread = False
             if job.cancelled:
                 raise asyncio.CancelledError
 
-    async def _steps(self, job: _Running, values: Iterator[Any]) -> AsyncIterator[Any]:
+    async def _steps(
+        self, job: _Running, values: Generator[Any, None, None]
+    ) -> AsyncGenerator[Any, None]:
         # One context for all steps, so that the generator finds its variables again.
-        step = functools.partial(contextvars.copy_context().run, next, values, _END)
-        while (value := await self._in_thread(job, step)) is not _END:
-            yield value
+        run = contextvars.copy_context().run
+        step = functools.partial(run, next, values, _END)
+        try:
+            while (value := await self._in_thread(job, step)) is not _END:
+                yield value
+        except BaseException:
+            await self._in_thread(job, functools.partial(run, values.close))
+            raise
 
-    async def _stream(self, job: _Running, values: AsyncIterator[Any]) -> None:
+    async def _stream(self, job: _Running, values: AsyncGenerator[Any, None]) -> None:
         index = 0
-        async for value in values:
-            await job.take_credit()
-            payload = encode(value)
-            self._link.value("chunk", job.id, job.attempt, payload, {"index": index})
-            index += 1
+        async with contextlib.aclosing(values):  # its `finally` belongs to the job
+            async for value in values:
+                await job.take_credit()
+                payload = encode(value)
+                self._link.value("chunk", job.id, job.attempt, payload, {"index": index})
+                index += 1
         self._finish(job, None)
+
+
+def _without_stop_iteration(step: Callable[[], Any]) -> Any:
+    """No future takes a StopIteration (before 3.12 it would never be done)."""
+    try:
+        return step()
+    except StopIteration as error:
+        raise RuntimeError("the function raised StopIteration") from error
 
 
 class _Instances:

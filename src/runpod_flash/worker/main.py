@@ -30,6 +30,7 @@ class Worker:
         self.link = link
         self.spec = spec
         self.importing = ""
+        self.runner: JobRunner | None = None
 
     @property
     def endpoint(self) -> str:
@@ -43,8 +44,12 @@ class Worker:
         constructor: Payload | None = None,
         on_answer: Callable[[Answer], None] | None = None,
     ) -> None:
-        job = {"parent": context.current_job.get()}
+        job = {"parent": context.current_job.get() or self._only_job()}
         self.link.call(operation, {**job, **fields}, payload, constructor, on_answer)
+
+    def _only_job(self) -> str:
+        """Whose work a thread does that user code has started: contexts do not follow there."""
+        return self.runner.only_job() if self.runner is not None else ""
 
     def load(self, caller_env: Mapping[str, str]) -> Any:
         """The user's function or class; raises whatever its module raises."""
@@ -59,7 +64,7 @@ class Worker:
         """Run jobs until the plane says stop or is gone."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
-        runner = JobRunner(self.link, self.spec, target, out)
+        runner = self.runner = JobRunner(self.link, self.spec, target, out)
 
         def readable() -> None:
             arrived = self.link.receive(wait=False)

@@ -56,7 +56,12 @@ async def _create(plan: Plan, new: Path) -> None:
 
 
 async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]) -> None:
-    finished = await _uv_install(plan, lock, new, say, *(["--offline"] if lock.offline else []))
+    if lock.offline or plan.settings.variables.get("UV_OFFLINE"):
+        if plan.requirements.local_names:
+            say("offline: uv takes a local package as unchanged while its project file is")
+        _check(plan, await _uv_install(plan, lock, new, say, "--offline"))
+        return
+    finished = await _uv_install(plan, lock, new, say, *plan.refresh_options())
     if address := finished.unreachable:
         finished = await _uv_install(plan, lock, new, say, "--offline")
         if finished.code:

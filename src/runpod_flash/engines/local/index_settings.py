@@ -42,6 +42,8 @@ class IndexSettings:
     indexes: tuple[str, ...]
     find_links: tuple[str, ...]
     fingerprint: str
+    # uv has an option for this and no variable.
+    no_index: bool = False
 
 
 def index_settings(environ: Mapping[str, str], root: Path, prefix: Path) -> IndexSettings:
@@ -53,14 +55,17 @@ def index_settings(environ: Mapping[str, str], root: Path, prefix: Path) -> Inde
     variables = {name: value for name, value in environ.items() if name not in _DROPPED}
     files = _uv_files(environ, root)
     configured = any(_UV_INDEX_OPTION.search(_text(file)) for file in files)
-    for name, value in _translated(pip_settings(environ, prefix), configured, environ).items():
+    pip = pip_settings(environ, prefix)
+    no_index = _is_true(pip.get("no-index")) and not configured
+    for name, value in _translated(pip, configured, environ).items():
         variables.setdefault(name, value)
     found = _places(variables, ("UV_FIND_LINKS",))
     return IndexSettings(
         variables=variables,
         indexes=_places(variables, _UV_DEFAULT + _UV_EXTRA),
         find_links=found,
-        fingerprint=_fingerprint(variables, files, found),
+        fingerprint=_fingerprint(variables, files, found, no_index),
+        no_index=no_index,
     )
 
 
@@ -139,8 +144,6 @@ def _translated(
 def _translated_places(
     pip: Mapping[str, list[str]], environ: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    if _is_true(pip.get("no-index")):
-        yield "UV_NO_INDEX", "1"
     if (index := pip.get("index-url")) and _all_absent(_UV_DEFAULT, environ):
         yield "UV_DEFAULT_INDEX", index[0]
     extra = [url for url in pip.get("extra-index-url", []) if _exists(url)]
@@ -161,7 +164,7 @@ def _absent(names: tuple[str, ...], environ: Mapping[str, str]) -> list[str]:
 
 
 def _is_true(value: list[str] | None) -> bool:
-    return value is not None and value[:1] in (["1"], ["true"], ["yes"], ["on"])
+    return value is not None and " ".join(value).lower() in {"1", "true", "yes", "on"}
 
 
 def local_directory(place: str) -> Path | None:
@@ -185,10 +188,10 @@ def _places(variables: Mapping[str, str], names: tuple[str, ...]) -> tuple[str, 
 
 
 def _fingerprint(
-    variables: Mapping[str, str], files: list[Path], find_links: tuple[str, ...]
+    variables: Mapping[str, str], files: list[Path], find_links: tuple[str, ...], no_index: bool
 ) -> str:
     """Changes with every setting that may lead to other versions, new local wheels included."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"no index\n" if no_index else b"")
     for name in sorted(set(variables) - _NOT_RESOLUTION):
         if name.startswith("UV_"):
             digest.update(f"{name}={variables[name]}\n".encode())

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 from runpod_flash.engines.local.credentials import with_credentials, without_credentials
 from runpod_flash.engines.local.files import read_json, write_atomically
 from runpod_flash.engines.local.index_settings import index_settings, listing
-from runpod_flash.engines.local.requirement_lines import check_lines, parse_requirements
+from runpod_flash.engines.local.requirement_lines import (
+    check_lines,
+    normalised,
+    parse_requirements,
+    requirement_name,
+)
 from runpod_flash.engines.local.torch_builds import choose_torch_build
 from runpod_flash.engines.local.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
@@ -94,7 +99,24 @@ class Plan:
 
     def install_text(self, lock: Lock) -> str:
         """The lock as uv installs it; may hold credentials, so it is never written to a file."""
-        return self.requirements.text(with_credentials(lock.text, self.requirements.lines))
+        lines = with_credentials(lock.text, self.requirements.lines).splitlines()
+        hashes = self.requirements.hashes
+        hashed = (f"{line} {hashes.get(requirement_name(line) or '', '')}" for line in lines)
+        return self.uv_text("\n".join(map(str.rstrip, hashed)))
+
+    def uv_text(self, lines: str) -> str:
+        text = self.requirements.text(lines)
+        return f"--no-index\n{text}" if self.settings.no_index else text
+
+    def refresh_options(self) -> list[str]:
+        """Makes uv build source directories anew: it looks at their project file only.
+
+        Not to be combined with uv's offline mode.
+        """
+        names = self.requirements.local_names
+        if None in names:
+            return ["--refresh"]
+        return [option for name in names if name for option in ("--refresh-package", name)]
 
 
 def make_plan(request: EnvironmentRequest, interpreter: Interpreter, home: Path) -> Plan:
@@ -152,9 +174,7 @@ class Resolver:
         ]
         if plan.torch.constraint:
             command += ["--constraints", self._input(plan.torch.constraint + "\n")]
-        if plan.requirements.hashed:
-            command.append("--generate-hashes")
-        text = plan.requirements.text("\n".join(plan.requirements.lines))
+        text = plan.uv_text("\n".join(plan.requirements.lines))
         environment = plan.uv_variables()
         return await run_guarded(command, env=environment, cwd=plan.directory, text=text)
 
@@ -172,7 +192,8 @@ class Resolver:
         options = plan.requirements.options if text else ()
         built = [o for o in options if o[0] in {"--no-binary", "--only-binary"}]
         stamps = plan.requirements.stamps()
-        parts = [_LAYOUT, plan.interpreter.identity, text, stamps, built]
+        hashes = plan.requirements.hashes
+        parts = [_LAYOUT, plan.interpreter.identity, text, stamps, built, hashes]
         return Lock(text, hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32])
 
 
@@ -194,8 +215,6 @@ def _unresolved(plan: Plan, finished: Finished) -> EnvironmentBuildError:
 
 
 def _mentioned(line: str, reason: str) -> bool:
-    from runpod_flash.engines.local.requirement_lines import normalised, requirement_name
-
     name = requirement_name(line)
     words = reason.replace("`", " ").replace(",", " ").split()
     return name is not None and any(_bare(normalised(word)) == name for word in words)

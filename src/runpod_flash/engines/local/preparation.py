@@ -52,9 +52,13 @@ def environment_request(
         requirements=(*declared, *added),
         python=spec.build.python or spec.entry.value_python or None,
         accelerate_downloads=spec.placement.accelerate_downloads,
-        cuda=min((gpu.cuda for gpu in devices if gpu.cuda), default=None),
+        cuda=min((gpu.cuda for gpu in devices if gpu.cuda), key=_version, default=None),
         root=root,
     )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
 
 
 def _undeclared(spec: EndpointSpec, declared: Sequence[str]) -> tuple[str, ...]:

@@ -51,10 +51,18 @@ class Requirements:
         return tuple(requirement_name(line) or without_credentials(line) for line in self.lines)
 
     @property
-    def hashed(self) -> bool:
-        return any(" --hash" in line for line in self.lines) or "--require-hashes" in dict(
-            self.options
+    def hashes(self) -> dict[str, str]:
+        """The `--hash` options of each line that has some, by the package's name."""
+        found = (
+            (requirement_name(line), re.findall(r"--hash[= ]\S+", line)) for line in self.lines
         )
+        return {name: " ".join(hashes) for name, hashes in found if name and hashes}
+
+    @property
+    def local_names(self) -> tuple[str | None, ...]:
+        """The packages whose source directories are named; None for one that doesn't tell."""
+        named = (_local_path(line) for line in self.lines)
+        return tuple(_project_name(Path(p)) for p in named if p and Path(p).is_dir())
 
     def values(self, option: str) -> tuple[str, ...]:
         return tuple(value for name, value in self.options if name == option)
@@ -175,6 +183,15 @@ def _local_path(line: str) -> str | None:
     if match := re.search(r"(?:^|@\s*)file:(?://)?(?:localhost)?([^\s;#]+)", line):
         return match[1]
     return _split_path(line)[0] if _is_path(line) else None
+
+
+def _project_name(directory: Path) -> str | None:
+    try:
+        text = (directory / "pyproject.toml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    match = re.search(r"^name\s*=\s*[\"']([^\"']+)", text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def requirement_name(line: str) -> str | None:

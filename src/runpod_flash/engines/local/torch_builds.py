@@ -51,7 +51,7 @@ def choose_torch_build(
     indexes += requirements.values("--extra-index-url")
     if any(_TORCH_INDEX.search(place) for place in indexes + places):
         return TorchBuild()
-    no_index = settings.variables.get("UV_NO_INDEX") or ("--no-index", "") in requirements.options
+    no_index = settings.no_index or ("--no-index", "") in requirements.options
     # macOS has one build for every machine, on the ordinary index.
     if no_index or sys.platform == "darwin":
         return TorchBuild()

@@ -4,15 +4,20 @@ Every command is atomic and safe to repeat. A job is accepted when `submit` has 
 at least once, and its final state is written exactly once: later writes are refused. Claims are
 leases; `attempt` grows with each claim and is the fence by which the answer of an earlier holder is
 told from that of the present one.
+
+(The values are named tuples: a warm call makes several, and frozen dataclasses take five times as
+long to make.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
+from runpod_flash.errors import JobTimeoutError, WorkerLostError
 from runpod_flash.links.base import JobRef
+from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -38,8 +43,7 @@ class JobState(str, Enum):
         return self not in (JobState.IN_QUEUE, JobState.IN_PROGRESS)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """What to run. `form` tells how `payload` maps to parameters.
 
     A `call` payload is `{"args": [...], "kwargs": {...}}`; an `input` payload is the JSON input of
@@ -52,8 +56,7 @@ class Call:
     constructor: Payload | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """How often a job may be tried, and how long it may take (milliseconds, 0 for no limit)."""
 
     max_attempts: int = 2
@@ -62,13 +65,11 @@ class Policy:
     ttl_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """A job to accept. Submitting the same `id` again gives the job that is there.
 
     `parent` is the job whose code submitted this one. `credits` is how many stream chunks its
-    consumer takes before it grants more; 0 for no bound. A `transient` job is forgotten by
-    `forget` as soon as its only consumer has its result.
+    consumer takes before it grants more; 0 for no bound.
     """
 
     id: str
@@ -79,8 +80,7 @@ class NewJob:
     credits: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How a job ended: a final state with the result's `payload`, or the `failure`."""
 
     state: JobState
@@ -88,8 +88,7 @@ class Outcome:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """A job as stored. Times are the store's clock, in seconds; `deaths` counts lost workers."""
 
     id: str
@@ -112,8 +111,7 @@ class Job:
         return JobRef(self.id, self.attempt)
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """Who holds claimed jobs, under which fence, and for how many seconds.
 
     `epoch` is what `own` returned: a plane that has lost its endpoint claims nothing more.
@@ -124,8 +122,7 @@ class Lease:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """A claim given back without an outcome.
 
     `lost` says that the job's worker died by itself: that counts against `max_attempts`, and
@@ -136,7 +133,7 @@ class Release:
     lost: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chunk:
     """One value of a stream; `index` counts from 0 over all attempts."""
 
@@ -144,24 +141,48 @@ class Chunk:
     payload: Payload
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """An endpoint's queue: how many wait and run, and the clock at which the oldest was queued."""
+class Accepted(NamedTuple):
+    """A submitted job; `new` is false where a job of that id was there already."""
+
+    job: Job
+    new: bool
+
+
+class Counts(NamedTuple):
+    """An endpoint's queue: how many wait and run, and the clock at which the oldest was queued.
+
+    `nested` is how many of those that wait were submitted by other jobs.
+    """
 
     queued: int = 0
     running: int = 0
     oldest_queued_at: float | None = None
+    nested: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One entry of the store's stream: a job took `state`, or has `chunks` chunks by now."""
 
     cursor: int
     job_id: str
     endpoint: str
     state: JobState
-    chunks: int = field(default=0)
+    chunks: int = 0
+
+
+class CursorLostError(LookupError):
+    """Changes after the cursor are no longer kept: look at the jobs themselves, then watch anew."""
+
+
+def not_rerun(job_id: str, why: str) -> Outcome:
+    """The end of a job whose holder is gone and that may not be run a second time."""
+    text = f"job {job_id} lost its worker and is not run again: {why}"
+    return Outcome(JobState.FAILED, failure=capture(WorkerLostError(text), origin="system"))
+
+
+def outlived(job_id: str, ttl_ms: int) -> Outcome:
+    text = f"job {job_id} had not ended within its ttl of {ttl_ms} ms"
+    return Outcome(JobState.TIMED_OUT, failure=capture(JobTimeoutError(text), origin="system"))
 
 
 class Store(Protocol):
@@ -172,26 +193,32 @@ class Store(Protocol):
     async def own(self, endpoint: str, owner: str, seconds: float) -> int | None:
         """Take or keep the endpoint; its epoch, or None while another owner's lease lasts."""
 
-    async def submit(self, jobs: Sequence[NewJob], claim: Lease | None = None) -> Sequence[Job]:
-        """Accept jobs. With `claim`, a job whose endpoint has none waiting is claimed at once."""
+    async def submit(
+        self, jobs: Sequence[NewJob], claim: Lease | None = None
+    ) -> Sequence[Accepted]:
+        """Accept jobs. With `claim`, a new job whose endpoint has none waiting is claimed at once."""
 
     async def claim(self, endpoint: str, limit: int, lease: Lease) -> Sequence[Job]:
-        """Take up to `limit` waiting jobs, oldest first."""
+        """Take up to `limit` waiting jobs: the deepest nested first, then the oldest.
+
+        Whoever waits for a nested job holds a worker meanwhile.
+        """
 
     async def renew(self, refs: Sequence[JobRef], lease: Lease) -> Sequence[JobRef]:
         """Prolong claims; returns those that still hold."""
 
     async def release(self, releases: Sequence[Release]) -> Sequence[Job]:
-        """Give claims back: each job is queued again, first in line, or has FAILED."""
+        """Give claims back: each job is queued again, at its old place, or has FAILED.
+
+        It fails if its deaths have used up its attempts, or if it has delivered a chunk and is
+        not restartable.
+        """
 
     async def finish(self, ref: JobRef, outcome: Outcome) -> Job | None:
         """End a claimed job. None if the claim is no longer this one, or the job has ended."""
 
     async def end(self, job_id: str, outcome: Outcome) -> Job | None:
-        """End a job whatever it is doing (cancel, time-out). None if it has ended already.
-
-        The job comes back as it was before, so that its holder can be told.
-        """
+        """End a job whatever it is doing (cancel, time-out). None if it has ended already."""
 
     async def append(self, ref: JobRef, chunk: Chunk) -> bool:
         """Keep a stream chunk. False if the claim is not this one or the number was seen before."""
@@ -199,13 +226,18 @@ class Store(Protocol):
     async def chunks(self, job_id: str, start: int, limit: int = 1000) -> Sequence[Chunk]: ...
 
     async def expire(self) -> Sequence[Job]:
-        """Queue jobs whose lease ran out, time out those past their time to live; what changed."""
+        """Queue jobs whose lease ran out, time out those past their time to live; what changed.
+
+        A lapsed lease counts as no death, but a job that may run once only, or has delivered a
+        chunk and is not restartable, is not run again: it fails.
+        """
 
     async def get(self, job_id: str) -> Job | None: ...
 
     async def counts(self, endpoint: str) -> Counts: ...
 
-    async def waiting(self, endpoint: str, limit: int = 1000) -> Sequence[Job]: ...
+    async def waiting(self, endpoint: str, limit: int = 1000) -> Sequence[Job]:
+        """Jobs that wait, in the order in which `claim` will take them."""
 
     async def forget(self, job_ids: Sequence[str]) -> None:
         """Drop ended jobs with their results and chunks."""
@@ -214,4 +246,7 @@ class Store(Protocol):
         """Forget jobs that ended more than so many seconds ago; how many."""
 
     def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
-        """Changes after `cursor` (None: from now), for gateways that do not own the endpoint."""
+        """Changes after `cursor` (None: from now), for gateways that do not own the endpoint.
+
+        Raises `CursorLostError` to a watcher that has fallen behind what is kept.
+        """

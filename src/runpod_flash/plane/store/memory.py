@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.plane.store.base import (
+    Accepted,
     Change,
     Chunk,
     Counts,
+    CursorLostError,
     Job,
     JobState,
     Lease,
     NewJob,
     Outcome,
     Release,
+    not_rerun,
+    outlived,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
     from runpod_flash.links.base import JobRef
 
@@ -41,9 +47,11 @@ def now(command: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("the store is not immediate: await its commands")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Row:
     new: NewJob
+    number: int
+    depth: int
     created_at: float
     state: JobState = JobState.IN_QUEUE
     attempt: int = 0
@@ -68,21 +76,49 @@ class _Row:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Queue:
-    """One endpoint's waiting jobs (ended ones are skipped lazily), owner and running jobs."""
+    """One endpoint's waiting jobs (ended ones are skipped lazily), owner and running jobs.
 
-    waiting: deque[_Row] = field(default_factory=deque)
+    `levels` holds the waiting ones by depth: 0 for those that clients submitted, 1 for those that
+    these submitted, and so on.
+    """
+
+    levels: dict[int, deque[_Row]] = field(default_factory=dict)
     queued: int = 0
+    nested: int = 0
     running: dict[str, _Row] = field(default_factory=dict)
     owner: str = ""
     epoch: int = 0
     owned_until: float = 0.0
 
-    def head(self) -> _Row | None:
-        while self.waiting and self.waiting[0].state is not JobState.IN_QUEUE:
-            self.waiting.popleft()
-        return self.waiting[0] if self.waiting else None
+    def heads(self) -> Iterator[_Row]:
+        """The first waiting job of each level, the deepest first."""
+        if not self.queued:
+            self.levels.clear()
+        for depth in sorted(self.levels, reverse=True):
+            level = self.levels[depth]
+            while level and level[0].state is not JobState.IN_QUEUE:
+                level.popleft()
+            if level:
+                yield level[0]
+            else:
+                del self.levels[depth]
+
+    def put(self, row: _Row) -> None:
+        """Line the job up by its number: one that comes back takes its old place."""
+        level = self.levels.setdefault(row.depth, deque())
+        if not level or level[-1].number < row.number:
+            level.append(row)
+        else:
+            ahead = (i for i, other in enumerate(level) if other.number > row.number)
+            level.insert(next(ahead), row)
+        self.count(row, 1)
+
+    def count(self, row: _Row, by: int) -> None:
+        self.queued += by
+        if row.depth:
+            self.nested += by
 
 
 class MemoryStore:
@@ -94,6 +130,9 @@ class MemoryStore:
         self._clock = clock
         self._lock = threading.Lock()
         self._rows: dict[str, _Row] = {}
+        self._accepted = 0
+        self._mortal: dict[str, _Row] = {}  # those with a time to live
+        self._ended: dict[str, _Row] = {}  # in the order in which they ended
         self._queues: dict[str, _Queue] = {}
         self._changes: deque[Change] = deque(maxlen=_CHANGES_KEPT)
         self._cursor = 0
@@ -110,24 +149,32 @@ class MemoryStore:
             queue.owned_until = clock + seconds
             return queue.epoch
 
-    async def submit(self, jobs: Sequence[NewJob], claim: Lease | None = None) -> Sequence[Job]:
+    async def submit(
+        self, jobs: Sequence[NewJob], claim: Lease | None = None
+    ) -> Sequence[Accepted]:
         with self._lock:
             return [self._submit(new, claim) for new in jobs]
 
-    def _submit(self, new: NewJob, claim: Lease | None) -> Job:
+    def _submit(self, new: NewJob, claim: Lease | None) -> Accepted:
         present = self._rows.get(new.id)
         if present is not None:
-            return present.job()
+            return Accepted(present.job(), new=False)
         queue = self._queue(new.endpoint)
-        row = self._rows[new.id] = _Row(new, self._clock())
+        self._accepted += 1
+        depth = self._depth(new.parent) if new.parent else 0
+        row = self._rows[new.id] = _Row(new, self._accepted, depth, self._clock())
+        if new.policy.ttl_ms:
+            self._mortal[new.id] = row
         if claim is not None and queue.queued == 0 and self._holds(queue, claim):
             self._start(queue, row, claim)
         else:
-            # A nested call goes first: whoever waits for it holds a worker meanwhile.
-            (queue.waiting.appendleft if new.parent else queue.waiting.append)(row)
-            queue.queued += 1
+            queue.put(row)
             self._note(row)
-        return row.job()
+        return Accepted(row.job(), new=True)
+
+    def _depth(self, parent: str) -> int:
+        row = self._rows.get(parent)
+        return 1 if row is None else row.depth + 1
 
     async def claim(self, endpoint: str, limit: int, lease: Lease) -> Sequence[Job]:
         with self._lock:
@@ -135,9 +182,9 @@ class MemoryStore:
             claimed: list[Job] = []
             if not self._holds(queue, lease):
                 return claimed
-            while len(claimed) < limit and (row := queue.head()) is not None:
-                queue.waiting.popleft()
-                queue.queued -= 1
+            while len(claimed) < limit and (row := next(queue.heads(), None)) is not None:
+                queue.levels[row.depth].popleft()
+                queue.count(row, -1)
                 self._start(queue, row, lease)
                 claimed.append(row.job())
             return claimed
@@ -170,12 +217,21 @@ class MemoryStore:
         self._requeue(row)
 
     def _requeue(self, row: _Row) -> None:
+        if row.streamed and not row.new.policy.restartable:
+            self._end(row, not_rerun(row.new.id, "it had delivered a part of its stream"))
+            return
         queue = self._queue(row.new.endpoint)
         queue.running.pop(row.new.id, None)
         row.state, row.owner, row.started_at = JobState.IN_QUEUE, "", None
-        queue.waiting.appendleft(row)
-        queue.queued += 1
+        queue.put(row)
         self._note(row)
+
+    def _lapse(self, row: _Row) -> None:
+        """The holder has not renewed its lease: nobody knows how far the job has come."""
+        if row.new.policy.max_attempts <= 1:
+            self._end(row, not_rerun(row.new.id, "max_attempts=1 lets it run once"))
+        else:
+            self._requeue(row)
 
     async def finish(self, ref: JobRef, outcome: Outcome) -> Job | None:
         with self._lock:
@@ -190,9 +246,8 @@ class MemoryStore:
             row = self._rows.get(job_id)
             if row is None or row.state.final:
                 return None
-            before = row.job()
             self._end(row, outcome)
-            return before
+            return row.job()
 
     async def append(self, ref: JobRef, chunk: Chunk) -> bool:
         with self._lock:
@@ -212,19 +267,18 @@ class MemoryStore:
 
     async def expire(self) -> Sequence[Job]:
         with self._lock:
-            clock, changed = self._clock(), []
+            clock = self._clock()
+            changed: list[_Row] = []
             for queue in self._queues.values():
                 for row in [r for r in queue.running.values() if r.leased_until <= clock]:
-                    self._requeue(row)
-                    changed.append(row.job())
-            for row in [r for r in self._rows.values() if self._outlived(r, clock)]:
-                self._end(row, Outcome(JobState.TIMED_OUT))
-                changed.append(row.job())
-            return changed
-
-    def _outlived(self, row: _Row, clock: float) -> bool:
-        ttl = row.new.policy.ttl_ms
-        return bool(ttl) and not row.state.final and clock >= row.created_at + ttl / 1000
+                    self._lapse(row)
+                    changed.append(row)
+            for row in list(self._mortal.values()):
+                ttl_ms = row.new.policy.ttl_ms
+                if clock >= row.created_at + ttl_ms / 1000:
+                    self._end(row, outlived(row.new.id, ttl_ms))
+                    changed.append(row)
+            return [row.job() for row in dict.fromkeys(changed)]
 
     async def get(self, job_id: str) -> Job | None:
         with self._lock:
@@ -236,54 +290,64 @@ class MemoryStore:
             queue = self._queues.get(endpoint)
             if queue is None:
                 return Counts()
-            head = queue.head()
-            return Counts(queue.queued, len(queue.running), head.created_at if head else None)
+            oldest = min((row.created_at for row in queue.heads()), default=None)
+            return Counts(queue.queued, len(queue.running), oldest, queue.nested)
 
     async def waiting(self, endpoint: str, limit: int = 1000) -> Sequence[Job]:
         with self._lock:
-            rows = (r for r in self._queue(endpoint).waiting if r.state is JobState.IN_QUEUE)
-            return [row.job() for row, _ in zip(rows, range(limit), strict=False)]
+            levels = sorted(self._queue(endpoint).levels.items(), reverse=True)
+            rows = (row for _, level in levels for row in level if row.state is JobState.IN_QUEUE)
+            return [row.job() for row in islice(rows, limit)]
 
     async def forget(self, job_ids: Sequence[str]) -> None:
         with self._lock:
             for job_id in job_ids:
                 row = self._rows.get(job_id)
                 if row is not None and row.state.final:
-                    del self._rows[job_id]
+                    del self._rows[job_id], self._ended[job_id]
 
     async def retire(self, older_than: float) -> int:
         with self._lock:
             before = self._clock() - older_than
-            old = [
-                job_id
-                for job_id, row in self._rows.items()
-                if row.finished_at is not None and row.finished_at <= before
-            ]
+            old = list(takewhile(lambda job_id: self._ended_by(job_id, before), self._ended))
             for job_id in old:
-                del self._rows[job_id]
+                del self._rows[job_id], self._ended[job_id]
             return len(old)
 
-    async def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
+    def _ended_by(self, job_id: str, clock: float) -> bool:
+        finished_at = self._ended[job_id].finished_at
+        return finished_at is not None and finished_at <= clock
+
+    def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
+        # "From now" is the moment of this call, not that of the first look.
+        return self._watch(self._cursor if cursor is None else cursor)
+
+    async def _watch(self, seen: int) -> AsyncIterator[Change]:
         wake = asyncio.Event()
         watcher = (asyncio.get_running_loop(), wake)
         with self._lock:
-            seen = self._cursor if cursor is None else cursor
             self._watchers.append(watcher)
         try:
             while True:
                 wake.clear()
                 with self._lock:
-                    fresh = [change for change in self._changes if change.cursor > seen]
+                    fresh = self._changes_after(seen)
                 for change in fresh:
                     seen = change.cursor
                     yield change
                 if not fresh:
                     await wake.wait()
         finally:
-            with self._lock:
+            with self._lock, suppress(ValueError):
                 self._watchers.remove(watcher)
 
     # Below, the lock is held.
+
+    def _changes_after(self, seen: int) -> list[Change]:
+        missed = self._cursor - seen
+        if missed > len(self._changes):
+            raise CursorLostError(f"changes after {seen} are no longer kept")
+        return list(islice(reversed(self._changes), missed))[::-1]
 
     def _queue(self, endpoint: str) -> _Queue:
         queue = self._queues.get(endpoint)
@@ -311,8 +375,10 @@ class MemoryStore:
     def _end(self, row: _Row, outcome: Outcome) -> None:
         queue = self._queue(row.new.endpoint)
         if row.state is JobState.IN_QUEUE:
-            queue.queued -= 1
+            queue.count(row, -1)
         queue.running.pop(row.new.id, None)
+        self._mortal.pop(row.new.id, None)
+        self._ended[row.new.id] = row
         row.state, row.outcome, row.finished_at = outcome.state, outcome, self._clock()
         self._note(row)
 
@@ -320,5 +386,9 @@ class MemoryStore:
         self._cursor += 1
         new = row.new
         self._changes.append(Change(self._cursor, new.id, new.endpoint, row.state, row.streamed))
-        for loop, wake in self._watchers:
-            loop.call_soon_threadsafe(wake.set)
+        for watcher in list(self._watchers):
+            loop, wake = watcher
+            try:
+                loop.call_soon_threadsafe(wake.set)
+            except RuntimeError:  # its loop has closed: nobody watches there any more
+                self._watchers.remove(watcher)

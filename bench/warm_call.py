@@ -1,0 +1,77 @@
+"""A warm call of an empty function: Flash embedded, a process pool, and a Ray actor.
+
+    scripts/bench warm_call
+
+One call at a time, from an event loop. The peers take turns, so that each meets the same noise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from harness import report
+
+from runpod_flash import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+ROUNDS = 15
+CALLS = 400
+
+
+@Endpoint(name="empty", cpu="cpu3c-1-2")
+async def empty() -> None: ...
+
+
+def empty_here() -> None: ...
+
+
+async def p50(call: Callable[[], Awaitable[Any]]) -> float:
+    """The median of single calls, in milliseconds."""
+    taken = []
+    for _ in range(CALLS):
+        start = time.perf_counter()
+        await call()
+        taken.append((time.perf_counter() - start) * 1000)
+    return statistics.median(taken)
+
+
+def ray_actor() -> Callable[[], Awaitable[Any]]:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+
+    @ray.remote
+    class Actor:
+        def empty(self) -> None: ...
+
+    actor: Any = Actor.remote()
+    return lambda: actor.empty.remote()
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    with ProcessPoolExecutor(1) as pool:
+        peers: dict[str, Callable[[], Awaitable[Any]]] = {
+            "flash, embedded": empty,
+            "ProcessPoolExecutor": lambda: loop.run_in_executor(pool, empty_here),
+        }
+        if "--no-ray" not in sys.argv:
+            peers["Ray actor"] = ray_actor()
+        for call in peers.values():
+            await p50(call)  # warm up
+        rounds: dict[str, list[float]] = {name: [] for name in peers}
+        for _ in range(ROUNDS):
+            for name, call in peers.items():
+                rounds[name].append(await p50(call))
+    report("Warm call of an empty function, p50", "ms", rounds, base="ProcessPoolExecutor")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

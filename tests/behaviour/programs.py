@@ -1,0 +1,289 @@
+"""Programs that people would write, run as they would run them: `python app.py`, in a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+MINORS = ("3.10", "3.11", "3.12", "3.13")
+LEFT_SECONDS = 2.0  # what may pass until nothing of a program is left
+
+# Settings by which a machine reaches a package index; all else of the tests' own environment stays.
+_INDEX_PREFIXES = ("PIP_", "UV_", "SSL_CERT_")
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+PRELUDE = """\
+import asyncio
+import json
+import os
+import sys
+import time
+
+from runpod_flash import Endpoint
+
+CPU = "cpu3c-1-2"
+"""
+
+
+def interpreters() -> dict[str, str]:
+    """The Pythons of this machine that workers can run on, by minor version."""
+    folders = os.environ.get("PATH", "").split(os.pathsep)
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    found = {}
+    for minor in MINORS:
+        candidates = [Path(folder, f"python{minor}") for folder in folders if folder]
+        candidates += pyenv.glob(f"{minor}.*/bin/python{minor}")
+        working = (str(path) for path in candidates if _runs(path, minor))
+        found[minor] = next(working, "")
+    return {minor: path for minor, path in found.items() if path}
+
+
+def _runs(path: Path, minor: str) -> bool:
+    if not os.access(path, os.X_OK):
+        return False
+    command = [str(path), "-Ic", "import sys; print('%d.%d' % sys.version_info[:2])"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() == minor
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that has ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def result(self) -> Any:
+        """What the program printed last, as JSON."""
+        assert self.code == 0, self
+        return json.loads(self.stdout.splitlines()[-1])
+
+    def __str__(self) -> str:
+        return f"exit code {self.code}\n-- stdout\n{self.stdout}\n-- stderr\n{self.stderr}"
+
+
+class Program:
+    """A running program. Leaving the block kills it; nothing of it may be left then."""
+
+    def __init__(self, process: subprocess.Popen[str], home: Path) -> None:
+        self._process = process
+        self._home = home
+        self._began = time.monotonic()
+        self.lines: list[str] = []
+        self.errors: list[str] = []
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._readers = [
+            threading.Thread(target=_collect, args=(process.stdout, self.lines)),
+            threading.Thread(target=_collect, args=(process.stderr, self.errors)),
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        left = self.left()
+        for process in left:  # else the readers below would wait for its output
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for reader in self._readers:
+            reader.join()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._process.stdout.close()
+        self._process.stderr.close()
+        assert not left, f"left behind: {left}\n{self.text()}"
+
+    def text(self) -> str:
+        return "".join([*self.lines, "-- stderr\n", *self.errors])
+
+    def finish(self, timeout: float = 60) -> Finished:
+        """Wait for the end of the program and of all that it started."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout} s:\n{self.text()}") from None
+        seconds = time.monotonic() - self._began
+        self.left()
+        for reader in self._readers:
+            reader.join(5)
+        return Finished(
+            self._process.returncode, "".join(self.lines), "".join(self.errors), seconds
+        )
+
+    def until(self, condition: Callable[[], bool], timeout: float = 20) -> None:
+        """Wait until something has happened while the program runs."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"not in {timeout} s:\n{self.text()}"
+            assert self._process.poll() is None or condition(), f"ended:\n{self.text()}"
+            time.sleep(0.01)
+
+    def until_printed(self, text: str, timeout: float = 20) -> None:
+        self.until(lambda: any(text in line for line in self.lines), timeout)
+
+    def until_shown(self, text: str, timeout: float = 20) -> None:
+        """Wait for a line on standard error."""
+        self.until(lambda: any(text in line for line in self.errors), timeout)
+
+    def type(self, text: str) -> None:
+        """Write to the program's standard input."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(text)
+        self._process.stdin.flush()
+
+    def close_input(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def interrupt(self) -> None:
+        """What Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def processes(self) -> list[psutil.Process]:
+        """All processes of the program but its own, also those that left its tree."""
+        return [process for process in _with_home(self._home) if process.pid != self.pid]
+
+    def workers(self) -> list[psutil.Process]:
+        """Its worker processes, without what user code started in them."""
+        return [p for p in self.processes() if any(a.endswith("boot.py") for a in _argv(p))]
+
+    def left(self) -> list[psutil.Process]:
+        """What is left of the program after its end and the time that it may take."""
+        deadline = time.monotonic() + LEFT_SECONDS
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return left
+
+
+class Programs:
+    """Writes programs to a folder and runs them, with an empty home and a cache of the session."""
+
+    def __init__(self, folder: Path, cache: Path, python: str = sys.executable) -> None:
+        self.folder = folder
+        self._cache = cache
+        self._python = python
+        self._started = 0
+
+    def write(self, files: Mapping[str, str]) -> None:
+        for name, source in files.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(textwrap.dedent(source))
+
+    def run(
+        self,
+        source: str = "",
+        *,
+        arguments: Sequence[str] = (),
+        name: str = "app.py",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout: float = 60,
+    ) -> Finished:
+        """Run a program to its end, after which nothing of it may be left."""
+        started = self.start(source, arguments=arguments, name=name, env=env, cwd=cwd)
+        with started as program:
+            return program.finish(timeout)
+
+    def start(
+        self,
+        source: str = "",
+        *,
+        arguments: Sequence[str] = (),
+        name: str = "app.py",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        typed: bool = False,
+    ) -> Program:
+        """Start a program: `source` after PRELUDE as script `name`, else Python's `arguments`."""
+        if source:
+            self.write({name: PRELUDE + textwrap.dedent(source)})
+        self._started += 1
+        home = self.folder / f".home-{self._started}"
+        home.mkdir()
+        process = subprocess.Popen(
+            [self._python, "-W", "error", *(arguments or (name,))],
+            cwd=cwd or self.folder,
+            env={**self._environ(home), **(env or {})},
+            stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        return Program(process, home)
+
+    def _environ(self, home: Path) -> dict[str, str]:
+        own = {k: v for k, v in os.environ.items() if k.startswith(_INDEX_PREFIXES)}
+        own |= {k: v for k, v in os.environ.items() if k.lower() in _PROXIES}
+        folders = [str(Path(path).parent) for path in interpreters_once().values()]
+        return {
+            **own,
+            "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(self._cache),
+            "XDG_DATA_HOME": str(self._cache / "data"),
+            "LANG": "C.UTF-8",
+        }
+
+
+_interpreters: dict[str, str] = {}
+
+
+def interpreters_once() -> dict[str, str]:
+    if not _interpreters:
+        _interpreters.update(interpreters())
+    return _interpreters
+
+
+def _collect(stream: Any, lines: list[str]) -> None:
+    for line in stream:
+        lines.append(line)  # noqa: PERF402 - each is to be seen as it comes
+
+
+def _with_home(home: Path) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            if process.environ().get("HOME") == str(home):
+                yield process
+
+
+def _argv(process: psutil.Process) -> list[str]:
+    with suppress(psutil.Error):
+        return process.cmdline()
+    return []

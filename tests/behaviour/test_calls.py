@@ -1,0 +1,157 @@
+"""Calls and jobs: each way to call an endpoint gives what the function returned."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from behaviour.programs import Programs
+
+
+def test_every_way_of_calling_gives_the_result(programs: Programs) -> None:
+    done = programs.run(
+        """
+        import threading
+
+        @Endpoint(name="double", cpu=CPU)
+        async def double(x, *, plus=0):
+            return 2 * x + plus
+
+        @Endpoint(name="plain", cpu=CPU)
+        def plain(x):
+            time.sleep(0.01)
+            return {"pid": os.getpid(), "x": x}
+
+        async def main():
+            found = {"awaited": await double(1, plus=1), "sync": (await plain(2))["x"]}
+            job = double.run(3)
+            found["id"] = bool(job.id)
+            found["first"] = await job.status()
+            await job.wait()
+            found["job"] = [await job.status(), job.output, job.error, job.done]
+            again = await double.run(4)
+            found["awaited job"] = again is not None and (await again.wait()).output
+            found["by input"] = (await plain_endpoint().runsync({"x": 5})).output["x"]
+            return found
+
+        def plain_endpoint():
+            return plain.__remote_config__["resource_config"]
+
+        def in_threads():
+            results = {}
+            def work(n):
+                results[n] = [plain.call(n + k)["x"] for k in range(5)]
+            threads = [threading.Thread(target=work, args=(10 * n,)) for n in range(8)]
+            for thread in threads: thread.start()
+            for thread in threads: thread.join()
+            return all(results[10 * n] == [10 * n + k for k in range(5)] for n in range(8))
+
+        if __name__ == "__main__":
+            found = {"first run": asyncio.run(main()), "second run": asyncio.run(main())}
+            found["call"] = double.call(8)
+            found["elsewhere"] = plain.call(0)["pid"] != os.getpid()
+            found["result"] = double.run(9).result()
+            found["threads"] = in_threads()
+            print(json.dumps(found))
+        """
+    )
+    once = {
+        "awaited": 3,
+        "sync": 2,
+        "id": True,
+        "job": ["COMPLETED", 6, None, True],
+        "awaited job": 8,
+        "by input": 5,
+    }
+    result = done.result
+    assert result["first run"].pop("first") in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+    assert result["second run"].pop("first") in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+    assert result == {
+        "first run": once,
+        "second run": once,
+        "call": 16,
+        "elsewhere": True,
+        "result": 18,
+        "threads": True,
+    }, done
+
+
+def test_a_thousand_calls_keep_their_own_results_and_the_pool_goes_to_zero(
+    programs: Programs,
+) -> None:
+    source = """
+        @Endpoint(name="own", cpu=CPU, workers=(0, 3), idle_timeout=1, scaler_value=0.2)
+        async def own(x):
+            await asyncio.sleep(0.001)
+            return x, os.getpid()
+
+        async def main():
+            found = await asyncio.gather(*map(own, range(1000)))
+            print(json.dumps([[x for x, _ in found] == list(range(1000)),
+                              len({pid for _, pid in found})]), flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+
+        if __name__ == "__main__":
+            asyncio.run(main())
+        """
+    with programs.start(source, typed=True) as program:
+        program.until(lambda: bool(program.lines))
+        assert program.lines[0].startswith("[true, "), program.text()
+        assert program.workers()
+        began = time.monotonic()
+        program.until(lambda: not program.workers(), timeout=5)
+        assert time.monotonic() - began > 0.5, "the workers ended before their idle time"
+        program.type("\n")
+        assert program.finish().code == 0
+
+
+def test_unawaited_jobs_are_finished_at_the_end_of_the_program_and_one_line_says_so(
+    programs: Programs,
+) -> None:
+    done = programs.run(
+        """
+        @Endpoint(name="writes", cpu=CPU)
+        def writes(name):
+            time.sleep(0.2)
+            with open(name, "w") as file:
+                file.write("written")
+
+        @Endpoint(name="outer", cpu=CPU)
+        def outer(name):
+            time.sleep(1)
+            writes.run(name)  # nobody awaits it either
+
+        if __name__ == "__main__":
+            for n in range(3):
+                writes.run(f"out-{n}")
+            outer.run("out-nested")
+            print("main is over", flush=True)
+        """
+    )
+    assert done.code == 0, done
+    written = sorted(path.name for path in programs.folder.glob("out-*"))
+    assert written == ["out-0", "out-1", "out-2", "out-nested"], done
+    lines = [line for line in done.stderr.splitlines() if "waiting" in line]
+    assert lines == ["flash: waiting for 4 jobs (Ctrl-C cancels them)"], done
+
+
+def test_ctrl_c_cancels_what_runs_and_leaves_nothing(programs: Programs) -> None:
+    source = """
+        @Endpoint(name="long", cpu=CPU)
+        async def long():
+            print("begun", flush=True)
+            await asyncio.sleep(1000)
+
+        if __name__ == "__main__":
+            {call}
+        """
+    for call in ("asyncio.run(long())", "long.call()", "long.run()"):
+        with programs.start(source.format(call=call)) as program:
+            program.until_shown("begun")
+            program.interrupt()
+            began = time.monotonic()
+            done = program.finish(10)
+            assert time.monotonic() - began < 3, done
+            assert done.code != 0 or "cancelled 1 job" in done.stderr, done
+            assert "Exception ignored" not in done.stderr, done
