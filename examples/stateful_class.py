@@ -20,7 +20,7 @@ class Classifier:
         scores = self.weights @ features
         return self.labels[int(scores.argmax())]
 
-    def stats(self) -> dict[str, int]:
+    async def stats(self) -> dict[str, int]:
         return {"calls": self.calls, "labels": len(self.labels)}
 
 
@@ -29,7 +29,7 @@ async def main() -> None:
     classifier = Classifier(["cat", "dog"], seed=7)
     for features in ([1.0, 0.0, 0.0], [0.0, 0.0, 1.0]):
         print(features, await classifier.classify(features))
-    print(await classifier.stats())  # type: ignore[misc]  # methods are awaited, always
+    print(await classifier.stats())
 
 
 if __name__ == "__main__":

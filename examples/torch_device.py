@@ -4,16 +4,17 @@ Without an NVIDIA GPU this ends with PyTorch's own error and a note that says wh
 """
 
 import asyncio
-from typing import Any
 
 from runpod_flash import Endpoint, GpuType
 
 
+# fmt: off
 @Endpoint(name="tensor-processor", gpu=GpuType.NVIDIA_GEFORCE_RTX_4090,
           workers=(0, 10), dependencies=["torch>=2.4.0", "numpy", "pillow"])
 async def process_data(payload):
     import torch
     return {"device": str(torch.cuda.get_device_name(0))}
+# fmt: on
 
 
 async def main() -> None:

@@ -44,8 +44,6 @@ _NAMES = {
 }
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from runpod_flash.endpoint import Endpoint
     from runpod_flash.hardware import (
         CPU_DATACENTERS,
@@ -106,20 +104,22 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    module = _NAMES.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # with it, a checker would let every misspelled name pass
 
-    found = getattr(import_module(f"{__name__}.{module}"), name)
-    if module == "legacy":
-        from runpod_flash.legacy import warn_deprecated
+    def __getattr__(name: str) -> object:
+        module = _NAMES.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
 
-        warn_deprecated(name)
-    # Found without this function from now on: a deprecated name warns once in a process.
-    globals()[name] = found
-    return found
+        found = getattr(import_module(f"{__name__}.{module}"), name)
+        if module == "legacy":
+            from runpod_flash.legacy import warn_deprecated
+
+            warn_deprecated(name)
+        # Found without this function from now on: a deprecated name warns once in a process.
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

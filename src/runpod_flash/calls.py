@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.client.backend import STREAM_WINDOW, Submission, backend_for
 from runpod_flash.errors import JobError
-from runpod_flash.functions import public_methods
 from runpod_flash.plane.store.base import Call, Policy
 from runpod_flash.wire.codec import decode, encode
 from runpod_flash.wire.failures import restore
@@ -35,7 +34,7 @@ async def value(
     instance: RemoteInstance | None = None,
 ) -> Any:
     """Run and await the result. Cancelling the awaiting task cancels the job."""
-    backend = backend_for(target.name)
+    backend = _backend(target, args, kwargs, method)
     submission = _call(backend, target, args, kwargs, method, instance)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Ended] = loop.create_future()
@@ -58,7 +57,7 @@ def value_here(
 ) -> Any:
     """Run and wait for the result, in a thread without a running event loop."""
     refuse_in_loop(f"{target.name}.call()")
-    backend = backend_for(target.name)
+    backend = _backend(target, args, kwargs, method)
     submission = _call(backend, target, args, kwargs, method, instance)
     future: Future[Ended] = Future()
     backend.submit(submission, future.set_result)
@@ -75,7 +74,7 @@ async def stream(
     instance: RemoteInstance | None = None,
 ) -> AsyncGenerator[Any, None]:
     """Run a generator and yield its chunks. Leaving early cancels the job."""
-    backend = backend_for(target.name)
+    backend = _backend(target, args, kwargs, method)
     submission = _call(backend, target, args, kwargs, method, instance, STREAM_WINDOW)
     backend.submit(submission)
     ended = False
@@ -99,7 +98,7 @@ def stream_here(
 ) -> Iterator[Any]:
     """`stream` for code without an event loop."""
     refuse_in_loop(f"{target.name}.call()")
-    backend = backend_for(target.name)
+    backend = _backend(target, args, kwargs, method)
     submission = _call(backend, target, args, kwargs, method, instance, STREAM_WINDOW)
     backend.submit(submission)
     return _iterate_here(backend, submission.job_id)
@@ -132,35 +131,16 @@ def submit(
     instance: RemoteInstance | None = None,
 ) -> EndpointJob:
     """Queue a job and go on."""
-    backend = backend_for(target.name)
+    backend = _backend(target, args, kwargs, method)
     return _queued(backend, target, _call(backend, target, args, kwargs, method, instance))
 
 
 def submit_input(target: Target, value: Any) -> EndpointJob:
     """Queue a job with an `input` as the queue API has it."""
+    method, rest = target.split_input(value)
     backend = backend_for(target.name)
-    method, rest = _method_of(target.original, value)
     payload = encode(rest, backend.names)
     return _queued(backend, target, _submission(target, payload, "input", method))
-
-
-def _method_of(original: Any, value: Any) -> tuple[str, Any]:
-    """Which method of a class an `input` means, and what is left for the method's parameters.
-
-    A single method needs no name; one of several is named by the key `method`.
-    """
-    if not isinstance(original, type):
-        return "", value
-    methods = public_methods(original)
-    named = value.get("method") if isinstance(value, dict) else None
-    if len(methods) == 1 and named not in methods:
-        return methods[0], value
-    if named not in methods:
-        raise TypeError(
-            f"input of {original.__name__} names its method by the key 'method': one of "
-            f"{', '.join(methods) or 'none, for it has no public methods'}"
-        )
-    return str(named), {key: item for key, item in value.items() if key != "method"}
 
 
 def _queued(backend: Backend, target: Target, submission: Submission) -> EndpointJob:
@@ -216,6 +196,12 @@ def wait_here(
         raise
 
 
+def _backend(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], method: str) -> Backend:
+    """The backend, for a call that can be: a wrong one starts nothing."""
+    target.check(args, kwargs, method)
+    return backend_for(target.name)
+
+
 def _call(
     backend: Backend,
     target: Target,
@@ -225,7 +211,6 @@ def _call(
     instance: RemoteInstance | None,
     window: int = 0,
 ) -> Submission:
-    target.check(args, kwargs, method)
     payload = encode({"args": list(args), "kwargs": kwargs}, backend.names)
     constructor = None
     if instance is not None:

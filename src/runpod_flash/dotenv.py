@@ -37,12 +37,13 @@ def _chooses(name: str) -> bool:
 
 
 def _read(file: str) -> dict[str, str | None]:
-    from dotenv import dotenv_values
+    from dotenv.main import DotEnv
 
     from runpod_flash.errors import ConfigurationError
 
     try:
-        found = dotenv_values(file)
+        # Not `override`: where the file uses a variable that is set, that value counts as well.
+        found = DotEnv(file, encoding="utf-8", override=False).dict()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"{file} cannot be read: {why}") from None

@@ -9,6 +9,7 @@ from runpod_flash import declaration as check
 from runpod_flash.dotenv import load_dotenv_once
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import CudaVersion, GpuGroup, expand_gpus
+from runpod_flash.project.absent_packages import expect_absent_packages
 from runpod_flash.scaling import ServerlessScalerType, parse_workers
 
 TYPE_CHECKING = False  # importing typing takes longer than all of this package
@@ -17,7 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
     from typing import Any, NoReturn, ParamSpec, TypeVar, overload
 
-    from runpod_flash.functions import EndpointFunction, EndpointGenerator, Target
+    from runpod_flash.functions import (
+        EndpointFunction,
+        EndpointGenerator,
+        RouteOrRequest,
+        Target,
+    )
     from runpod_flash.hardware import CpuInstanceType, DataCenter, GpuType
     from runpod_flash.job import EndpointJob
     from runpod_flash.spec import EndpointSpec, Entry, Placement
@@ -36,6 +42,7 @@ else:
 
 # Programs rely on it: what `.env` sets is there once Endpoint is imported.
 load_dotenv_once()
+expect_absent_packages()
 
 _RESERVED_PATHS = ("/execute", "/ping")
 
@@ -155,6 +162,7 @@ class Endpoint:
 
     @property
     def is_cpu(self) -> bool:
+        """Whether its workers have no GPU."""
         return bool(self._cpus)
 
     @property
@@ -164,14 +172,17 @@ class Endpoint:
 
     @property
     def is_load_balanced(self) -> bool:
+        """Whether it has routes."""
         return bool(self._routes)
 
     @property
     def max_concurrency(self) -> int:
+        """Jobs that a worker runs at once."""
         return self._max_concurrency
 
     @property
     def scaler_type(self) -> ServerlessScalerType:
+        """What was given; otherwise the one for a queue, or for routes once there are any."""
         if self._scaler_type is not None:
             return self._scaler_type
         if self._routes:
@@ -272,30 +283,30 @@ class Endpoint:
 
     # Routes
 
-    def get(self, path: str, data: Any = None, **options: Any) -> Any:
+    def get(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a GET route; on a client, send a GET request. See `post`."""
         return self._route("GET", path, data, options)
 
-    def post(self, path: str, data: Any = None, **options: Any) -> Any:
+    def post(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a POST route (a decorator that returns the function unchanged).
 
         On a client (`id=`, `image=`) it sends a request, which needs a server.
         """
         return self._route("POST", path, data, options)
 
-    def put(self, path: str, data: Any = None, **options: Any) -> Any:
+    def put(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a PUT route; on a client, send a PUT request. See `post`."""
         return self._route("PUT", path, data, options)
 
-    def patch(self, path: str, data: Any = None, **options: Any) -> Any:
+    def patch(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a PATCH route; on a client, send a PATCH request. See `post`."""
         return self._route("PATCH", path, data, options)
 
-    def delete(self, path: str, data: Any = None, **options: Any) -> Any:
+    def delete(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a DELETE route; on a client, send a DELETE request. See `post`."""
         return self._route("DELETE", path, data, options)
 
-    def _route(self, method: str, path: str, data: Any, options: dict[str, Any]) -> Any:
+    def _route(self, method: str, path: str, data: Any, options: dict[str, Any]) -> RouteOrRequest:
         if self.is_client:
             from runpod_flash.unavailable import Request
 
@@ -309,7 +320,7 @@ class Endpoint:
             self._add_route(method, path, function)
             return function
 
-        return register
+        return register  # type: ignore[return-value]  # awaited on clients only
 
     def _add_route(self, method: str, path: str, function: Callable[..., Any]) -> None:
         from runpod_flash.functions import route_config
@@ -358,7 +369,7 @@ class Endpoint:
 
     async def runsync(self, input: Any, timeout: float = 60.0) -> EndpointJob:
         """Queue a job and wait for its end, or at most `timeout` seconds."""
-        job = self.run(input)
+        job = self._called("runsync()").run_input(input)
         try:
             return await job.wait(timeout)
         except TimeoutError:
@@ -372,7 +383,9 @@ class Endpoint:
 
     async def cancel(self, job_id: str) -> EndpointJob:
         """Cancel a job by its id."""
-        job = await self.status(job_id)
+        from runpod_flash.job import find_job
+
+        job = await find_job(job_id, self._called("cancel()"))
         return await job.cancel()
 
     def _called(self, what: str) -> Target:

@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
 if TYPE_CHECKING:
     import inspect
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterator, Mapping
     from typing import Any, ParamSpec, Protocol, TypeVar
 
     from runpod_flash.endpoint import Endpoint
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     P = ParamSpec("P")
     R_co = TypeVar("R_co", covariant=True)
+    F = TypeVar("F", bound=Callable[..., Any])
 
     class EndpointFunction(Protocol[P, R_co]):
         """A decorated function."""
@@ -51,6 +52,15 @@ if TYPE_CHECKING:
 
         def call(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[R_co]:
             """Run on a worker; iterate in code without an event loop."""
+
+    class RouteOrRequest(Protocol):
+        """What `.get(path)` gives: on a client a request to await, otherwise a decorator."""
+
+        def __call__(self, function: F, /) -> F:
+            """Register the function, and return it unchanged."""
+
+        def __await__(self) -> Generator[Any, None, Any]:
+            """Send the request; the answer's JSON."""
 
 
 class Target:
@@ -111,6 +121,24 @@ class Target:
             spec = self._spec = self.endpoint.spec_of(entry, code)
         return spec
 
+    def split_input(self, value: Any) -> tuple[str, Any]:
+        """Which method of a class an `input` means, and what is left for its parameters.
+
+        A single method needs no name; one of several is named by the key `method`.
+        """
+        if not isinstance(self.original, type):
+            return "", value
+        methods = public_methods(self.original)
+        named = value.get("method") if isinstance(value, dict) else None
+        if len(methods) == 1 and named not in methods:
+            return methods[0], value
+        if named not in methods:
+            raise TypeError(
+                f"input of {self.original.__name__} names its method by the key 'method': one of "
+                f"{', '.join(methods) or 'none, for it has no public methods'}"
+            )
+        return str(named), {key: item for key, item in value.items() if key != "method"}
+
     def reference(self) -> tuple[Any, tuple[Any, ...]]:
         """How a pickle of the decorated object is read in a worker."""
         return _from_reference, (self.spec.to_wire(), dict(self.env))
@@ -143,7 +171,7 @@ def bound_method(owner: type, name: str, instance: Any) -> Any:
 
 def public_methods(owner: type) -> list[str]:
     """The methods that jobs can name: public ones that the class itself defines, in its order."""
-    return [n for n, found in vars(owner).items() if callable(found) and not n.startswith("_")]
+    return [n for n in vars(owner) if not n.startswith("_") and callable(getattr(owner, n))]
 
 
 def _from_reference(wire: dict[str, Any], env: dict[str, str]) -> Any:
@@ -155,16 +183,50 @@ def _from_reference(wire: dict[str, Any], env: dict[str, str]) -> Any:
 def decorated(target: Target) -> Any:
     """The object that stands for the decorated one.
 
-    In a worker of this very endpoint that is the original: calls there are local.
+    In a worker of this very endpoint calls are local: a class is itself there.
     """
     worker = context.current
     original = target.original
-    if worker is not None and original is not None and worker.endpoint == target.name:
-        return original
     kind = target.spec.entry.kind if original is None else _kind(original)
+    if worker is not None and original is not None and worker.endpoint == target.name:
+        return original if kind == "class" else _local(target)
     if kind == "class":
         return _proxy_class(target)
     return _dressed(target, _generator(target) if kind == "generator" else _function(target))
+
+
+def _local(target: Target) -> Any:
+    """The decorated function in its own endpoint's workers: it runs in place, once they run."""
+    import inspect
+
+    from runpod_flash.client.backend import refuse_while_importing
+
+    original = target.original
+
+    def here(*args: Any, **kwargs: Any) -> Any:
+        refuse_while_importing(target.name)
+        return original(*args, **kwargs)
+
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        return await here(*args, **kwargs)
+
+    def submit(*args: Any, **kwargs: Any) -> EndpointJob:
+        from runpod_flash import calls
+
+        return calls.submit(target, args, kwargs)
+
+    def call_here(*args: Any, **kwargs: Any) -> Any:
+        from runpod_flash import calls
+
+        return calls.value_here(target, args, kwargs)
+
+    asynchronous = inspect.iscoroutinefunction(original)
+    local: Any = functools.update_wrapper(awaited if asynchronous else here, original)
+    local.run, local.call = submit, call_here if asynchronous else here
+    local.__flash_target__ = original
+    local.__flash_reference__ = target.reference
+    local.__remote_config__ = remote_config(target)
+    return local
 
 
 def _kind(original: Any) -> str:

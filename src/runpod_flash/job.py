@@ -40,6 +40,7 @@ class EndpointJob:
 
     @property
     def id(self) -> str:
+        """The job's id; empty where the data have none."""
         return str(self._data.get("id", ""))
 
     @property

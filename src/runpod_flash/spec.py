@@ -12,7 +12,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
+
+from runpod_flash.errors import ConfigurationError
+
+L = TypeVar("L")
 
 EntryKind = Literal["function", "generator", "class"]
 
@@ -143,24 +147,40 @@ class EndpointSpec:
 
     @classmethod
     def from_wire(cls, wire: dict[str, Any]) -> EndpointSpec:
-        """The inverse of `to_wire`; unknown fields are refused with a `TypeError`."""
-        entry = dict(wire["entry"])
-        if entry["value"] is not None:
-            entry["value"] = bytes.fromhex(entry["value"])
-        placement = dict(wire["placement"])
-        placement["volumes"] = [VolumeMount(**mount) for mount in placement["volumes"]]
-        return cls(
-            name=wire["name"],
-            entry=Entry(**_tuples(Entry, entry)),
-            build=Build(**_tuples(Build, dict(wire["build"]))),
-            placement=Placement(**_tuples(Placement, placement)),
-            scaling=Scaling(**wire["scaling"]),
-        )
+        """The inverse of `to_wire`.
+
+        Raises `ConfigurationError` (a `ValueError`) for what is missing, unknown or no value of
+        its field: another version of Flash may have written it.
+        """
+        try:
+            entry = dict(wire["entry"])
+            if entry["value"] is not None:
+                entry["value"] = bytes.fromhex(entry["value"])
+            placement = dict(wire["placement"])
+            placement["volumes"] = [_layer(VolumeMount, mount) for mount in placement["volumes"]]
+            layers = {
+                "entry": _layer(Entry, entry),
+                "build": _layer(Build, wire["build"]),
+                "placement": _layer(Placement, placement),
+                "scaling": _layer(Scaling, wire["scaling"]),
+            }
+            return _layer(cls, {**wire, **layers})
+        except KeyError as error:
+            raise ConfigurationError(f"an endpoint's spec lacks {error}") from None
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"an endpoint's spec cannot be read: {error}") from None
 
 
-def _tuples(layer: type, values: dict[str, Any]) -> dict[str, Any]:
-    ordered = {f.name for f in fields(layer) if str(f.type).startswith("tuple")}
-    return {name: tuple(v) if name in ordered else v for name, v in values.items()}
+def _layer(layer: type[L], values: dict[str, Any]) -> L:
+    known = {f.name: str(f.type) for f in fields(layer)}  # type: ignore[arg-type]
+    given = dict(values)
+    if given.keys() != known.keys():
+        odd = ", ".join(sorted(map(str, given.keys() ^ known.keys())))
+        raise ValueError(f"{layer.__name__} lacks or does not know {odd}")
+    for name, kind in known.items():
+        if kind.startswith("tuple"):
+            given[name] = tuple(given[name])
+    return layer(**given)
 
 
 def _digest(layer: dict[str, Any]) -> str:

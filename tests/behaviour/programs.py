@@ -257,6 +257,7 @@ class Programs:
             "XDG_CACHE_HOME": str(self._cache),
             "XDG_DATA_HOME": str(self._cache / "data"),
             "LANG": "C.UTF-8",
+            **{k: os.environ[k] for k in ("PYTHONPATH",) if k in os.environ},
         }
 
 
@@ -271,7 +272,7 @@ def interpreters_once() -> dict[str, str]:
 
 def _collect(stream: Any, lines: list[str]) -> None:
     for line in stream:
-        lines.append(line)  # noqa: PERF402 - each is to be seen as it comes
+        lines.append(line)
 
 
 def _with_home(home: Path) -> Iterator[psutil.Process]:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runpod_flash.engines.local.capacity import Machine, human_bytes, worker_bytes, worker_limit
+from runpod_flash.engines.local.capacity import (
+    Machine,
+    human_bytes,
+    peak_bytes,
+    worker_bytes,
+    worker_limit,
+)
 from runpod_flash.spec import Build, EndpointSpec, Entry, Placement
 
 if TYPE_CHECKING:
@@ -127,4 +133,15 @@ def test_a_container_without_limits_has_the_whole_machine(tmp_path: Path) -> Non
 def test_a_process_is_measured_while_it_lives() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         assert worker_bytes(process.pid) > 0
-    assert worker_bytes(process.pid) == 0
+        assert peak_bytes(process.pid) > 0
+    assert worker_bytes(process.pid) == peak_bytes(process.pid) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's highest use")
+def test_memory_that_was_given_back_counts_for_the_peak() -> None:
+    program = "b'x' * 10**8; print(flush=True); input()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert worker_bytes(process.pid) < 10**8 < peak_bytes(process.pid)

@@ -232,11 +232,13 @@ def test_a_shared_device_is_locked_until_both_workers_are_gone(
 def test_a_worker_sees_its_devices_only(pool: GpuPool) -> None:
     lease = pool.acquire(Placement(gpus=(H100,), gpu_count=2), "w1")
     assert visible_devices(lease) == {
+        "RUNPOD_GPU_COUNT": "2",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": "6,7",
         "NVIDIA_VISIBLE_DEVICES": "GPU-6aaa,GPU-7aaa",
     }
-    assert visible_devices(None)["CUDA_VISIBLE_DEVICES"] == ""
+    none = visible_devices(None)
+    assert (none["RUNPOD_GPU_COUNT"], none["CUDA_VISIBLE_DEVICES"]) == ("0", "")
 
 
 @pytest.mark.parametrize(

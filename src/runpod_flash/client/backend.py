@@ -71,11 +71,7 @@ def backend_for(endpoint: str) -> Backend:
     """
     worker = context.current
     if worker is not None:
-        if worker.importing:
-            raise UnguardedCallError(
-                f"{worker.importing} calls the endpoint {endpoint!r} while a worker imports it; "
-                "put the call under `if __name__ == '__main__':`"
-            )
+        refuse_while_importing(endpoint)
         from runpod_flash.client.in_worker import InWorkerBackend
 
         return InWorkerBackend(worker)
@@ -87,3 +83,13 @@ def backend_for(endpoint: str) -> Backend:
     from runpod_flash.client.embedded import embedded_backend
 
     return embedded_backend()
+
+
+def refuse_while_importing(endpoint: str) -> None:
+    """Raise `UnguardedCallError` if a worker imports the module that calls the endpoint."""
+    worker = context.current
+    if worker is not None and worker.importing:
+        raise UnguardedCallError(
+            f"{worker.importing} calls the endpoint {endpoint!r} while a worker imports it; "
+            "put the call under `if __name__ == '__main__':`"
+        )

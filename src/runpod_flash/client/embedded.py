@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -11,6 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING
 
 from runpod_flash.client import terminal
+from runpod_flash.errors import ConfigurationError
 from runpod_flash.plane.events import JobEnded
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.base import NewJob
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.client.backend import Submission
     from runpod_flash.engines.base import Engine
+    from runpod_flash.engines.local.node import Node
     from runpod_flash.plane.events import Event
     from runpod_flash.plane.store.base import Chunk, Job
     from runpod_flash.plane.views import Ended, Snapshot
@@ -45,7 +48,11 @@ class EmbeddedBackend:
         self._finishing: threading.Event | None = None
         self._thread = threading.Thread(target=self._serve, name="flash-plane", daemon=True)
         self._thread.start()
-        self.plane: Plane = self._run(self._make_plane(make_engine))
+        try:
+            self.plane: Plane = self._run(self._make_plane(make_engine))
+        except BaseException:  # a setting of the engine is wrong
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            raise
         self._views = JobViews(self.plane)
         self.plane.events.subscribe(terminal.Printer())
         self.plane.events.subscribe(self._job_ended)
@@ -132,10 +139,8 @@ class EmbeddedBackend:
 
     def close(self) -> None:
         """End every worker and the plane."""
-        try:
+        with contextlib.suppress(FutureTimeoutError):  # what is left dies with this process
             self._run(self.plane.close(), _CLOSE_SECONDS)
-        except FutureTimeoutError:
-            pass  # what is left dies with this process
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_SECONDS)
 
@@ -200,20 +205,22 @@ def _at_thread_shutdown(callback: Callable[[], None]) -> None:
     register(callback)
 
 
-def local_engine() -> Engine:
+def local_engine(node: Node | None = None) -> Engine:
     """The engine of embedded planes: processes of this machine. Called on the plane's loop."""
     from platformdirs import user_cache_path
 
     from runpod_flash.engines.local.engine import LocalEngine
-    from runpod_flash.engines.local.environments import Environments
-    from runpod_flash.engines.local.gpus import GpuPool, NvmlInventory
+    from runpod_flash.engines.local.environments import Environments, cache_bound
     from runpod_flash.engines.local.launcher import FreshProcessLauncher
+    from runpod_flash.engines.local.node import Node as RealNode
 
     cache: Path = user_cache_path("flash", appauthor=False)
     return LocalEngine(
-        Environments(cache, lambda endpoint, text: terminal.say(text, endpoint)),
+        Environments(
+            cache, lambda endpoint, text: terminal.say(text, endpoint), cache_bound(os.environ)
+        ),
         FreshProcessLauncher(),
-        GpuPool(NvmlInventory()),
+        node or RealNode(),
         cache,
         dict(os.environ),
     )
@@ -225,3 +232,15 @@ _default = _Default()
 def embedded_backend() -> EmbeddedBackend:
     """The embedded plane of this process, made on first use."""
     return _default.get()
+
+
+def use_engine(make_engine: Callable[[], Engine]) -> None:
+    """Have the embedded plane of this process made with that engine.
+
+    Raises `ConfigurationError` once the plane is there: its workers live where they are.
+    """
+    if _default.backend is not None:
+        raise ConfigurationError(
+            "the machine was changed after the first call of an endpoint: do it before that call"
+        )
+    _default.make_engine = make_engine

@@ -28,7 +28,7 @@ class StartOrder:
 
 @dataclass(frozen=True)
 class WorkerExit:
-    """How a worker ended: `reason` is a phrase ("was killed by SIGKILL"), `output` its last lines."""
+    """How a worker ended: `reason` is a phrase ("exited with code 1"), `output` its last lines."""
 
     worker_id: str
     reason: str

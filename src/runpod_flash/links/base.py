@@ -81,4 +81,7 @@ class WorkerLink(Protocol):
     def stop(self) -> None:
         """Ask the worker to end by itself."""
 
+    def drain(self) -> None:
+        """Hand over what has arrived from a worker that is gone; on the plane's loop."""
+
     def close(self) -> None: ...

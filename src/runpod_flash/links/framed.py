@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -88,6 +89,10 @@ class FramedLink:
     def stop(self) -> None:
         self._send(Frame("stop"))
 
+    def drain(self) -> None:
+        while not self._closed and self._read():
+            pass
+
     def close(self) -> None:
         with self._lock:
             if self._closed:
@@ -142,38 +147,48 @@ class FramedLink:
 
     def _readable(self) -> None:
         for _ in range(_READS_PER_TURN):
-            try:
-                arrived = self._reader.read()
-            except frames.FrameError:
-                arrived = None
-            if arrived is None:
-                self.close()
-                self._events.closed()
-                return
-            if not arrived:
-                return
-            for frame in arrived:
-                self._dispatch(frame)
-            if self._closed or self._reader.drained:
+            if not self._read() or self._closed or self._reader.drained:
                 return
 
+    def _read(self) -> bool:
+        """Read once and hand over what is complete; whether there was anything."""
+        try:
+            arrived = self._reader.read()
+        except frames.FrameError:
+            arrived = None
+        if arrived is None:
+            self._end()
+            return False
+        for frame in arrived:
+            if not self._closed:
+                self._dispatch(frame)
+            for fd in frame.fds:  # no type of frame brings any to this end
+                os.close(fd)
+        return bool(arrived) or not self._reader.drained
+
+    def _end(self) -> None:
+        self.close()
+        self._events.closed()
+
     def _dispatch(self, frame: Frame) -> None:
-        if not self._greeted and frame.type != "hello":
-            frame = Frame("refused")
         handler = _HANDLERS.get(frame.type)
-        if handler is None:
-            self.close()
-            self._events.closed()
+        if handler is None or (not self._greeted and frame.type != "hello"):
+            self._end()
             return
-        handler(self, frame)
+        try:
+            handler(self, frame)
+        except Exception as error:
+            # A frame without its fields, or a fault here: either way this worker is lost.
+            text = f"a {frame.type!r} frame of worker {self._worker_id} could not be handled"
+            self._loop.call_exception_handler({"message": text, "exception": error})
+            self._end()
 
     def _hello(self, frame: Frame) -> None:
         given = (frame.fields.get("version"), frame.fields.get("token"))
         if given == (PROTOCOL, self._token):
             self._greeted = True
-            return
-        self.close()
-        self._events.closed()
+        else:
+            self._end()
 
     def _ready(self, frame: Frame) -> None:
         self._events.ready()

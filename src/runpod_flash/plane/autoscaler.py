@@ -17,14 +17,16 @@ STEP_SECONDS = 1.0
 class Counters:
     """What the autoscaler looks at. Times are seconds of one clock.
 
-    `workers` are those that run or start; `nested` is how many more may run than the declared
-    maximum, because workers of this endpoint wait for jobs of its own queue.
+    `workers` are those that run or start, of which `starting` are not ready yet; `nested` is how
+    many more may run than the declared maximum, because workers of this endpoint wait for jobs of
+    its own queue.
     """
 
     now: float
     queued: int = 0
     running: int = 0
     workers: int = 0
+    starting: int = 0
     oldest_queued_at: float | None = None
     scaled_up_at: float = -math.inf
     idle_since: tuple[float, ...] = ()
@@ -52,7 +54,8 @@ def desired(scaling: Scaling, counters: Counters) -> Desired:
 def _needed(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
     if counters.nested and counters.queued:
         # Whoever waits for the nested job holds a worker: only a further one can help.
-        return counters.workers + (0 if counters.idle_since else 1), None
+        coming = counters.starting or counters.idle_since
+        return counters.workers + (0 if coming else 1), None
     if not counters.queued:
         return 0, None
     if scaling.scaler == "REQUEST_COUNT":
@@ -61,15 +64,15 @@ def _needed(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
 
 
 def _queue_delay(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
-    if counters.workers == 0:
-        return 1, None
-    if counters.workers >= scaling.workers_max:
-        return counters.workers, None
+    # More workers than jobs would help nobody, however long the first ones take to start.
+    most = min(scaling.workers_max, counters.queued + counters.running)
     oldest = counters.now if counters.oldest_queued_at is None else counters.oldest_queued_at
     violated_at = max(oldest + scaling.scaler_value, counters.scaled_up_at + STEP_SECONDS)
-    if counters.now >= violated_at:
-        return counters.workers + 1, counters.now + STEP_SECONDS
-    return counters.workers, violated_at
+    wanted = counters.workers
+    if wanted < most and (wanted == 0 or counters.now >= violated_at):
+        wanted += 1
+        violated_at = max(oldest + scaling.scaler_value, counters.now + STEP_SECONDS)
+    return wanted, violated_at if wanted < most else None
 
 
 def _kept(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:

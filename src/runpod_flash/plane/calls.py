@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.errors import FlashError
 from runpod_flash.plane.store.base import Call, NewJob, Policy
 from runpod_flash.plane.views import JobViews
 from runpod_flash.spec import EndpointSpec
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Worker
     from runpod_flash.plane.store.base import Chunk, Job
+    from runpod_flash.wire.codec import Payload
 
 
 class NestedCalls:
@@ -35,8 +37,14 @@ class NestedCalls:
 
     def handle(self, worker: Worker, call: WorkerCall) -> None:
         operation = self._operations.get(call.operation)
-        if operation is not None:
+        if operation is None:
+            return
+        try:
             operation(worker, call)
+        except (FlashError, KeyError, TypeError, ValueError) as error:
+            # What the code in a worker asks must not hurt the others whose words come after it.
+            failure = failures.to_wire(failures.capture(error, origin="system"))
+            _answer(worker, call, {"state": "FAILED", "failure": failure})
 
     def _submit(self, worker: Worker, call: WorkerCall) -> None:
         fields = call.fields
@@ -66,8 +74,8 @@ class NestedCalls:
 
     def _chunk(self, worker: Worker, call: WorkerCall) -> None:
         def arrived(chunks: Sequence[Chunk], job: Job | None) -> None:
-            if chunks and worker.link is not None:
-                worker.link.answer(call.call_id, {"chunk": True}, chunks[0].payload)
+            if chunks:
+                _answer(worker, call, {"chunk": True}, chunks[0].payload)
             else:
                 _answer_end(worker, call, job)
 
@@ -75,10 +83,8 @@ class NestedCalls:
 
     def _look(self, worker: Worker, call: WorkerCall) -> None:
         snapshot = self._views.look(call.fields["job"])
-        if worker.link is None:
-            return
         if snapshot is None:
-            worker.link.answer(call.call_id, {}, None)
+            _answer(worker, call, {})
             return
         fields: dict[str, Any] = {**snapshot._asdict(), "ended": snapshot.ended is not None}
         payload = None
@@ -86,16 +92,26 @@ class NestedCalls:
             payload = snapshot.ended.payload
             if snapshot.ended.failure is not None:
                 fields["failure"] = failures.to_wire(snapshot.ended.failure)
-        worker.link.answer(call.call_id, fields, payload)
+        _answer(worker, call, fields, payload)
 
 
 def _answer_end(worker: Worker, call: WorkerCall, job: Job | None) -> None:
-    if worker.link is None:
-        return
     if job is None or job.outcome is None:
-        worker.link.answer(call.call_id, {}, None)
+        _answer(worker, call, {})
         return
     fields: dict[str, Any] = {"state": job.state.value}
     if job.outcome.failure is not None:
         fields["failure"] = failures.to_wire(job.outcome.failure)
-    worker.link.answer(call.call_id, fields, job.outcome.payload)
+    _answer(worker, call, fields, job.outcome.payload)
+
+
+def _answer(
+    worker: Worker, call: WorkerCall, fields: dict[str, Any], payload: Payload | None = None
+) -> None:
+    if worker.link is None:
+        return
+    try:
+        worker.link.answer(call.call_id, fields, payload)
+    except ValueError as error:  # more than a frame can carry
+        failure = failures.to_wire(failures.capture(error, origin="system"))
+        worker.link.answer(call.call_id, {"state": "FAILED", "failure": failure}, None)

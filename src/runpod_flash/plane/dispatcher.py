@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from runpod_flash.errors import JobCancelledError, JobTimeoutError
+from runpod_flash.errors import ConnectionClosedError, JobCancelledError, JobTimeoutError
 from runpod_flash.plane.events import ChunkAdded, JobEnded
 from runpod_flash.plane.pool import WorkerState
 from runpod_flash.plane.store.base import Chunk, JobState, NewJob, Outcome, Release
@@ -54,6 +54,7 @@ class Dispatcher:
         self._changed = changed
         self._went_idle = went_idle
         self.lock = threading.Lock()
+        self._closed = False
         self._holders: dict[str, Worker] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         # How many chunks of a stream its consumers have taken; for running jobs only.
@@ -64,6 +65,8 @@ class Dispatcher:
     def submit(self, pool: Pool, new: NewJob) -> None:
         """Accept a job and, with a worker free, start it at once."""
         with self.lock:
+            if self._closed:
+                raise ConnectionClosedError(f"job {new.id} was not accepted: the plane is closed")
             worker = pool.next_free()
             lease = pool.lease if worker is not None else None
             ((job, is_new),) = now(self._store.submit([new], lease))
@@ -86,7 +89,11 @@ class Dispatcher:
         if job.policy.execution_timeout_ms:
             self._loop.call_soon_threadsafe(self._arm, job)
         assert worker.link is not None
-        worker.link.run(job, trusted=True)
+        try:
+            worker.link.run(job, trusted=True)
+        except Exception as error:  # such as more buffers than a frame can carry
+            failure = capture(error, origin="system")
+            self._loop.call_soon_threadsafe(self.failed, worker, job.ref, failure)
         if job.id in worker.ghosts:
             # Cancelled meanwhile, by another thread whose word may have come before the job.
             worker.link.cancel(job.ref)
@@ -107,7 +114,19 @@ class Dispatcher:
         if worker.link is not None:
             worker.link.grant(job.ref, further)
 
+    def retire_all(self, pool: Pool) -> None:
+        """Give the pool's present workers no more jobs."""
+        with self.lock:
+            for worker in list(pool.workers.values()):
+                worker.state = WorkerState.DRAINING
+                pool.refresh(worker)
+
     # On the loop
+
+    def close(self) -> None:
+        """Accept nothing more."""
+        with self.lock:
+            self._closed = True
 
     def pump(self, pool: Pool) -> None:
         """Give waiting jobs to free workers."""

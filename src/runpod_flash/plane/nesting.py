@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from runpod_flash.plane.pool import Pool, Worker
     from runpod_flash.plane.store.base import Job, Store
 
-Ancestors = "Callable[[Job], Sequence[Worker]]"
-
 
 def nested_jobs(store: Store, pool: Pool) -> Sequence[Job]:
     """The pool's waiting jobs that other jobs submitted; they are first in line."""

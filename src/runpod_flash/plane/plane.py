@@ -59,7 +59,7 @@ class Plane:
             store, engine, self.dispatcher, clock, caller_env, self._link_events, self
         )
         self.calls = NestedCalls(self)
-        self._upkeep = self._loop.create_task(self._keep_up())
+        self._keeping_up = self._loop.create_task(self._keep_up())
 
     # For clients
 
@@ -90,6 +90,8 @@ class Plane:
             and pool.env == env
         )
         pool.spec, pool.env = spec, env
+        if not same:
+            self.dispatcher.retire_all(pool)  # now: the job that brings the change must not get one
         step = self.reconciler.reconcile if same else self.reconciler.replace_all
         self._loop.call_soon_threadsafe(step, pool)
 
@@ -115,13 +117,23 @@ class Plane:
         return pool.waits_for if pool is not None else ""
 
     def workers(self) -> list[Worker]:
-        return [worker for pool in self._pools.values() for worker in pool.workers.values()]
+        pools = list(self._pools.values())
+        return [worker for pool in pools for worker in list(pool.workers.values())]
 
-    async def close(self) -> None:
-        """End every worker. Jobs that have not ended stay as they are in the store."""
-        self._upkeep.cancel()
+    async def close(self, failure: Failure | None = None) -> None:
+        """End every worker. Jobs that have not ended stay in the store, to be run another time.
+
+        With `failure`, they fail with it: where the store ends together with the plane, whoever
+        waits for them would wait for ever.
+        """
+        self._keeping_up.cancel()
+        self.dispatcher.close()
+        if failure is not None:
+            for pool in self._pools.values():
+                self.dispatcher.fail_all(pool, failure)
         await self.reconciler.close()
         await self.engine.close()
+        self.reconciler.let_go()
 
     # From the engine (EngineEvents)
 
@@ -156,18 +168,26 @@ class Plane:
         self.reconciler.reconcile(pool)
 
     async def _keep_up(self) -> None:
-        """Prolong leases, let lapsed ones go, and forget old results."""
         while True:
             await asyncio.sleep(LEASE_SECONDS / 3)
-            for pool in list(self._pools.values()):
-                await self.store.own(pool.key, self.id, LEASE_SECONDS)
-                refs = [j.ref for w in pool.workers.values() for j in list(w.jobs.values())]
-                await self.store.renew(refs, pool.lease)
-            for job in await self.store.expire():
-                pool_or_none = self._pools.get(job.endpoint)
-                if pool_or_none is not None:
-                    self._changed(pool_or_none)
-            await self.store.retire(RETENTION_SECONDS)
+            try:
+                await self.upkeep()
+            except Exception as error:
+                # Without the next turns, every lease would lapse.
+                self._loop.call_exception_handler({"message": "upkeep failed", "exception": error})
+
+    async def upkeep(self) -> None:
+        """Prolong leases, let lapsed ones go, and forget old results."""
+        for pool in list(self._pools.values()):
+            epoch = await self.store.own(pool.key, self.id, LEASE_SECONDS)
+            if epoch is not None and epoch != pool.lease.epoch:
+                pool.lease = pool.lease._replace(epoch=epoch)
+            refs = [j.ref for w in list(pool.workers.values()) for j in list(w.jobs.values())]
+            await self.store.renew(refs, pool.lease)
+        changed = await self.store.expire()
+        for key in {job.endpoint for job in changed} & self._pools.keys():
+            self.dispatcher.lapsed(self._pools[key], [j for j in changed if j.endpoint == key])
+        await self.store.retire(RETENTION_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +216,11 @@ class _WorkerEvents:
     def _advised(self, failure: Failure) -> Failure:
         """Add what the engine knows about this worker that may explain the exception."""
         advice = self.plane.engine.advice(self.worker.id)
-        return failure._replace(notes=(*failure.notes, advice)) if advice else failure
+        if not advice:
+            return failure
+        # In the text as well: tracebacks of Python 3.10 show no notes.
+        text = f"{failure.traceback.rstrip()}\n{advice}\n"
+        return failure._replace(notes=(*failure.notes, advice), traceback=text)
 
     def stopped(self, ref: JobRef) -> None:
         self.plane.dispatcher.stopped(self.worker, ref)

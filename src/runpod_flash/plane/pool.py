@@ -25,7 +25,8 @@ class Worker:
     """A worker and the jobs that it holds. `ghosts` are ended jobs whose code still runs there.
 
     `failed` says that the user's code did not load; `stopping` that its end was asked for; `gone`
-    that its link has closed by itself, so that only its exit is still to come.
+    that its link has closed by itself, so that only its exit is still to come; `yields` that it
+    ends to make room for another endpoint, and is not to be replaced meanwhile.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Worker:
     failed: bool = False
     stopping: bool = False
     gone: bool = False
+    yields: bool = False
 
     @property
     def free_slots(self) -> int:

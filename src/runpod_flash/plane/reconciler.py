@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.base import CapacityError, StartOrder
 from runpod_flash.errors import FlashError, WorkerLostError, WorkerStartError
 from runpod_flash.plane.autoscaler import Counters, desired
+from runpod_flash.plane.nesting import held_up, nested_jobs
 from runpod_flash.plane.pool import Worker, WorkerState
 from runpod_flash.plane.store.memory import now
 from runpod_flash.wire.failures import capture
@@ -17,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from runpod_flash.engines.base import Engine, EngineEvents, Refusal, WorkerExit
-    from runpod_flash.links.base import LinkEvents
+    from runpod_flash.links.base import LinkEvents, WorkerLink
     from runpod_flash.plane.dispatcher import Dispatcher
     from runpod_flash.plane.pool import Pool
-    from runpod_flash.plane.store.base import Job, Store
+    from runpod_flash.plane.store.base import Counts, Store
     from runpod_flash.wire.failures import Failure
 
 # A worker process that dies before it is ready is tried so often before its jobs fail.
@@ -28,6 +30,13 @@ START_ATTEMPTS = 3
 _BACKOFF_SECONDS = 0.2
 # Another program may free a device without this plane hearing of it.
 _CAPACITY_RETRY_SECONDS = 1.0
+# A worker that only the minimum asks for is less urgent.
+_KEEP_RETRY_SECONDS = 10.0
+_MAX_BACKOFF_SECONDS = 60.0
+# A worker that has lived so long did not end because it cannot start.
+_STEADY_SECONDS = 60.0
+# A worker whose device an older job of another endpoint waits for runs younger ones so long.
+TURN_SECONDS = 30.0
 _STOP_GRACE_SECONDS = 5.0
 # A process that has closed its link is about to end; one that is not is of no use.
 _CLOSED_GRACE_SECONDS = 0.5
@@ -72,19 +81,18 @@ class Reconciler:
             timer.cancel()
         self._dispatcher.pump(pool)
         self._stop_drained(pool)
-        clock = self._clock()
-        queued = now(self._store.waiting(pool.key))
-        wanted = desired(pool.spec.scaling, self._counters(pool, queued, clock))
-        missing = wanted.workers - len(pool.live())
-        again_at = wanted.again_at
+        clock, counts = self._clock(), now(self._store.counts(pool.key))
+        self._note_wait(pool, counts)
+        counters = self._counters(pool, counts, clock)
+        wanted = desired(pool.spec.scaling, counters)
+        missing = wanted.workers - counters.workers
+        times = [wanted.again_at]
         if missing > 0:
-            if clock >= pool.retry_at:
-                self._start(pool, missing, queued)
-            else:
-                again_at = pool.retry_at
+            times.append(self._grow(pool, missing, counters))
         elif missing < 0:
             self._stop_idle(pool, -missing)
-        self._yield_devices(pool)
+        self._free_devices()
+        again_at = min((at for at in times if at is not None), default=None)
         if again_at is not None:
             delay = max(again_at - clock, 0.0)
             self._timers[pool.key] = self._loop.call_later(delay, self.reconcile, pool)
@@ -92,49 +100,66 @@ class Reconciler:
     def went_idle(self, pool: Pool) -> None:
         """Look at a pool one of whose workers has become idle, unless it is looked at in time.
 
-        This is on the way of every warm call: a timer that is set fires no later than this idle
-        time ends, and looks then.
+        This is on the way of every warm call: a timer that fires before this idle time ends looks
+        then.
         """
+        timer = self._timers.get(pool.key)
+        idle_out = self._loop.time() + pool.spec.scaling.idle_timeout
         others_wait = any(p.waits_for for p in self._pools.values())
         draining = any(w.state is WorkerState.DRAINING for w in pool.workers.values())
-        if others_wait or draining or pool.key not in self._timers:
+        too_many = len(pool.workers) > pool.spec.scaling.workers_max
+        if others_wait or draining or too_many or timer is None or timer.when() > idle_out:
             self.reconcile(pool)
 
-    def _counters(self, pool: Pool, queued: Sequence[Job], clock: float) -> Counters:
-        counts = now(self._store.counts(pool.key))
-        live = pool.live()
+    def _note_wait(self, pool: Pool, counts: Counts) -> None:
+        if not counts.queued:
+            pool.waits_for, pool.held_by = "", ()
+        elif pool.spec.scaling.workers_max == 0:
+            pool.waits_for = f"a worker, of which workers=0 allows {pool.spec.name} none"
+
+    def _counters(self, pool: Pool, counts: Counts, clock: float) -> Counters:
+        live = [w for w in pool.workers.values() if w.yields or w.state is not WorkerState.DRAINING]
+        nested = 0
+        if counts.nested:
+            nested = held_up(pool, self._pools.values(), self._store, self._dispatcher.ancestors)
         return Counters(
             now=clock,
             queued=counts.queued,
             running=counts.running,
             workers=len(live),
+            starting=sum(w.state is WorkerState.STARTING for w in live),
             oldest_queued_at=counts.oldest_queued_at,
             scaled_up_at=pool.scaled_up_at,
             idle_since=tuple(w.idle_since for w in live if w.idle),
-            nested=self._nested(pool, queued),
+            nested=nested,
         )
-
-    def _nested(self, pool: Pool, queued: Sequence[Job]) -> int:
-        """How many of the pool's workers wait for a job of its own queue."""
-        blocked = {
-            worker.id
-            for job in queued
-            if job.parent
-            for worker in self._dispatcher.ancestors(job)
-            if worker.pool is pool
-        }
-        return len(blocked)
 
     # Starting
 
-    def _start(self, pool: Pool, missing: int, queued: Sequence[Job]) -> None:
-        nested = self._nested(pool, queued)
+    def _grow(self, pool: Pool, missing: int, counters: Counters) -> float | None:
+        """Start workers; when to look again if it is too early or there is no room."""
+        served = any(w.state is WorkerState.READY for w in pool.live())
+        not_before = pool.retry_at
+        if served or not counters.queued:
+            # Nobody waits for this worker alone: one that fails again and again is no hot loop.
+            not_before = max(pool.retry_at, pool.keep_at)
+        if counters.now < not_before:
+            return not_before
         limit, why = self._engine.limit(pool.spec)
-        room = limit + nested - len(pool.live())
+        room = limit + counters.nested - counters.workers
         if room < missing and pool.spec.scaling.workers_max > limit:
             self._say(pool, f"at most {limit} of {pool.spec.scaling.workers_max} workers: {why}")
-        near = tuple({w.id for job in queued for w in self._dispatcher.ancestors(job)})
-        for _ in range(min(missing, room)):
+        if room > 0:
+            self._start(pool, min(missing, room))
+            return None
+        if counters.queued and not counters.workers:
+            pool.waits_for = why
+        return counters.now + (_CAPACITY_RETRY_SECONDS if counters.queued else _KEEP_RETRY_SECONDS)
+
+    def _start(self, pool: Pool, count: int) -> None:
+        queued = nested_jobs(self._store, pool)
+        near = tuple({w.id: w for job in queued for w in self._dispatcher.ancestors(job)})
+        for _ in range(count):
             worker = Worker(f"{pool.spec.name}-{secrets.token_hex(4)}", pool)
             pool.workers[worker.id] = worker
             pool.scaled_up_at = self._clock()
@@ -142,24 +167,37 @@ class Reconciler:
             self._spawn(self._bring_up(worker, order))
 
     async def _bring_up(self, worker: Worker, order: StartOrder) -> None:
-        pool = worker.pool
         try:
             handle = await self._engine.start(order, self._engine_events)
-        except CapacityError as error:
+        except Exception as error:
             self._remove(worker)
-            self._refused(pool, error.refusal)
-        except FlashError as error:
-            self._remove(worker)
-            self._cannot_start(pool, capture(error, origin="system"))
-        except OSError as error:
-            self._remove(worker)
-            self._died_early(pool, f"could not be started: {error}", "")
+            if worker.stopping:  # nobody waits for a worker of an earlier spec
+                self.reconcile(worker.pool)
+            else:
+                self._not_started(worker.pool, error)
         else:
-            pool.waits_for = ""
-            worker.link = handle.link
-            handle.link.open(self._link_events(worker), pool.spec, self._caller_env)
-            if worker.stopping:
-                await self._engine.stop(worker.id)
+            self._started(worker, order, handle.link)
+
+    def _started(self, worker: Worker, order: StartOrder, link: WorkerLink) -> None:
+        pool = worker.pool
+        if pool.workers.get(worker.id) is not worker:  # it has died already
+            link.close()
+            return
+        pool.waits_for, pool.held_by = "", ()
+        worker.link = link
+        link.open(self._link_events(worker), order.spec, self._caller_env)
+        if worker.stopping:
+            self._force(worker)
+
+    def _not_started(self, pool: Pool, error: Exception) -> None:
+        if isinstance(error, CapacityError):
+            self._refused(pool, error.refusal)
+        elif isinstance(error, FlashError):
+            self._cannot_start(pool, capture(error, origin="system"))
+        else:
+            if not isinstance(error, OSError):
+                self._report(error)
+            self._died_early(pool, f"could not be started: {error or type(error).__name__}", "")
 
     def _refused(self, pool: Pool, refusal: Refusal) -> None:
         """No room: take it from an idle worker of another endpoint, or wait."""
@@ -167,58 +205,79 @@ class Reconciler:
             text = f"no worker of {pool.spec.name!r} can start: {refusal.reason}"
             self._cannot_start(pool, capture(WorkerStartError(text), origin="system"))
             return
-        if not now(self._store.counts(pool.key)).queued and not pool.spec.scaling.workers_min:
-            return
-        pool.waits_for = refusal.reason
+        pool.waits_for, pool.held_by = refusal.reason, refusal.holders
         pool.retry_at = self._clock() + _CAPACITY_RETRY_SECONDS
-        for holder in self._holders(refusal.holders):
-            if holder.pool is not pool and holder.idle:
-                pool.retry_at = 0.0
-                self.stop(holder)
-                return
+        pool.keep_at = self._clock() + _KEEP_RETRY_SECONDS
         self.reconcile(pool)
-
-    def _holders(self, ids: Sequence[str]) -> list[Worker]:
-        every = {w.id: w for pool in self._pools.values() for w in pool.workers.values()}
-        return [every[worker_id] for worker_id in ids if worker_id in every]
-
-    def _yield_devices(self, pool: Pool) -> None:
-        """Let a waiting endpoint have this one's device, unless older jobs wait for it here."""
-        if not pool.spec.uses_gpu:
-            return
-        waiting = [p for p in self._pools.values() if p.waits_for and p is not pool]
-        own = now(self._store.counts(pool.key)).oldest_queued_at
-        for other in waiting:
-            oldest = now(self._store.counts(other.key)).oldest_queued_at
-            if oldest is None or (own is not None and own <= oldest):
-                continue
-            for worker in pool.live():
-                if worker.idle:
-                    other.retry_at = 0.0
-                    self.stop(worker)
-                    return
 
     def _died_early(self, pool: Pool, reason: str, output: str) -> None:
         """A worker ended before it was ready: try again, more and more slowly, then give up."""
         pool.failed_starts += 1
         pool.retry_at = self._clock() + _BACKOFF_SECONDS * 2**pool.failed_starts
-        if pool.failed_starts >= START_ATTEMPTS:
-            text = (
-                f"no worker of {pool.spec.name!r} can start: {pool.failed_starts} in a row failed, "
-                f"the last one {reason}"
-            )
-            if output:
-                text += f"; its last output:\n{output}"
-            self._cannot_start(pool, capture(WorkerStartError(text), origin="system"))
-        self.reconcile(pool)
+        if pool.failed_starts < START_ATTEMPTS:
+            self.reconcile(pool)
+            return
+        text = (
+            f"no worker of {pool.spec.name!r} can start: {pool.failed_starts} in a row failed, "
+            f"the last one {reason}"
+        )
+        if output:
+            text += f"; its last output:\n{output}"
+        self._cannot_start(pool, capture(WorkerStartError(text), origin="system"))
 
     def _cannot_start(self, pool: Pool, failure: Failure) -> None:
         pool.failed_starts = 0
-        pool.waits_for = ""
+        pool.waits_for, pool.held_by = "", ()
+        pool.retry_at = self._clock() + _BACKOFF_SECONDS
+        self._set_back(pool)
         if not any(w.state is WorkerState.READY for w in pool.workers.values()):
             self._dispatcher.fail_waiting(pool, failure)
-        pool.retry_at = self._clock() + _BACKOFF_SECONDS
         self.reconcile(pool)
+
+    def _set_back(self, pool: Pool) -> None:
+        """A worker that is kept for the minimum alone is tried more and more slowly."""
+        pool.setbacks = min(pool.setbacks + 1, 20)
+        pause = min(_BACKOFF_SECONDS * 2**pool.setbacks, _MAX_BACKOFF_SECONDS)
+        pool.keep_at = self._clock() + pause
+
+    # Devices
+
+    def _free_devices(self) -> None:
+        """Have a worker make room for each endpoint that waits for what it holds."""
+        for pool in self._pools.values():
+            if pool.held_by:
+                self._take_from_holders(pool)
+
+    def _take_from_holders(self, pool: Pool) -> None:
+        oldest = now(self._store.counts(pool.key)).oldest_queued_at
+        holders = [w for w in self._holders(pool.held_by) if w.pool is not pool]
+        if oldest is None or any(w.state is WorkerState.DRAINING for w in holders):
+            return
+        holders = [w for w in holders if not self._has_older(w.pool, oldest)]
+        idle = [w for w in holders if w.idle]
+        # (A busy one's own younger jobs would keep it busy for ever.)
+        willing = idle or [w for w in holders if self._had_its_turn(w)]
+        if willing:
+            worker = min(willing, key=lambda w: w.idle_since)
+            worker.yields = True
+            self._drain(worker)
+            self._stop_drained(worker.pool)
+
+    def _had_its_turn(self, worker: Worker) -> bool:
+        return worker.ready_at is not None and self._clock() - worker.ready_at >= TURN_SECONDS
+
+    def _has_older(self, pool: Pool, than: float) -> bool:
+        oldest = now(self._store.counts(pool.key)).oldest_queued_at
+        return oldest is not None and oldest <= than
+
+    def _drain(self, worker: Worker) -> None:
+        with self._dispatcher.lock:
+            worker.state = WorkerState.DRAINING
+            worker.pool.refresh(worker)
+
+    def _holders(self, ids: Sequence[str]) -> list[Worker]:
+        found = (pool.workers.get(id_) for id_ in ids for pool in self._pools.values())
+        return [worker for worker in found if worker is not None]
 
     # What happens to workers
 
@@ -227,41 +286,54 @@ class Reconciler:
         pool.failed_starts = 0
         with self._dispatcher.lock:
             if worker.state is WorkerState.STARTING:
-                worker.state, worker.was_ready = WorkerState.READY, True
+                worker.state, worker.ready_at = WorkerState.READY, self._clock()
             worker.idle_since = self._clock()
             pool.refresh(worker)
         self.reconcile(pool)
 
     def start_failed(self, worker: Worker, failure: Failure) -> None:
         """The user's module does not import: that will not change by trying again."""
-        worker.state, worker.failed = WorkerState.DRAINING, True
+        worker.failed = True
+        if worker.stopping:
+            return
+        self._drain(worker)
         self._cannot_start(worker.pool, failure)
 
     def exited(self, worker_id: str, exit_: WorkerExit) -> None:
-        found = self._holders([worker_id])
-        if not found:
-            return
-        (worker,) = found
-        was_starting = not worker.was_ready and not worker.failed and not worker.stopping
-        self._remove(worker)
-        lost = None
-        if not worker.stopping:
-            text = f"the worker {worker_id} {exit_.reason} while it ran the job"
-            lost = capture(WorkerLostError(text), origin="system")
-        self._dispatcher.lost(worker, lost)
-        if was_starting:
-            self._died_early(worker.pool, exit_.reason, exit_.output)
-        for pool in self._pools.values():
-            if pool.waits_for:
-                pool.retry_at = 0.0
-            if pool.waits_for or pool is worker.pool:
-                self.reconcile(pool)
+        for worker in self._holders([worker_id]):
+            if worker.link is not None:
+                worker.link.drain()  # a result, or the reason, may have come with its last breath
+            self._remove(worker)
+            by_itself = not worker.stopping and not self._closed
+            self._dispatcher.lost(worker, _lost(worker, exit_) if by_itself else None)
+            self._after_exit(worker, exit_, by_itself)
+
+    def _after_exit(self, worker: Worker, exit_: WorkerExit, by_itself: bool) -> None:
+        pool = worker.pool
+        if worker.ready_at is not None:
+            if by_itself and self._clock() - worker.ready_at < _STEADY_SECONDS:
+                self._set_back(pool)
+            else:
+                pool.setbacks = 0
+        elif by_itself and not worker.failed:
+            self._died_early(pool, exit_.reason, exit_.output)
+        waiting = [other for other in self._pools.values() if other.waits_for]
+        # What the worker held goes to whoever has waited longest.
+        for other in sorted(waiting, key=self._waits_since):
+            other.retry_at = other.keep_at = 0.0
+            self.reconcile(other)
+        if pool not in waiting:
+            self.reconcile(pool)
+
+    def _waits_since(self, pool: Pool) -> float:
+        oldest = now(self._store.counts(pool.key)).oldest_queued_at
+        return math.inf if oldest is None else oldest
 
     def link_closed(self, worker: Worker) -> None:
         """No word will come from this worker any more; the engine says what became of it."""
-        with self._dispatcher.lock:
-            worker.state = WorkerState.DRAINING if worker.link else worker.state
-            worker.pool.refresh(worker)
+        worker.gone = True
+        if worker.state is WorkerState.READY:  # of one that starts, the exit tells the reason
+            self._drain(worker)
         self._loop.call_later(_CLOSED_GRACE_SECONDS, self._force, worker)
 
     def _remove(self, worker: Worker) -> None:
@@ -280,7 +352,7 @@ class Reconciler:
 
     def _stop_drained(self, pool: Pool) -> None:
         for worker in list(pool.workers.values()):
-            if worker.state is WorkerState.DRAINING and not worker.jobs and not worker.stopping:
+            if worker.state is WorkerState.DRAINING and not worker.jobs and not worker.gone:
                 self.stop(worker)
 
     def stop(self, worker: Worker) -> None:
@@ -296,21 +368,20 @@ class Reconciler:
         if worker.link is None:
             return  # still being started: _bring_up sees the mark
         if worker.ghosts:
-            self._spawn(self._engine.stop(worker.id))
+            self._force(worker)
             return
         worker.link.stop()
         self._loop.call_later(_STOP_GRACE_SECONDS, self._force, worker)
 
     def _force(self, worker: Worker) -> None:
-        if worker.id in worker.pool.workers:
+        if worker.id in worker.pool.workers and not self._closed:
             self._spawn(self._engine.stop(worker.id))
 
     def replace_all(self, pool: Pool) -> None:
-        """Let every worker end after its jobs; new ones get the pool's present spec and env."""
-        with self._dispatcher.lock:
-            for worker in pool.workers.values():
-                worker.state = WorkerState.DRAINING
-                pool.refresh(worker)
+        """Let retired workers end after their jobs; new ones get the pool's present spec and env."""
+        pool.failed_starts = pool.setbacks = 0
+        pool.retry_at = pool.keep_at = 0.0
+        pool.said.clear()
         self.reconcile(pool)
 
     async def close(self) -> None:
@@ -320,6 +391,13 @@ class Reconciler:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def let_go(self) -> None:
+        """After the engine's end: give back the jobs of workers whose exit nobody has reported."""
+        for pool in self._pools.values():
+            for worker in list(pool.workers.values()):
+                self._remove(worker)
+                self._dispatcher.lost(worker, None)
 
     def _say(self, pool: Pool, text: str) -> None:
         if text not in pool.said:
@@ -334,6 +412,12 @@ class Reconciler:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._loop.call_exception_handler(
-                {"message": "a plane task failed", "exception": task.exception()}
-            )
+            self._report(task.exception())
+
+    def _report(self, error: BaseException | None) -> None:
+        self._loop.call_exception_handler({"message": "a plane task failed", "exception": error})
+
+
+def _lost(worker: Worker, exit_: WorkerExit) -> Failure:
+    text = f"the worker {worker.id} {exit_.reason} while it ran the job"
+    return capture(WorkerLostError(text), origin="system")

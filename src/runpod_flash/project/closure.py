@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from runpod_flash.project.root import is_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-_DYNAMIC = frozenset({"__import__", "import_module", "run_path", "run_module", "load_module"})
+_DYNAMIC = frozenset({"__import__", "import_module", "run_module", "load_module"})
+# What they load is a path, or whatever lies in a folder.
+_UNKNOWABLE = frozenset(
+    {"run_path", "spec_from_file_location", "SourceFileLoader", "iter_modules", "walk_packages"}
+)
 _SKIPPED = frozenset({"__pycache__", "node_modules", "venv", "env", "build", "dist"})
 
 
@@ -27,17 +34,21 @@ def find_closure(root: Path, file: str, search_path: Sequence[str]) -> Closure:
     folders = [root / place for place in search_path]
     found: set[Path] = set()
     pending = [root / file]
+    exact = True
     while pending:
         path = pending.pop()
-        if path in found:
+        if path in found or not path.is_relative_to(root):
             continue
         found.add(path)
-        imports = _imports(path)
-        if imports is None:
-            return Closure(_whole_tree(root), exact=False)
+        pending += _packages_of(path)
+        imports, complete = _imports(path)
+        exact = exact and complete
         for name in imports:
             pending += _files_of(name, path, folders)
-    return Closure(_relative(root, found), exact=True)
+    if not exact and is_root(root):
+        # (A folder that nothing marks as a project may hold anything: a home, a download folder.)
+        return Closure(_whole_tree(root), exact=False)
+    return Closure(_relative(root, found), exact)
 
 
 def closure_digest(root: Path, file: str, search_path: Sequence[str]) -> str:
@@ -56,13 +67,14 @@ class _Import(NamedTuple):
     names: tuple[str, ...]
 
 
-def _imports(path: Path) -> list[_Import] | None:
-    """The file's import statements; None where it also imports by other means."""
+def _imports(path: Path) -> tuple[list[_Import], bool]:
+    """What the file imports, and whether that is all that it may import."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, OSError):
-        return []
+        return [], True
     found = []
+    complete = True
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [_Import(0, alias.name, ()) for alias in node.names]
@@ -72,9 +84,12 @@ def _imports(path: Path) -> list[_Import] | None:
         elif isinstance(node, ast.Call) and _called(node) in _DYNAMIC:
             literal = _literal(node)
             if literal is None:
-                return None
-            found.append(_Import(0, literal, ()))
-    return found
+                complete = False
+            else:
+                found.append(literal)
+        elif isinstance(node, ast.Call) and _called(node) in _UNKNOWABLE:
+            complete = False
+    return found, complete
 
 
 def _called(node: ast.Call) -> str:
@@ -82,13 +97,27 @@ def _called(node: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def _literal(node: ast.Call) -> str | None:
+def _literal(node: ast.Call) -> _Import | None:
     first = node.args[0] if node.args else None
-    return first.value if isinstance(first, ast.Constant) and isinstance(first.value, str) else None
+    if not isinstance(first, ast.Constant) or not isinstance(first.value, str):
+        return None
+    module = first.value.lstrip(".")
+    level = len(first.value) - len(module)
+    if level and not _from_here(node):
+        return None
+    return _Import(level, module, ())
+
+
+def _from_here(node: ast.Call) -> bool:
+    """Whether a relative `import_module` is relative to the file's own package."""
+    given = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "package")]
+    return any(isinstance(value, ast.Name) and value.id == "__package__" for value in given)
 
 
 def _files_of(imported: _Import, importer: Path, folders: Sequence[Path]) -> Iterator[Path]:
     bases: Sequence[Path] = folders
+    if imported.level > len(importer.parents):
+        return
     if imported.level:
         bases = [importer.parents[imported.level - 1]]
     parts = imported.module.split(".") if imported.module else []
@@ -111,17 +140,22 @@ def _along(base: Path, parts: Sequence[str]) -> Iterator[Path]:
         yield package
 
 
+def _packages_of(path: Path) -> Iterator[Path]:
+    """The `__init__.py` of each package that the file is in: importing the file runs them."""
+    for folder in path.parents:
+        package = folder / "__init__.py"
+        if not package.is_file():
+            return
+        yield package
+
+
 def _whole_tree(root: Path) -> tuple[str, ...]:
-    return _relative(
-        root,
-        {
-            path
-            for path in root.rglob("*.py")
-            if not any(
-                part in _SKIPPED or part.startswith(".") for part in path.relative_to(root).parts
-            )
-        },
-    )
+    found: set[Path] = set()
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [n for n in subfolders if n not in _SKIPPED and not n.startswith(".")]
+        names = (name for name in files if name.endswith(".py") and not name.startswith("."))
+        found.update(Path(folder, name) for name in names)
+    return _relative(root, found)
 
 
 def _relative(root: Path, files: set[Path]) -> tuple[str, ...]:

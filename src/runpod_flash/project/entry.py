@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import inspect
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +13,16 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.project.root import find_root, search_path
 from runpod_flash.spec import Entry, EntryKind
+from runpod_flash.wire.codec import encode_safe
 from runpod_flash.wire.module_names import MAIN, ModuleNames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import CodeType, ModuleType
 
+_SCALARS = (str, bytes, int, float, complex, bool, type(None), type(...))
+_MAX_DEPTH = 20
+_CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__qualname__", "__doc__"})
 _GENERATOR_FLAGS = 0x20 | 0x200  # CO_GENERATOR | CO_ASYNC_GENERATOR
 
 
@@ -34,7 +42,7 @@ def main_name() -> str | None:
     spec = getattr(main, "__spec__", None)
     if spec is not None:  # python -m package.module
         return str(spec.name)
-    stem = Path(str(main.__file__)).stem
+    stem = Path(str(main.__file__)).stem.replace(".", "_")  # or it would lie in a package
     # A script named like a standard module would replace that module in its workers.
     return f"{stem}_script" if stem in sys.stdlib_module_names else stem
 
@@ -62,7 +70,7 @@ def locate(target: Any, name: str) -> Entry:
             f"endpoint {name!r}: {target.__qualname__} is defined inside a function, where no "
             "worker can find it; move it to the top level of its module"
         )
-    return _in_file(target, module, Path(str(file)).absolute())
+    return _in_file(target, module, Path(os.path.normpath(Path(str(file)).absolute())))
 
 
 def _in_file(target: Any, module: ModuleType, file: Path) -> Entry:
@@ -114,22 +122,49 @@ def code_digest(target: Any, entry: Entry) -> str:
 
 
 def _describe(target: Any, seen: set[int]) -> list[Any]:
+    """What the target is made of: source, defaults, and the things of the session that it uses.
+
+    What another module defines travels by its name, so its name is all that counts.
+    """
+    target = getattr(target, "__func__", target)
+    if isinstance(target, functools.partial):
+        return _describe_all((target.func, target.args, target.keywords), seen)
+    if isinstance(target, property):
+        return _describe_all((target.fget, target.fset, target.fdel), seen)
+    target = inspect.unwrap(target) if callable(target) else target
+    has_code = isinstance(target, type) or hasattr(target, "__code__")
+    if not has_code or target.__module__ != MAIN:
+        return [_plain(target)]
     if id(target) in seen:
         return ["again"]
     seen.add(id(target))
-    if isinstance(target, type):
-        members = [m for m in vars(target).values() if hasattr(m, "__code__")]
-        return [target.__qualname__, *(p for m in members for p in _describe(m, seen))]
-    code = getattr(target, "__code__", None)
-    if code is None:
-        return [_plain(target)]
-    parts = _code_parts(code)
+    describe = _describe_class if isinstance(target, type) else _describe_function
+    return describe(target, seen)
+
+
+def _describe_all(targets: Iterable[Any], seen: set[int]) -> list[Any]:
+    return [part for target in targets for part in _describe(target, seen)]
+
+
+def _describe_class(target: type, seen: set[int]) -> list[Any]:
+    parts = [target.__qualname__, *_describe_all(target.__bases__, seen)]
+    for name, member in sorted(vars(target).items()):
+        if name not in _CLASS_NOISE:
+            parts += [name, *_describe(member, seen)]
+    return parts
+
+
+def _describe_function(target: Any, seen: set[int]) -> list[Any]:
+    parts = _code_parts(target.__code__)
     scope = target.__globals__
-    for name in sorted(_names(code)):
+    for name in sorted(_names(target.__code__)):
         if name in scope:
             parts += [name, *_describe(scope[name], seen)]
     for cell in target.__closure__ or ():
-        parts += _describe(cell.cell_contents, seen)
+        try:
+            parts += _describe(cell.cell_contents, seen)
+        except ValueError:
+            parts.append("empty")
     return [*parts, _plain(target.__defaults__), _plain(target.__kwdefaults__)]
 
 
@@ -145,16 +180,30 @@ def _names(code: CodeType) -> set[str]:
     return {*code.co_names, *(name for c in inner for name in _names(c))}
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any, depth: int = 0) -> str:
     """Values by content, other objects by their type: their addresses change from run to run."""
-    if isinstance(value, (str, bytes, int, float, bool, type(None))):
+    if isinstance(value, _SCALARS):
         return repr(value)
+    if depth > _MAX_DEPTH:
+        return type(value).__qualname__
     if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__}({', '.join(map(_plain, value))})"
+        return f"{type(value).__name__}({', '.join(_plain(v, depth + 1) for v in value)})"
     if isinstance(value, (set, frozenset)):
-        return f"set({', '.join(sorted(map(_plain, value)))})"
+        return f"set({', '.join(sorted(_plain(v, depth + 1) for v in value))})"
     if isinstance(value, dict):
-        return f"dict({', '.join(f'{_plain(k)}: {_plain(v)}' for k, v in value.items())})"
+        items = (f"{_plain(k, depth + 1)}: {_plain(v, depth + 1)}" for k, v in value.items())
+        return f"dict({', '.join(items)})"
     if hasattr(value, "__name__"):
         return f"{getattr(value, '__module__', '')}.{value.__name__}"
-    return type(value).__qualname__
+    return f"{type(value).__qualname__} {_content(value)}"
+
+
+def _content(value: Any) -> str:
+    """A digest of arrays, times and whatever else the wire knows without a pickle."""
+    payload = encode_safe(value)
+    if payload is None:
+        return ""
+    digest = hashlib.sha256(payload.body)
+    for buffer in payload.buffers:
+        digest.update(buffer)
+    return digest.hexdigest()

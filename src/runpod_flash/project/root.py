@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,13 +12,27 @@ _PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 
 def find_root(start: Path) -> Path | None:
     """The nearest folder at or above `start` with a `pyproject.toml` or `.git`, below the home."""
-    home = Path.home().resolve()
+    homes = _homes()
     for folder in (start, *start.parents):
-        if folder in (home, Path(folder.anchor)):
+        if folder in homes or folder == Path(folder.anchor):
             return None
-        if any((folder / mark).exists() for mark in _MARKS):
+        if is_root(folder):
             return folder
     return None
+
+
+def is_root(folder: Path) -> bool:
+    """Whether something marks the folder as a project's."""
+    return any((folder / mark).exists() for mark in _MARKS)
+
+
+def _homes() -> set[Path]:
+    """The home directory as it is named, and as it is where that name is a link."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without a home, as in many containers
+        return set()
+    return {home, home.resolve()}
 
 
 def search_path(root: Path) -> tuple[str, ...]:
@@ -28,7 +43,7 @@ def search_path(root: Path) -> tuple[str, ...]:
     found = [
         relative
         for entry in sys.path
-        if (relative := _inside(root, Path(entry or ".").absolute())) is not None
+        if (relative := _inside(root, Path(os.path.normpath(Path(entry).absolute())))) is not None
     ]
     return tuple(dict.fromkeys([*found, "."]))
 

@@ -18,16 +18,18 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import Any, Union
+from typing import Any
 
 PROTOCOL = 1
 
-Buffer = Union[bytes, bytearray, memoryview]
+Buffer = bytes | bytearray | memoryview
 
 _PREFIX = struct.Struct("!IHH")
 _MAX_HEADER = 16 << 20
+_MAX_BUFFERS = 0xFFFF
 _MAX_FDS = 64
 _READ = 256 << 10
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 
 _dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
@@ -53,6 +55,8 @@ def encode(frame: Frame) -> list[Buffer]:
     """The frame as pieces for `sendmsg`; large buffers are not copied."""
     header = _dumps({"t": frame.type, **frame.fields}).encode()
     buffers = frame.buffers
+    if len(buffers) > _MAX_BUFFERS or len(header) > _MAX_HEADER or len(frame.fds) > _MAX_FDS:
+        _refuse(frame, len(header))
     prefix = _PREFIX.pack(len(header), len(buffers), len(frame.fds))
     if not buffers:
         return [prefix + header]
@@ -61,6 +65,13 @@ def encode(frame: Frame) -> list[Buffer]:
     if sum(sizes) <= 16384:
         return [b"".join([head, *buffers])]
     return [head, *(b for b in buffers if _size(b))]
+
+
+def _refuse(frame: Frame, header_size: int) -> None:
+    raise FrameError(
+        f"a {frame.type!r} frame of {len(frame.buffers)} buffers, {header_size} header bytes and "
+        f"{len(frame.fds)} descriptors; at most {_MAX_BUFFERS}, {_MAX_HEADER} and {_MAX_FDS} travel"
+    )
 
 
 def _lengths(count: int) -> struct.Struct:
@@ -101,6 +112,17 @@ def rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
             return [piece[sent:], *pieces[index + 1 :]]
         sent -= len(piece)
     return []
+
+
+def _header(text: bytearray) -> Frame:
+    try:
+        fields = _loads(text.decode())
+        type_ = fields.pop("t")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FrameError(f"a frame header that is not JSON with a type: {error}") from None
+    if not isinstance(type_, str):
+        raise FrameError(f"a frame of type {type_!r:.80}")
+    return Frame(type_, fields)
 
 
 class FrameReader:
@@ -148,7 +170,9 @@ class FrameReader:
         if not self._takes_fds:
             count = self._sock.recv_into(self._scratch, 0, flags)
         else:
-            count, ancillary, _, _ = self._sock.recvmsg_into([self._scratch], _ANCILLARY, flags)
+            count, ancillary, _, _ = self._sock.recvmsg_into(
+                [self._scratch], _ANCILLARY, flags | _CLOEXEC
+            )
             for level, kind, data in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     fds = array.array("i")
@@ -186,16 +210,15 @@ class FrameReader:
         if len(head) < end:
             return None
         lengths = _lengths(buffer_count).unpack_from(head, _PREFIX.size)
-        try:
-            fields = _loads(head[start:end].decode())
-            frame = Frame(fields.pop("t"), fields)
-        except (ValueError, KeyError, AttributeError) as error:
-            raise FrameError(f"a frame header that is not JSON with a type: {error}") from None
+        frame = _header(head[start:end])
         if end + sum(lengths) <= len(head):
             return self._take_whole(frame, end, lengths, fd_count)
         del head[:end]
         self._frame, self._wanted_fds = frame, fd_count
-        self._filling = [bytearray(length) for length in lengths]
+        try:
+            self._filling = [bytearray(length) for length in lengths]
+        except (MemoryError, OverflowError):
+            raise FrameError(f"a frame of {sum(lengths)} bytes, more than fits here") from None
         self._bulk_index = self._bulk_at = 0
         return None
 
@@ -206,8 +229,7 @@ class FrameReader:
             at += length
         frame.buffers = tuple(buffers)
         if fd_count:
-            frame.fds = tuple(self._fds[:fd_count])
-            del self._fds[:fd_count]
+            frame.fds = self._take_fds(fd_count)
         if at == len(head):
             self._head = bytearray()
         else:
@@ -235,10 +257,16 @@ class FrameReader:
         frame = self._frame
         assert frame is not None
         frame.buffers = tuple(self._filling)
-        frame.fds = tuple(self._fds[: self._wanted_fds])
-        del self._fds[: self._wanted_fds]
+        frame.fds = self._take_fds(self._wanted_fds)
         self._frame, self._filling = None, []
         return frame
+
+    def _take_fds(self, count: int) -> tuple[int, ...]:
+        if count > len(self._fds):
+            raise FrameError(f"a frame of {count} descriptors, of which {len(self._fds)} came")
+        taken = tuple(self._fds[:count])
+        del self._fds[:count]
+        return taken
 
     def close(self) -> None:
         """Close descriptors that arrived for frames that never completed."""

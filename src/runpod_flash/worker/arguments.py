@@ -33,8 +33,8 @@ def from_input(signature: inspect.Signature, value: Any) -> tuple[Sequence[Any],
         return _by_name(parameters, value)
     required = [p for p in parameters if p.default is Parameter.empty and _takes_one(p)]
     single = required if required else [p for p in parameters if _takes_one(p)]
-    if len(single) == 1:
-        only = single[0]
+    only = single[0] if len(single) == 1 else None
+    if only is not None and not (isinstance(value, Mapping) and only.name in value):
         if only.kind is Parameter.KEYWORD_ONLY:
             return (), {only.name: value}
         if only is parameters[0]:
@@ -62,8 +62,9 @@ def _by_name(
     rest = dict(value)
     args = []
     for parameter in parameters:
-        if parameter.kind is Parameter.POSITIONAL_ONLY and parameter.name in rest:
-            args.append(rest.pop(parameter.name))
+        if parameter.kind is Parameter.POSITIONAL_ONLY:
+            # One that is left out before one that is given needs its place filled.
+            args.append(rest.pop(parameter.name, parameter.default))
     return args, rest
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.errors import ConfigurationError
 from runpod_flash.placeholders import finder
 
 if TYPE_CHECKING:
@@ -28,12 +29,24 @@ def load(spec: EndpointSpec) -> Any:
         sys.path[:0] = [root for root in roots if root not in sys.path]
         finder.install(entry.root, f"add it to dependencies=[...] of the endpoint {spec.name!r}")
     if entry.value is not None:
+        _check_python(spec)
         found = pickle.loads(entry.value)
     else:
         found = _import(entry.module, Path(entry.root, entry.file))
         for part in entry.qualname.split("."):
             found = getattr(found, part)
     return getattr(found, "__flash_target__", found)
+
+
+def _check_python(spec: EndpointSpec) -> None:
+    """Pickled code holds bytecode, which crashes another Python."""
+    own, made = f"{sys.version_info[0]}.{sys.version_info[1]}", spec.entry.value_python
+    if own != made:
+        raise ConfigurationError(
+            f"endpoint {spec.name!r}: {spec.entry.qualname} has no file, so only the Python that "
+            f"defined it ({made}) can run it, not {own}; leave python_version= out, or define it "
+            "in a file"
+        )
 
 
 def _import(name: str, file: Path) -> ModuleType:

@@ -43,14 +43,21 @@ class _Running:
         self.credits: int | None = fields.get("credits")
         self.room: asyncio.Event | None = None
         self.task: asyncio.Task[None] | None = None
+        self.begun = False
         self.in_thread = False
         self.cancelled = False
 
     def cancel(self) -> None:
         """Stop at the next await. Code in a thread cannot be stopped: its end is waited for."""
         self.cancelled = True
-        if self.task is not None and not self.in_thread:
+        # A task that is cancelled before its first step never runs, and would not report its end.
+        if self.task is not None and self.begun and not self.in_thread:
             self.task.cancel()
+
+    def begin(self) -> None:
+        self.begun = True
+        if self.cancelled:
+            raise asyncio.CancelledError
 
     async def take_credit(self) -> None:
         """Wait until the consumer has room for one more chunk."""
@@ -121,6 +128,7 @@ class JobRunner:
     async def _run(self, job: _Running) -> None:
         token = current_job.set(job.id)
         try:
+            job.begin()
             await self._call(job)
         except asyncio.CancelledError as error:
             self._out.end_job(job.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,7 @@ def main(fd: int, worker_id: str, token: str) -> None:
     if start is None or start.type != "start":
         return
     worker = Worker(link, EndpointSpec.from_wire(start.fields["spec"]))
+    faulthandler.enable(2, all_threads=False)  # a crash in a library says where
     out = output.Output(link.send)
     context.enter(worker)
     try:

@@ -54,8 +54,8 @@ def worker_limit(
 ) -> tuple[int, str]:
     """How many workers of `spec` fit at most (at least 1), and which limit says so.
 
-    `running` workers of the endpoint already use their part of the memory; `peak_worker_bytes` is
-    the most that one of them was seen to take (0: not known yet, memory sets no limit).
+    `running` workers of the endpoint have their part of the memory, which does not count as free;
+    `peak_worker_bytes` is the most that one was seen to take (0: not known, memory is no limit).
     """
     # Hardware comes first: of two equal limits it is the one that waiting does not change.
     limits = [_device_limit(spec, machine, gpus_compatible)]
@@ -78,6 +78,14 @@ def worker_bytes(pid: int) -> int:
     except psutil.Error:
         return 0
     return resident
+
+
+def peak_bytes(pid: int) -> int:
+    """The most resident memory that a process has had so far; where nothing tells, what it has."""
+    for line in _text(Path(f"/proc/{pid}/status")).splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return worker_bytes(pid)
 
 
 def human_bytes(count: int) -> str:

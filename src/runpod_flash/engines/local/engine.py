@@ -5,31 +5,38 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections import deque
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runpod_flash.engines.base import CapacityError, Refusal, WorkerExit
-from runpod_flash.engines.local import mountview, variables
-from runpod_flash.engines.local.capacity import Machine, worker_bytes, worker_limit
+from runpod_flash.engines.local import variables
+from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
 from runpod_flash.engines.local.gpus import visible_devices
 from runpod_flash.engines.local.launcher import LaunchOrder, Mount, describe
 from runpod_flash.engines.local.preparation import check_machine, environment_request
 from runpod_flash.engines.local.support import support_tree
+from runpod_flash.engines.local.volumes import (
+    VOLUME_TARGET,
+    mount_note,
+    volume_directory,
+    volume_of,
+    warn_of_quota,
+)
 from runpod_flash.links.framed import FramedLink
-from runpod_flash.volume import directory, usage_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runpod_flash.engines.base import EngineEvents, StartOrder
+    from runpod_flash.engines.local.capacity import Machine
     from runpod_flash.engines.local.environments import Environment, Environments
-    from runpod_flash.engines.local.gpus import GpuLease, GpuPool
+    from runpod_flash.engines.local.gpus import Gpu, GpuLease
     from runpod_flash.engines.local.launcher import Launcher, Process, ProcessExit
-    from runpod_flash.spec import EndpointSpec, VolumeMount
+    from runpod_flash.engines.local.node import Node
+    from runpod_flash.spec import EndpointSpec
 
-VOLUME_TARGET = "/runpod-volume"
 _OUTPUT_KEPT = 20
 
 
@@ -42,6 +49,7 @@ class _LocalWorker:
     events: EngineEvents
     link: FramedLink
     lease: GpuLease | None
+    cpus: frozenset[int] = frozenset()
     node: str = "local"
     process: Process | None = None
     advice: str = ""
@@ -68,26 +76,28 @@ class LocalEngine:
         self,
         environments: Environments,
         launcher: Launcher,
-        gpus: GpuPool,
+        node: Node,
         cache: Path,
         caller: Mapping[str, str],
     ) -> None:
         self._environments = environments
         self._launcher = launcher
-        self._gpus = gpus
+        self._node = node
+        self._gpus = node.gpus()
         self._cache = cache
         self._caller = caller
         self._workers: dict[str, _LocalWorker] = {}
         self._peak_bytes: dict[str, int] = {}
-        self._said: set[tuple[str, str]] = set()
+        self._said: set[tuple[str, object]] = set()
         self._checked: set[str] = set()
         self._mounts_work: bool | None = None
 
     async def start(self, order: StartOrder, events: EngineEvents) -> _LocalWorker:
-        spec = order.spec
-        lease = self._lease(order, events)
+        say = self._speaker(order.spec.name, events)
+        # First the environment: while one is built, its devices may serve others.
+        environment = await self._prepare(order.spec, self._compatible(order.spec), say)
+        lease = self._lease(order, say)
         try:
-            environment = await self._prepare(spec, lease, events)
             return await self._launch(order, events, environment, lease)
         except BaseException:
             self._gpus.release(order.worker_id)
@@ -99,11 +109,23 @@ class LocalEngine:
             worker.process.kill()
 
     def limit(self, spec: EndpointSpec) -> tuple[int, str]:
-        mine = [w for w in self._workers.values() if w.order.spec.key == spec.key]
-        peak = max((worker_bytes(w.process.pid) for w in mine if w.process), default=0)
-        peak = self._peak_bytes[spec.key] = max(peak, self._peak_bytes.get(spec.key, 0))
-        devices = len(self._gpus.compatible(spec.placement)) if spec.uses_gpu else 0
-        return worker_limit(spec, Machine.read(), devices, len(mine), peak)
+        machine, devices = self._room(), len(self._compatible(spec))
+        running = sum(w.order.spec.key == spec.key for w in self._workers.values())
+        peak = self._peak_bytes.get(spec.key, 0)
+        return worker_limit(spec, machine, devices, running, peak)
+
+    def _room(self) -> Machine:
+        """The machine without what the workers will take again, or have yet to take."""
+        held = promised = 0
+        for worker in self._workers.values():
+            key, pid = worker.order.spec.key, worker.process.pid if worker.process else 0
+            takes = worker_bytes(pid) if pid else 0
+            most = peak_bytes(pid) if pid else 0
+            self._peak_bytes[key] = max(most, self._peak_bytes.get(key, 0))
+            held += takes
+            promised += max(self._peak_bytes[key] - takes, 0)
+        machine = self._node.machine(held)
+        return replace(machine, memory_available=max(machine.memory_available - promised, 0))
 
     def advice(self, worker_id: str) -> str:
         worker = self._workers.get(worker_id)
@@ -123,46 +145,61 @@ class LocalEngine:
 
     # Devices
 
-    def _lease(self, order: StartOrder, events: EngineEvents) -> GpuLease | None:
+    def _compatible(self, spec: EndpointSpec) -> Sequence[Gpu]:
+        return self._gpus.compatible(spec.placement) if spec.uses_gpu else ()
+
+    def _lease(self, order: StartOrder, say: _Say) -> GpuLease | None:
         """The devices of a new worker; None where this machine has none of the kind."""
         placement, name = order.spec.placement, order.spec.name
         if not order.spec.uses_gpu:
             return None
+        wanted = variables.wanted_gpus(order.spec)
         if not self._gpus.compatible(placement):
-            wanted = variables.wanted_gpus(order.spec)
-            self._say(events, name, f"no {wanted} on this machine: {name} runs on the CPU")
+            say(f"no {wanted} on this machine: {name} runs on the CPU")
             return None
         lease = self._gpus.acquire(placement, order.worker_id, order.near)
         if lease is None:
             holders = self._gpus.holders(placement)
-            reason = f"{variables.wanted_gpus(order.spec)}, held by {', '.join(holders)}"
-            raise CapacityError(Refusal(reason, holders))
+            raise CapacityError(Refusal(f"{wanted}, held by {', '.join(holders)}", holders))
         if lease.shared_from is not None:
             other = lease.shared_from.rpartition("-")[0]
-            self._say(events, name, f"{name} shares the GPU of {other}, which waits for it")
-        in_use = self._gpus.in_use_by_others(lease)
-        if in_use:
-            self._say(events, name, in_use)
+            say(f"{name} shares the GPU of {other}, which waits for it")
+        if in_use := self._gpus.in_use_by_others(lease):
+            say(in_use, about=lease.devices)  # once, however the figures change
         return lease
 
-    def _say(self, events: EngineEvents, endpoint: str, text: str) -> None:
-        if (endpoint, text) not in self._said:
-            self._said.add((endpoint, text))
-            events.notice(endpoint, text)
+    def _cores(self, spec: EndpointSpec) -> frozenset[int]:
+        taken = Counter(core for worker in self._workers.values() for core in worker.cpus)
+        return variables.cpu_set(spec, taken)
+
+    # What users are told
+
+    def _speaker(self, endpoint: str, events: EngineEvents) -> _Say:
+        """Says each thing (`about` or the text itself) once for the endpoint."""
+
+        def say(text: str, about: object = None) -> None:
+            key = (endpoint, about or text)
+            if key not in self._said:
+                self._said.add(key)
+                events.notice(endpoint, text)
+
+        return say
+
+    def _advice(self, worker: _LocalWorker, volume: Path | None, mounts_error: str) -> str:
+        spec, notes = worker.order.spec, []
+        if volume is not None and (mounts_error or not self._can_mount()):
+            notes.append(mount_note(mounts_error))
+        if spec.uses_gpu and worker.lease is None:
+            notes.append(variables.no_gpu_note(spec))
+        return "\n".join(notes)
 
     # Starting
 
-    async def _prepare(
-        self, spec: EndpointSpec, lease: GpuLease | None, events: EngineEvents
-    ) -> Environment:
-        def say(text: str) -> None:
-            self._say(events, spec.name, text)
-
+    async def _prepare(self, spec: EndpointSpec, devices: Sequence[Gpu], say: _Say) -> Environment:
         if spec.key not in self._checked:
             await check_machine(spec, self._cache, say)
             self._checked.add(spec.key)
-        request = environment_request(spec, lease.devices if lease else (), say)
-        return await self._environments.ensure(request)
+        return await self._environments.ensure(environment_request(spec, devices, say))
 
     async def _launch(
         self,
@@ -172,16 +209,16 @@ class LocalEngine:
         lease: GpuLease | None,
     ) -> _LocalWorker:
         spec, token = order.spec, secrets.token_hex(16)
+        volume = self._volume(spec, self._speaker(spec.name, events))
         ours, theirs = socket.socketpair()
         link = FramedLink(ours, asyncio.get_running_loop(), order.worker_id, token)
-        worker = _LocalWorker(self, order, events, link, lease)
-        volume = self._volume(spec, events)
-        boot = support_tree(self._cache) / "runpod_flash" / "worker" / "boot.py"
+        worker = _LocalWorker(self, order, events, link, lease, self._cores(spec))
         env = {
             **variables.worker_variables(spec, order, self._caller, environment.path),
             **visible_devices(lease),
             **({"FLASH_VOLUME_PATH": str(volume)} if volume else {}),
         }
+        boot = support_tree(self._cache) / "runpod_flash" / "worker" / "boot.py"
         launch = LaunchOrder(
             worker_id=order.worker_id,
             argv=(str(environment.python), str(boot), "{link}", order.worker_id, token),
@@ -189,7 +226,7 @@ class LocalEngine:
             cwd=Path(spec.entry.root) if spec.entry.root else Path.cwd(),
             link=theirs,
             held=lease.fds if lease is not None else (),
-            cpus=variables.cpu_set(spec),
+            cpus=worker.cpus,
             mounts=(Mount(volume, VOLUME_TARGET),) if volume and self._can_mount() else (),
         )
         self._workers[order.worker_id] = worker
@@ -199,48 +236,22 @@ class LocalEngine:
             self._workers.pop(order.worker_id, None)
             link.close()
             raise
-        worker.advice = self._advice(spec, lease, volume, worker.process.mounts_error)
+        worker.advice = self._advice(worker, volume, worker.process.mounts_error)
         return worker
+
+    def _volume(self, spec: EndpointSpec, say: _Say) -> Path | None:
+        mount = volume_of(spec)
+        if mount is None:
+            return None
+        path = volume_directory(mount)
+        warn_of_quota(mount, path, lambda text: say(text, about=mount))
+        return path
 
     def _can_mount(self) -> bool:
         if self._mounts_work is None:
-            self._mounts_work = mountview.supported()
+            self._mounts_work = self._node.can_mount()
         return self._mounts_work
 
-    def _volume(self, spec: EndpointSpec, events: EngineEvents) -> Path | None:
-        """The directory of the volume that a worker here sees, made if it is new."""
-        if not spec.placement.volumes:
-            return None
-        mount = _nearest(spec)
-        path = directory(mount.name, mount.datacenter)
-        path.mkdir(parents=True, exist_ok=True)
-        used = usage_bytes(path)
-        if used > mount.size * 1_000_000_000:
-            text = (
-                f"volume {mount.name!r} holds {used / 1e9:.1f} GB, more than its size={mount.size}"
-            )
-            self._say(events, spec.name, text)
-        return path
 
-    def _advice(
-        self, spec: EndpointSpec, lease: GpuLease | None, volume: Path | None, mounts_error: str
-    ) -> str:
-        if volume is not None and (mounts_error or not self._can_mount()):
-            return (
-                f"{VOLUME_TARGET} cannot be mounted for workers on this machine "
-                f"({mounts_error or 'user namespaces are not allowed'}): "
-                "use the directory that FLASH_VOLUME_PATH names"
-            )
-        if spec.uses_gpu and lease is None:
-            return variables.no_gpu_note(spec)
-        return ""
-
-
-def _nearest(spec: EndpointSpec) -> VolumeMount:
-    """Of several volumes the one in the endpoint's first data center, else the first."""
-    volumes, places = spec.placement.volumes, spec.placement.datacenters
-    for place in places:
-        for mount in volumes:
-            if mount.datacenter == place:
-                return mount
-    return volumes[0]
+class _Say(Protocol):
+    def __call__(self, text: str, about: object = None) -> None: ...

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,16 +22,36 @@ from runpod_flash.engines.local.builds import build, built_bytes, described, dis
 from runpod_flash.engines.local.files import FileLock
 from runpod_flash.engines.local.interpreters import Interpreters, wanted_minor
 from runpod_flash.engines.local.plans import EnvironmentRequest, Resolver, make_plan
+from runpod_flash.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from runpod_flash.engines.local.plans import Lock, Plan
 
-__all__ = ["Environment", "EnvironmentRequest", "Environments", "Swept"]
+__all__ = ["Environment", "EnvironmentRequest", "Environments", "Swept", "cache_bound"]
 
+DEFAULT_CACHE_GB = 20.0
 _POLL_SECONDS = 0.05
+
+
+def cache_bound(variables: Mapping[str, str]) -> int:
+    """Bytes of environments to keep: `FLASH_CACHE_MAX_GB`, 20 GB where it is not set.
+
+    Raises `ConfigurationError` for what is no number of gigabytes.
+    """
+    text = variables.get("FLASH_CACHE_MAX_GB", "").strip()
+    try:
+        gigabytes = float(text) if text else DEFAULT_CACHE_GB
+        if not 0 <= gigabytes < float("inf"):
+            raise ValueError(text)
+    except ValueError:
+        raise ConfigurationError(
+            f"FLASH_CACHE_MAX_GB={text!r}: give the gigabytes that environments may take, such as "
+            f"{DEFAULT_CACHE_GB:g}"
+        ) from None
+    return int(gigabytes * 1e9)
 
 
 @dataclass(frozen=True)
@@ -63,13 +85,18 @@ class Environments:
     """The environments below `root`, for one event loop; processes may share the directory.
 
     `report(endpoint, line)` hears of progress. An environment that was handed out is not removed
-    by any process until `release` or `close`, or the end of this process.
+    by any process until `release` or `close`, or the end of this process. After a build, those
+    unused longest go until at most `max_bytes` (None: no bound) stay.
     """
 
-    def __init__(self, root: Path, report: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, root: Path, report: Callable[[str, str], None], max_bytes: int | None = None
+    ) -> None:
         self._root = root
         self._built = root / "built"
         self._report = report
+        self._max_bytes = max_bytes
+        self._sweeping: threading.Thread | None = None
         self._interpreters = Interpreters(root / "interpreters.json")
         self._resolver = Resolver(root / "locks")
         self._held: dict[str, FileLock] = {}
@@ -176,9 +203,11 @@ class Environments:
         return await self._built_once(plan, lock, say)
 
     async def _built_once(self, plan: Plan, lock: Lock, say: Callable[[str], None]) -> Environment:
-        waited = False
+        waited = built = False
         while True:
             if found := self._use(lock.key, plan.interpreter.version):
+                if built:  # and held by now: it is not the one to go
+                    self._sweep_behind()
                 return found
             held = FileLock.try_acquire(self._lock_file(lock.key))
             if held is None:
@@ -191,10 +220,24 @@ class Environments:
                 path = self._built / lock.key
                 if not (path / "bin" / "python").exists():
                     await build(plan, lock, path, say)
+                    built = True
             finally:
                 held.release()
 
     # Sweeping
+
+    def _sweep_behind(self) -> None:
+        """Sweep while nobody waits; what the program's end interrupts, a later sweep ends."""
+        max_bytes, busy = self._max_bytes, self._sweeping is not None and self._sweeping.is_alive()
+        if max_bytes is None or busy:
+            return
+
+        def sweep() -> None:
+            with suppress(OSError):  # another program removes the same
+                self.sweep(max_bytes)
+
+        self._sweeping = threading.Thread(target=sweep, name="flash-sweep", daemon=True)
+        self._sweeping.start()
 
     def _environments(self) -> list[Path]:
         if not self._built.is_dir():

@@ -286,8 +286,13 @@ def visible_devices(lease: GpuLease | None) -> dict[str, str]:
     the variable as integers do not. Without a lease every device is hidden.
     """
     if lease is None:
-        return {"CUDA_VISIBLE_DEVICES": "", "NVIDIA_VISIBLE_DEVICES": "void"}
+        return {
+            "RUNPOD_GPU_COUNT": "0",
+            "CUDA_VISIBLE_DEVICES": "",
+            "NVIDIA_VISIBLE_DEVICES": "void",
+        }
     return {
+        "RUNPOD_GPU_COUNT": str(len(lease.devices)),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": ",".join(str(gpu.index) for gpu in lease.devices),
         "NVIDIA_VISIBLE_DEVICES": ",".join(gpu.uuid for gpu in lease.devices),
@@ -412,8 +417,9 @@ def _command(pid: int | None) -> str:
         words = psutil.Process(pid).cmdline() if pid else []
     except psutil.Error:
         return ""
-    shown = [word for word in words[:2] if not word.startswith("-")]
-    return " ".join(Path(word).name for word in shown)
+    scripts = [word for word in words[1:] if word.endswith(".py")]
+    others = [word for word in words[1:2] if not word.startswith("-")]
+    return " ".join(Path(word).name for word in (*words[:1], *(scripts or others)[:1]))
 
 
 def _close_all(fds: Iterable[int]) -> None:

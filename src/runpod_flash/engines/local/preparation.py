@@ -31,7 +31,8 @@ async def check_machine(spec: EndpointSpec, cache: Path, say: Callable[[str], No
         names = ", ".join(spec.build.system_dependencies)
         say(f"whether its system_dependencies ({names}) are installed cannot be told here")
     wanted = spec.placement.container_disk_gb
-    free = shutil.disk_usage(cache).free / 1e9 if wanted else 0
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free / 1e9
     if wanted and free < wanted:
         say(f"template asks for {wanted} GB of disk, and {free:.0f} GB are free here")
     if spec.placement.datacenters:

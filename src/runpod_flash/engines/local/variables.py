@@ -67,18 +67,16 @@ def worker_variables(
         **passed,
         "PATH": f"{environment / 'bin'}{os.pathsep}{path}",
         "VIRTUAL_ENV": str(environment),
-        **_platform(spec, order),
+        "FLASH_ENDPOINT_NAME": spec.name,
+        "FLASH_WORKER_ID": order.worker_id,
+        **_platform(spec),
         **order.env,
     }
 
 
-def _platform(spec: EndpointSpec, order: StartOrder) -> dict[str, str]:
+def _platform(spec: EndpointSpec) -> dict[str, str]:
     placement = spec.placement
-    found = {
-        "FLASH_ENDPOINT_NAME": spec.name,
-        "FLASH_WORKER_ID": order.worker_id,
-        "RUNPOD_GPU_COUNT": str(placement.gpu_count if placement.gpus else 0),
-    }
+    found: dict[str, str] = {}
     if placement.accelerate_downloads:
         found["HF_XET_HIGH_PERFORMANCE"] = "1"
     if not placement.flashboot:
@@ -100,34 +98,37 @@ def _size(instance: str) -> tuple[int, int]:
     return kind.vcpu, kind.ram_gb
 
 
-def cpu_set(spec: EndpointSpec) -> frozenset[int]:
-    """The cores of a CPU endpoint's worker: as many as its instance has, where there are more."""
+def cpu_set(spec: EndpointSpec, taken: Mapping[int, int]) -> frozenset[int]:
+    """The cores of a CPU endpoint's worker: as many as its instance has, where there are more.
+
+    Those that the fewest workers have, by `taken`, come first. Empty means all.
+    """
     if not spec.placement.cpus or not hasattr(os, "sched_getaffinity"):
         return frozenset()
     vcpus, _ = _size(spec.placement.cpus[0])
-    cores = sorted(os.sched_getaffinity(0))
+    cores = os.sched_getaffinity(0)
     if vcpus >= len(cores):
         return frozenset()
-    # Workers of several endpoints should not all sit on the first cores.
-    start = hash(spec.name) % len(cores)
-    return frozenset((cores + cores)[start : start + vcpus])
+    return frozenset(sorted(cores, key=lambda core: (taken.get(core, 0), core))[:vcpus])
 
 
 def wanted_gpus(spec: EndpointSpec) -> str:
-    """The asked-for devices as a phrase: "NVIDIA GeForce RTX 4090", "2 x GPU (any)"."""
-    names = " or ".join("GPU" if name == "any" else name for name in spec.placement.gpus[:3])
-    if len(spec.placement.gpus) > 3:
+    """The asked-for devices as a phrase: "NVIDIA L4 with CUDA 12.8", "2 x GPU"."""
+    placement = spec.placement
+    names = " or ".join("GPU" if name == "any" else name for name in placement.gpus[:3])
+    if len(placement.gpus) > 3:
         names += " or a like one"
-    count = spec.placement.gpu_count
-    return f"{count} x {names}" if count > 1 else names
+    if placement.min_cuda is not None:
+        names += f" with CUDA {placement.min_cuda} or later"
+    return f"{placement.gpu_count} x {names}" if placement.gpu_count > 1 else names
 
 
-def no_gpu_note(spec: EndpointSpec) -> str:
+def no_gpu_note(spec: EndpointSpec, system: str = sys.platform) -> str:
     """The note on an exception of a function that wanted a GPU and ran without."""
     note = (
         f"flash: {spec.name!r} asks for {wanted_gpus(spec)}, and this machine has none, so its "
         "worker ran on the CPU; to run it on a GPU, set FLASH_TARGET to a server that has one"
     )
-    if sys.platform == "darwin":
+    if system == "darwin":
         note += "; on Apple silicon, PyTorch's device 'mps' is this machine's own GPU"
     return note

@@ -196,7 +196,7 @@ class Store(Protocol):
     async def submit(
         self, jobs: Sequence[NewJob], claim: Lease | None = None
     ) -> Sequence[Accepted]:
-        """Accept jobs. With `claim`, a new job whose endpoint has none waiting is claimed at once."""
+        """Accept jobs. With `claim`, a new one with none waiting before it is claimed at once."""
 
     async def claim(self, endpoint: str, limit: int, lease: Lease) -> Sequence[Job]:
         """Take up to `limit` waiting jobs: the deepest nested first, then the oldest.
