@@ -134,9 +134,7 @@ class StoreMachine(RuleBasedStateMachine):
         mortal=st.booleans(),
         parent=st.sampled_from(["", *IDS]),
     )
-    def submit(
-        self, id_: str, attempts: int, restartable: bool, mortal: bool, parent: str
-    ) -> None:
+    def submit(self, id_: str, attempts: int, restartable: bool, mortal: bool, parent: str) -> None:
         ttl_ms = int(TTL_SECONDS * 1000) if mortal else 0
         new = NewJob(id_, "e", CALL, Policy(attempts, restartable, 0, ttl_ms), parent)
         ((job, is_new),) = self.do(self.store.submit([new]))
@@ -263,6 +261,6 @@ def test_no_sequence_of_commands_loses_a_job_or_ends_it_twice(
     make_store: Callable[[ManualClock], Store],
 ) -> None:
     machine = type("Machine", (StoreMachine,), {"make_store": staticmethod(make_store)})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
     )

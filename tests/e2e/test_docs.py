@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from runpod_flash.engines.base import StartOrder
-from runpod_flash.engines.local import gpus, variables
+from runpod_flash.engines.local import gpu_pool, variables
 from runpod_flash.links import framed
 from runpod_flash.spec import Build, EndpointSpec, Entry, Placement
 
@@ -72,10 +72,10 @@ def test_the_passed_variables_are_those_that_are_listed() -> None:
 def test_the_variables_that_flash_sets_are_those_that_are_listed() -> None:
     cpu = Placement(cpus=("cpu3c-1-2",), datacenters=("EU-RO-1",), flashboot=False)
     gpu = Placement(gpus=("any",))
-    lease = gpus.GpuLease.__new__(gpus.GpuLease)
+    lease = gpu_pool.GpuLease.__new__(gpu_pool.GpuLease)
     object.__setattr__(lease, "devices", ())
     found = worker_sees(cpu, {}) | worker_sees(gpu, {})
-    found |= gpus.visible_devices(None).keys() | gpus.visible_devices(lease).keys()
+    found |= gpu_pool.visible_devices(None).keys() | gpu_pool.visible_devices(lease).keys()
     engine = (ROOT / "src/runpod_flash/engines/local/engine.py").read_text()
     found |= set(re.findall(r'\{"(FLASH_\w+)":', engine))
     assert listed("set") == found

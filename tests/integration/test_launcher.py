@@ -97,7 +97,7 @@ class Watcher:
         self.exit: ProcessExit | None = None
         self.lines_at_exit = 0
 
-    def exited(self, exit: ProcessExit) -> None:  # noqa: A002
+    def exited(self, exit: ProcessExit) -> None:
         assert self.exit is None
         self.exit = exit
         self.lines_at_exit = len(self.lines)

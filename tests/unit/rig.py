@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.plane.events import ChunkAdded, JobEnded, Notice
@@ -47,7 +48,7 @@ def spec(
 class Rig:
     """A plane, what it said, and short words for what tests do to it."""
 
-    def __init__(self, engine: ScriptedEngine, clock: ManualClock) -> None:
+    def __init__(self, engine: ScriptedEngine, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.engine = engine
         self.store = MemoryStore(clock)
@@ -126,6 +127,11 @@ class Rig:
         await self.settle()
         assert self.state(id_) is JobState.IN_PROGRESS
         return id_
+
+
+def real(engine: ScriptedEngine) -> Rig:
+    """A rig on the running loop's real time, for tests with threads."""
+    return Rig(engine, time.monotonic)
 
 
 def play(scenario: Callable[[Rig], Awaitable[None]], **engine: Any) -> Rig:

@@ -12,9 +12,8 @@ from runpod_flash.errors import ConnectionClosedError
 from runpod_flash.links.base import JobRef
 from runpod_flash.plane.store.base import JobState
 from runpod_flash.plane.store.memory import now
-from runpod_flash.testing import ScriptedEngine
+from runpod_flash.testing import ManualClock, ScriptedEngine
 from runpod_flash.wire.codec import decode, encode
-
 from unit.rig import Rig, play, spec
 
 if TYPE_CHECKING:
@@ -180,6 +179,7 @@ def test_the_late_answer_of_an_older_attempt_is_refused_and_frees_no_slot() -> N
     async def scenario(rig: Rig) -> None:
         pool = rig.declare(spec(workers=(1, 1), max_concurrency=2))
         id_ = await rig.busy(pool)
+        assert isinstance(rig.clock, ManualClock)
         rig.clock.advance(31)  # the lease runs out while the loop stood still
         changed = await rig.store.expire()
         rig.plane.dispatcher.lapsed(pool, changed)
@@ -492,8 +492,6 @@ def test_a_wait_that_begins_while_the_job_ends_is_answered_exactly_once() -> Non
     rounds = 300
 
     async def scenario() -> None:
-        from runpod_flash.testing import ManualClock
-
         rig = Rig(ScriptedEngine(), ManualClock())
         pool = rig.declare(spec())
         answers: list[Any] = []

@@ -1,4 +1,4 @@
-"""The framed link over real socket pairs: who may speak, what gets through, and who must not wait."""
+"""The framed link over real socket pairs: who may speak, what gets through, who may not wait."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class Peers:
 
     def read(self, count: int) -> list[Frame]:
         """Blocking: the next frames that the worker gets."""
-        reader, found = FrameReader(self.worker), []
+        reader = FrameReader(self.worker)
+        found: list[Frame] = []
         while len(found) < count:
             arrived = reader.read(wait=True)
             assert arrived is not None
@@ -78,7 +79,7 @@ def play(scenario: Callable[[Peers], Awaitable[None]], *, greet: bool = True) ->
         loop = asyncio.get_running_loop()
         peers = Peers(FramedLink(ours, loop, "w", "secret"), theirs)
         loop.set_exception_handler(lambda _, context: peers.errors.append(context))
-        peers.link.open(peers.heard, spec(), {"CALLER": "1"})  # type: ignore[arg-type]
+        peers.link.open(peers.heard, spec(), {"CALLER": "1"})
         if greet:
             peers.say(HELLO)
         with theirs:

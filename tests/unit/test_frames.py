@@ -161,9 +161,7 @@ def header(text: bytes, buffers: int = 0, fds: int = 0, lengths: bytes = b"") ->
         struct.pack("!IHH", (16 << 20) + 1, 0, 0),
     ],
 )
-def test_foreign_bytes_are_refused(
-    pair: tuple[socket.socket, socket.socket], data: bytes
-) -> None:
+def test_foreign_bytes_are_refused(pair: tuple[socket.socket, socket.socket], data: bytes) -> None:
     sender = threading.Thread(target=pair[0].sendall, args=(data,))
     sender.start()
     reader = FrameReader(pair[1])
@@ -183,7 +181,7 @@ def test_foreign_bytes_are_refused(
     ids=["buffers", "header", "descriptors"],
 )
 def test_a_frame_that_no_reader_would_take_is_refused_before_it_is_sent(frame: Frame) -> None:
-    with pytest.raises(FrameError, match="can travel|travel"):
+    with pytest.raises(FrameError, match="travel"):
         frames.encode(frame)
 
 

@@ -9,7 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
-from test_codec import SRC, pythons
+from unit.test_codec import SRC, pythons
 
 if TYPE_CHECKING:
     import pathlib

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,18 +11,9 @@ from runpod_flash.errors import JobCancelledError
 from runpod_flash.plane.store.base import JobState
 from runpod_flash.testing import ScriptedEngine
 from runpod_flash.wire.failures import capture
-from unit.rig import Rig, play, spec
-
-if TYPE_CHECKING:
-    from runpod_flash.testing import ManualClock
+from unit.rig import Rig, play, real, spec
 
 STOPPED = capture(JobCancelledError("the program has ended"), origin="system")
-
-
-def real(engine: ScriptedEngine) -> Rig:
-    """A rig on the running loop's real time, for tests with threads."""
-    clock: ManualClock = time.monotonic  # type: ignore[assignment]
-    return Rig(engine, clock)
 
 
 def test_a_thousand_submits_from_four_threads_lose_nothing() -> None:

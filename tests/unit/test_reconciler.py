@@ -17,7 +17,7 @@ from runpod_flash.plane.store.base import JobState, Lease
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.testing import ScriptedEngine
 from runpod_flash.wire.failures import Failure
-from unit.rig import Rig, play, spec
+from unit.rig import Rig, play, real, spec
 
 if TYPE_CHECKING:
     from runpod_flash.engines.base import StartOrder
@@ -701,9 +701,7 @@ def test_submits_from_a_thread_while_the_reconciler_stops_the_idle_worker_lose_n
     total = 300
 
     async def scenario() -> None:
-        rig = Rig.__new__(Rig)
-        engine = ScriptedEngine(lambda endpoint, args, kwargs: args[0])
-        rig.__init__(engine, time.monotonic)  # type: ignore[misc, arg-type]
+        rig = real(ScriptedEngine(lambda endpoint, args, kwargs: args[0]))
         pool = rig.declare(spec())
         done = asyncio.Event()
         rig.plane.events.subscribe(lambda _: done.set() if len(rig.ended) == total else None)

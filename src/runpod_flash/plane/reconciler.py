@@ -378,7 +378,7 @@ class Reconciler:
             self._spawn(self._engine.stop(worker.id))
 
     def replace_all(self, pool: Pool) -> None:
-        """Let retired workers end after their jobs; new ones get the pool's present spec and env."""
+        """Let retired workers end after their jobs; new ones get the present spec and env."""
         pool.failed_starts = pool.setbacks = 0
         pool.retry_at = pool.keep_at = 0.0
         pool.said.clear()

@@ -153,6 +153,7 @@ class FrameReader:
         try:
             received = self._receive(0 if wait else socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
+            self.drained = True
             return []
         except ConnectionError:
             return None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.engines.local import mountview
 from runpod_flash.engines.local.capacity import Machine
-from runpod_flash.engines.local.gpus import FixedInventory, GpuPool, NvmlInventory
+from runpod_flash.engines.local.gpu_pool import GpuPool
+from runpod_flash.engines.local.gpus import FixedInventory, NvmlInventory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
