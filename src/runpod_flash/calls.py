@@ -38,7 +38,7 @@ async def value(
     submission = _call(backend, target, args, kwargs, method, instance)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Ended] = loop.create_future()
-    backend.submit(submission, lambda end: _settle_in(loop, future, end))
+    backend.submit(submission, lambda end: _settle_in(loop, future, end), loop)
     try:
         end = await future
     except asyncio.CancelledError:
@@ -243,7 +243,10 @@ def _submission(
 
 
 def _settle_in(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any) -> None:
-    """Complete a future of another thread's loop, which may have closed meanwhile."""
+    """Complete a future of this thread's running loop, or of another's, which may have closed."""
+    if asyncio._get_running_loop() is loop:
+        _set(future, result)
+        return
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(_set, future, result)
 

@@ -109,6 +109,7 @@ class ScriptedLink:
     jobs: dict[str, Job] = field(default_factory=dict)
     cancelled: list[JobRef] = field(default_factory=list)
     granted: list[tuple[str, int]] = field(default_factory=list)
+    lent_to: list[asyncio.AbstractEventLoop] = field(default_factory=list)
     answers: dict[int, tuple[Mapping[str, Any], Payload | None]] = field(default_factory=dict)
     spec: EndpointSpec | None = None
     caller_env: Mapping[str, str] = field(default_factory=dict)
@@ -137,6 +138,9 @@ class ScriptedLink:
         self.jobs[job.id] = job
         if self.handler is not None:
             self.worker.loop.call_soon_threadsafe(self._handle, job)
+
+    def lend(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.lent_to.append(loop)
 
     def cancel(self, ref: JobRef) -> None:
         self.cancelled.append(ref)

@@ -188,6 +188,7 @@ def test_the_late_answer_of_an_older_attempt_is_refused_and_frees_no_slot() -> N
         link = rig.worker().link
         link.events.finished(JobRef(id_, 1), encode("late"))
         assert rig.state(id_) is JobState.IN_PROGRESS
+        assert pool.workers[link.worker.worker_id].free_slots == 1
         link.events.finished(JobRef(id_, 2), encode("right"))
         assert rig.value(id_) == "right"
         assert pool.workers[link.worker.worker_id].free_slots == 2
@@ -304,6 +305,20 @@ def test_a_second_attempt_has_the_whole_time_for_itself() -> None:
         assert (rig.state(id_), rig.job(id_).attempt) == (JobState.IN_PROGRESS, 2)
         await rig.after(1.5)
         assert rig.state(id_) is JobState.TIMED_OUT
+
+    play(scenario)
+
+
+def test_the_time_of_a_lost_attempt_does_not_run_on_while_the_job_waits() -> None:
+    async def scenario(rig: Rig) -> None:
+        id_ = await rig.busy(rig.declare(spec()), execution_timeout_ms=5000)
+        rig.engine.ready_at_once = False
+        rig.worker().exit()
+        await rig.after(60)
+        assert rig.state(id_) is JobState.IN_QUEUE
+        rig.worker().link.become_ready()
+        await rig.after(1)
+        assert rig.state(id_) is JobState.IN_PROGRESS
 
     play(scenario)
 

@@ -419,6 +419,35 @@ def test_a_busy_holder_gives_its_device_up_as_soon_as_it_is_idle() -> None:
     play(scenario)
 
 
+def test_of_two_that_wait_for_a_device_the_older_job_s_endpoint_gets_it() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.engine.place = one_device
+        younger, older = rig.declare(gpu("b")), rig.declare(gpu("c"))
+        running = await rig.busy(rig.declare(gpu("holder")))
+        first = rig.submit(older)
+        await rig.after(0.3)
+        second = rig.submit(younger)
+        await rig.after(0.3)
+        rig.holder(running).finish(running)
+        await rig.settle()
+        assert rig.states([first, second]) == ["IN_PROGRESS", "IN_QUEUE"]
+
+    play(scenario)
+
+
+def test_a_job_that_runs_is_not_said_to_wait_for_what_another_of_its_endpoint_waits_for() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(gpu("a", workers=(0, 2), scaler="REQUEST_COUNT", scaler_value=1))
+        rig.engine.place = one_device
+        running = await rig.busy(pool)
+        waiting = rig.submit(pool)
+        await rig.settle()
+        seen = [rig.views.look(id_) for id_ in (running, waiting)]
+        assert [bool(each and each.waits_for) for each in seen] == [False, True]
+
+    play(scenario)
+
+
 def test_a_refused_endpoint_looks_again_although_nothing_else_happens() -> None:
     async def scenario(rig: Rig) -> None:
         rig.engine.refusals = [CapacityError(Refusal("a GPU, held by another program"))]

@@ -12,6 +12,7 @@ from runpod_flash import context
 from runpod_flash.errors import NotAvailableError, UnguardedCallError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
     from runpod_flash.plane.store.base import Call, Policy
@@ -41,8 +42,12 @@ class Backend(Protocol):
     names: ModuleNames
 
     def submit(
-        self, submission: Submission, on_end: Callable[[Ended], None] | None = None
-    ) -> None: ...
+        self,
+        submission: Submission,
+        on_end: Callable[[Ended], None] | None = None,
+        reader: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """Send a job. `reader` is the running loop, if it will await the end: it may bring it."""
 
     def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
         """Call back when the job has ended; None if it is not known."""

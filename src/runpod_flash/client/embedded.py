@@ -70,7 +70,12 @@ class EmbeddedBackend:
 
     # Backend
 
-    def submit(self, submission: Submission, on_end: Callable[[Ended], None] | None = None) -> None:
+    def submit(
+        self,
+        submission: Submission,
+        on_end: Callable[[Ended], None] | None = None,
+        reader: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         pool = self.plane.declare(submission.spec, submission.env)
         job_id = submission.job_id
         if on_end is not None:
@@ -90,6 +95,7 @@ class EmbeddedBackend:
                 submission.policy,
                 credits=submission.credits,
             ),
+            reader,
         )
 
     def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:

@@ -9,6 +9,7 @@ from runpod_flash.wire import failures
 from runpod_flash.wire.module_names import NO_ALIAS
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
     from runpod_flash.client.backend import Submission
@@ -24,7 +25,12 @@ class InWorkerBackend:
     def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
 
-    def submit(self, submission: Submission, on_end: Callable[[Ended], None] | None = None) -> None:
+    def submit(
+        self,
+        submission: Submission,
+        on_end: Callable[[Ended], None] | None = None,
+        reader: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
         call = submission.call
         fields = {
             "job": submission.job_id,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
     from runpod_flash.plane.store.base import Job
@@ -47,7 +48,11 @@ class LogLine:
 
 
 class LinkEvents(Protocol):
-    """What arrives over a link, on the plane's loop, in the order in which it was sent."""
+    """What arrives over a link, on the plane's loop.
+
+    `chunk`, `finished`, `failed` and `log` come in the order in which they were sent, and on the
+    thread of a caller while the link is lent to its loop.
+    """
 
     def ready(self) -> None: ...
     def start_failed(self, failure: Failure) -> None: ...
@@ -73,6 +78,9 @@ class WorkerLink(Protocol):
         """
 
     def run(self, job: Job, *, trusted: bool) -> None: ...
+    def lend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the loop that runs on this thread read the link, while its calls are short."""
+
     def cancel(self, ref: JobRef) -> None: ...
     def grant(self, ref: JobRef, chunks: int) -> None:
         """Let a generator go `chunks` further."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.links.base import JobRef, LogLine, WorkerCall
+from runpod_flash.links.lending import Reading
 from runpod_flash.wire import failures, frames
 from runpod_flash.wire.codec import Payload
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 # Frames handled before other work on the loop gets its turn.
 _READS_PER_TURN = 8
+_SMALL = 4096
+# What may be handled on a borrower's thread; all else is the plane's loop's.
+_ANYWHERE = frozenset({"result", "failed", "chunk", "log"})
 
 
 @dataclass(slots=True)
@@ -33,10 +37,11 @@ class _Unsent:
 
 
 class FramedLink:
-    """`WorkerLink` over a stream socket. Reads on `loop`; writes from whichever thread has work.
+    """`WorkerLink` over a stream socket. Created on `loop`'s thread.
 
     A write goes straight to the socket, so that a call costs its caller's thread no hop; what the
-    socket does not take at once is queued and written by the loop.
+    socket does not take at once is queued and written by the loop. Reading is the loop's as well,
+    unless it is lent to a caller's (`lending`).
     """
 
     def __init__(
@@ -51,11 +56,16 @@ class FramedLink:
         self._lock = threading.Lock()
         self._outbox: deque[_Unsent] = deque()
         self._closed = False
+        self._ended = False
         self._greeted = False
+        self._home_thread = threading.get_ident()
+        self._reading = Reading(sock, loop, self._readable)
+        # Held by the thread that reads. Both loops may be woken while a loan begins or ends.
+        self._reads = threading.RLock()
 
     def open(self, events: LinkEvents, spec: EndpointSpec, caller_env: Mapping[str, str]) -> None:
         self._events = events
-        self._loop.add_reader(self._sock.fileno(), self._readable)
+        self._reading.start()
         self._send(Frame("start", {"spec": spec.to_wire(), "caller_env": dict(caller_env)}))
 
     def run(self, job: Job, *, trusted: bool) -> None:
@@ -76,6 +86,9 @@ class FramedLink:
             buffers += (call.constructor.body, *call.constructor.buffers)
         self._send(Frame("job", fields, buffers))
 
+    def lend(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._reading.lend(loop)
+
     def cancel(self, ref: JobRef) -> None:
         self._send(Frame("cancel", {"job": ref.job_id, "attempt": ref.attempt}))
 
@@ -90,8 +103,9 @@ class FramedLink:
         self._send(Frame("stop"))
 
     def drain(self) -> None:
-        while not self._closed and self._read():
-            pass
+        with self._reads:
+            while not self._closed and self._read():
+                pass
 
     def close(self) -> None:
         with self._lock:
@@ -99,24 +113,47 @@ class FramedLink:
                 return
             self._closed = True
             self._outbox.clear()
-        fd = self._sock.fileno()
-        self._loop.remove_reader(fd)
-        self._loop.remove_writer(fd)
-        self._reader.close()
-        self._sock.close()
+        self._reading.end()
+        self._loop.remove_writer(self._sock.fileno())
+        self._dispose()
+
+    def _dispose(self) -> None:
+        # Not under a thread that reads: the descriptor's number could be another file's by then.
+        if self._reads.acquire(blocking=False):
+            self._reader.close()
+            self._sock.close()
+            self._reads.release()
+        else:
+            self._loop.call_later(0.01, self._dispose)
 
     # Writing, from any thread
 
     def _send(self, frame: Frame) -> None:
-        unsent = _Unsent([memoryview(piece).cast("B") for piece in frames.encode(frame)], frame.fds)
+        pieces = frames.encode(frame)
         with self._lock:
-            if self._closed:
+            if self._closed or self._sent_whole(pieces, frame):
                 return
+            unsent = _Unsent([memoryview(piece).cast("B") for piece in pieces], frame.fds)
             if not self._outbox:
                 if self._write(unsent):
                     return
                 self._loop.call_soon_threadsafe(self._await_room)
             self._outbox.append(unsent)
+
+    def _sent_whole(self, pieces: list[frames.Buffer], frame: Frame) -> bool:
+        """Write a small frame at once, as nearly all are; false leaves it unsent."""
+        if self._outbox or frame.fds or len(pieces) != 1 or len(pieces[0]) > _SMALL:
+            return False
+        try:
+            # A stream socket with room for it takes a small write whole; if it took a part, the
+            # rest goes the long way.
+            sent = self._sock.send(pieces[0])
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True  # the reader sees the end of the stream and reports it
+        pieces[0] = memoryview(pieces[0])[sent:]
+        return sent > 0 and not len(pieces[0])
 
     def _write(self, unsent: _Unsent) -> bool:
         """Write what the socket takes now; true when nothing is left."""
@@ -143,12 +180,17 @@ class FramedLink:
             if not self._closed:
                 self._loop.remove_writer(self._sock.fileno())
 
-    # Reading, on the loop
+    # Reading, on the loop or on a borrower's
 
     def _readable(self) -> None:
-        for _ in range(_READS_PER_TURN):
-            if not self._read() or self._closed or self._reader.drained:
-                return
+        if not self._reads.acquire(blocking=False):
+            return
+        try:
+            for _ in range(_READS_PER_TURN):
+                if self._closed or not self._read() or self._reader.drained:
+                    return
+        finally:
+            self._reads.release()
 
     def _read(self) -> bool:
         """Read once and hand over what is complete; whether there was anything."""
@@ -167,10 +209,17 @@ class FramedLink:
         return bool(arrived) or not self._reader.drained
 
     def _end(self) -> None:
-        self.close()
-        self._events.closed()
+        if threading.get_ident() != self._home_thread:
+            self._loop.call_soon_threadsafe(self._end)
+        elif not self._ended:
+            self._ended = True
+            self.close()
+            self._events.closed()
 
     def _dispatch(self, frame: Frame) -> None:
+        if frame.type not in _ANYWHERE and threading.get_ident() != self._home_thread:
+            self._loop.call_soon_threadsafe(self._dispatch, frame)
+            return
         handler = _HANDLERS.get(frame.type)
         if handler is None or (not self._greeted and frame.type != "hello"):
             self._end()

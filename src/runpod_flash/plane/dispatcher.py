@@ -62,8 +62,13 @@ class Dispatcher:
 
     # From any thread
 
-    def submit(self, pool: Pool, new: NewJob) -> None:
-        """Accept a job and, with a worker free, start it at once."""
+    def submit(
+        self, pool: Pool, new: NewJob, reader: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Accept a job and, with a worker free, start it at once.
+
+        `reader` is the running loop of a caller who awaits the result: it may read the link.
+        """
         with self.lock:
             if self._closed:
                 raise ConnectionClosedError(f"job {new.id} was not accepted: the plane is closed")
@@ -75,10 +80,12 @@ class Dispatcher:
             else:
                 worker = None
                 pool.backlog = True
-        if worker is not None:
-            self._run(worker, job)
-        else:
+        if worker is None:
             self._changed(pool)
+            return
+        self._run(worker, job)
+        if reader is not None and worker.link is not None:
+            worker.link.lend(reader)
 
     def _take(self, worker: Worker, job: Job) -> None:
         worker.jobs[job.id] = job
@@ -214,6 +221,7 @@ class Dispatcher:
             timer.cancel()
 
     def _time_out(self, job: Job, seconds: float) -> None:
+        self._timers.pop(job.id, None)
         text = f"job {job.id} ran longer than its execution_timeout_ms={seconds * 1000:.0f}"
         failure = capture(JobTimeoutError(text), origin="system")
         self._end(job.id, Outcome(JobState.TIMED_OUT, failure=failure))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -50,6 +51,7 @@ class Plane:
         self.events = EventStream()
         self.engine = engine
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self._pools: dict[str, Pool] = {}
         self._dirty: set[str] = set()
         self.dispatcher = Dispatcher(
@@ -98,9 +100,11 @@ class Plane:
     def find(self, key: str) -> Pool | None:
         return self._pools.get(key)
 
-    def submit(self, pool: Pool, job: NewJob) -> None:
-        """Accept a job, from any thread."""
-        self.dispatcher.submit(pool, job)
+    def submit(
+        self, pool: Pool, job: NewJob, reader: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Accept a job, from any thread; `reader` is a running loop that awaits its result."""
+        self.dispatcher.submit(pool, job, reader)
 
     def cancel(self, job_id: str) -> None:
         """End a job that has not ended; from any thread."""
@@ -161,7 +165,10 @@ class Plane:
             self._loop.call_soon_threadsafe(self._reconcile, pool)
 
     def _went_idle(self, pool: Pool) -> None:
-        self.reconciler.went_idle(pool)
+        if threading.get_ident() == self._thread:
+            self.reconciler.went_idle(pool)
+        elif self.reconciler.must_look(pool):
+            self._changed(pool)
 
     def _reconcile(self, pool: Pool) -> None:
         self._dirty.discard(pool.key)

@@ -98,18 +98,24 @@ class Reconciler:
             self._timers[pool.key] = self._loop.call_later(delay, self.reconcile, pool)
 
     def went_idle(self, pool: Pool) -> None:
-        """Look at a pool one of whose workers has become idle, unless it is looked at in time.
+        """Look at a pool one of whose workers has become idle, unless it is looked at in time."""
+        if self.must_look(pool):
+            self.reconcile(pool)
+
+    def must_look(self, pool: Pool) -> bool:
+        """Whether an idle worker of the pool needs a look now; from any thread.
 
         This is on the way of every warm call: a timer that fires before this idle time ends looks
         then.
         """
         timer = self._timers.get(pool.key)
         idle_out = self._loop.time() + pool.spec.scaling.idle_timeout
-        others_wait = any(p.waits_for for p in self._pools.values())
-        draining = any(w.state is WorkerState.DRAINING for w in pool.workers.values())
-        too_many = len(pool.workers) > pool.spec.scaling.workers_max
-        if others_wait or draining or too_many or timer is None or timer.when() > idle_out:
-            self.reconcile(pool)
+        others_wait = any(p.waits_for for p in list(self._pools.values()))
+        workers = list(pool.workers.values())
+        draining = any(w.state is WorkerState.DRAINING for w in workers)
+        too_many = len(workers) > pool.spec.scaling.workers_max
+        late = timer is None or timer.when() > idle_out
+        return others_wait or draining or too_many or late
 
     def _note_wait(self, pool: Pool, counts: Counts) -> None:
         if not counts.queued:

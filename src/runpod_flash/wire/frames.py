@@ -155,7 +155,7 @@ class FrameReader:
         except (BlockingIOError, InterruptedError):
             self.drained = True
             return []
-        except ConnectionError:
+        except OSError:  # reset by the other end, or closed at this one
             return None
         if received < 0:
             return None

@@ -1,0 +1,98 @@
+"""Who reads a link: the plane's loop, or for a short while the loop of a caller.
+
+A warm call is over in a fraction of a millisecond, and the hop from the plane's thread to the
+caller's would take most of it. So the caller's own loop reads the answers while its calls follow
+each other closely. A caller that awaits something long, blocks its loop or stops calling loses
+the link to the plane's loop again, which never waits for user code.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+    from collections.abc import Callable
+
+# A loan ends when it saw no new call for so long.
+LOAN_SECONDS = 0.02
+
+
+class Reading:
+    """Calls `readable` whenever the socket has something, on `home` or on a borrower's loop."""
+
+    def __init__(
+        self, sock: socket.socket, home: asyncio.AbstractEventLoop, readable: Callable[[], None]
+    ) -> None:
+        self._sock = sock
+        self._home = home
+        self._readable = readable
+        self._lock = threading.Lock()
+        self._borrower: asyncio.AbstractEventLoop | None = None
+        self._borrowed_fd = -1
+        self._used = False
+        self._ended = False
+
+    def start(self) -> None:
+        """Begin, on the home loop's thread."""
+        self._home.add_reader(self._sock.fileno(), self._readable)
+
+    def lend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let `loop`, which runs on this thread, read; nothing happens if another one does."""
+        if loop is self._borrower:
+            self._used = True
+            return
+        with self._lock:
+            if self._borrower is not None or self._ended or loop is self._home:
+                return
+            # A descriptor of its own: it stays in the borrower's selector until that loop lets go.
+            fd = os.dup(self._sock.fileno())
+            try:
+                loop.add_reader(fd, self._readable)
+            except (NotImplementedError, RuntimeError):
+                os.close(fd)
+                return
+            self._borrower, self._borrowed_fd, self._used = loop, fd, True
+        self._home.call_soon_threadsafe(self._lent)
+
+    def end(self) -> None:
+        """Stop reading, on the home loop's thread."""
+        with self._lock:
+            self._ended = True
+        self._home.remove_reader(self._sock.fileno())
+        self._recall()
+
+    def _lent(self) -> None:
+        if not self._ended:
+            self._home.remove_reader(self._sock.fileno())
+            self._home.call_later(LOAN_SECONDS, self._look)
+
+    def _look(self) -> None:
+        if self._used and not self._ended:
+            self._used = False
+            self._home.call_later(LOAN_SECONDS, self._look)
+        else:
+            self._recall()
+
+    def _recall(self) -> None:
+        with self._lock:
+            loop, self._borrower = self._borrower, None
+            fd = self._borrowed_fd
+        if loop is None:
+            return
+        if not self._ended:
+            self.start()
+        try:
+            loop.call_soon_threadsafe(_let_go, loop, fd)
+        except RuntimeError:  # the borrower's loop is closed, and its selector with it
+            os.close(fd)
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, fd: int) -> None:
+    with suppress(RuntimeError):
+        loop.remove_reader(fd)
+    os.close(fd)
