@@ -9,6 +9,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
+
 from unit.test_codec import SRC, pythons
 
 if TYPE_CHECKING:

@@ -218,7 +218,7 @@ class Dispatcher:
     def _disarm(self, job_id: str) -> None:
         timer = self._timers.pop(job_id, None)
         if timer is not None:
-            timer.cancel()
+            self._loop.call_soon_threadsafe(timer.cancel)
 
     def _time_out(self, job: Job, seconds: float) -> None:
         self._timers.pop(job.id, None)
