@@ -391,7 +391,10 @@ def test_classes_and_functions_of_the_callers_script_are_the_same_on_both_sides(
 
 def test_a_missing_module_or_name_at_the_reader_is_named(tmp_path: pathlib.Path) -> None:
     (tmp_path / "elsewhere.py").write_text("class Thing: pass")
-    write = "import elsewhere; from runpod_flash.wire.codec import encode; print(repr(tuple(encode({}))))"
+    write = (
+        "import elsewhere; from runpod_flash.wire.codec import encode; "
+        "print(repr(tuple(encode({}))))"
+    )
     bodies = {
         "elsewhere": write.format("elsewhere.Thing()"),
         "numpy": write.format("__import__('numpy').arange(3)"),
@@ -456,7 +459,8 @@ def test_a_value_survives_the_way_through_every_other_python_here(tmp_path: path
 
 def test_importing_the_codec_and_failures_stays_light(tmp_path: pathlib.Path) -> None:
     program = (
-        "import sys; import runpod_flash.wire.codec, runpod_flash.wire.failures, runpod_flash.placeholders.finder\n"
+        "import sys; import runpod_flash.wire.codec, runpod_flash.wire.failures\n"
+        "import runpod_flash.placeholders.finder\n"
         "heavy = {'asyncio', 'inspect', 'dataclasses', 'cloudpickle', 'pathlib', 'traceback'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
