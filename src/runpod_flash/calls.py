@@ -6,7 +6,7 @@ import asyncio
 import os
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.client.backend import STREAM_WINDOW, Submission, backend_for
 from runpod_flash.errors import JobError
@@ -26,19 +26,23 @@ if TYPE_CHECKING:
     from runpod_flash.wire.module_names import ModuleNames
 
 
-async def value(
-    target: Target,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    method: str = "",
-    instance: RemoteInstance | None = None,
-) -> Any:
+class Invocation(NamedTuple):
+    """A call of a decorated function, or of a method of an object on the workers."""
+
+    target: Target
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    method: str = ""
+    instance: RemoteInstance | None = None
+
+
+async def value(invocation: Invocation) -> Any:
     """Run and await the result. Cancelling the awaiting task cancels the job."""
-    backend = _backend(target, args, kwargs, method)
-    submission = _call(backend, target, args, kwargs, method, instance)
+    backend = _backend(invocation)
+    submission = _call(backend, invocation)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Ended] = loop.create_future()
-    backend.submit(submission, lambda end: _settle_in(loop, future, end), loop)
+    backend.submit(submission, lambda end: settle(loop, future, end), loop)
     try:
         end = await future
     except asyncio.CancelledError:
@@ -48,17 +52,11 @@ async def value(
     return result_of(end, backend.names)
 
 
-def value_here(
-    target: Target,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    method: str = "",
-    instance: RemoteInstance | None = None,
-) -> Any:
+def value_here(invocation: Invocation) -> Any:
     """Run and wait for the result, in a thread without a running event loop."""
-    refuse_in_loop(f"{target.name}.call()")
-    backend = _backend(target, args, kwargs, method)
-    submission = _call(backend, target, args, kwargs, method, instance)
+    refuse_in_loop(f"{invocation.target.name}.call()")
+    backend = _backend(invocation)
+    submission = _call(backend, invocation)
     future: Future[Ended] = Future()
     backend.submit(submission, future.set_result)
     end = wait_here(backend, submission.job_id, future)
@@ -66,16 +64,10 @@ def value_here(
     return result_of(end, backend.names)
 
 
-async def stream(
-    target: Target,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    method: str = "",
-    instance: RemoteInstance | None = None,
-) -> AsyncGenerator[Any, None]:
+async def stream(invocation: Invocation) -> AsyncGenerator[Any, None]:
     """Run a generator and yield its chunks. Leaving early cancels the job."""
-    backend = _backend(target, args, kwargs, method)
-    submission = _call(backend, target, args, kwargs, method, instance, STREAM_WINDOW)
+    backend = _backend(invocation)
+    submission = _call(backend, invocation, STREAM_WINDOW)
     backend.submit(submission)
     ended = False
     try:
@@ -89,17 +81,11 @@ async def stream(
         backend.forget(submission.job_id)
 
 
-def stream_here(
-    target: Target,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    method: str = "",
-    instance: RemoteInstance | None = None,
-) -> Iterator[Any]:
+def stream_here(invocation: Invocation) -> Iterator[Any]:
     """`stream` for code without an event loop."""
-    refuse_in_loop(f"{target.name}.call()")
-    backend = _backend(target, args, kwargs, method)
-    submission = _call(backend, target, args, kwargs, method, instance, STREAM_WINDOW)
+    refuse_in_loop(f"{invocation.target.name}.call()")
+    backend = _backend(invocation)
+    submission = _call(backend, invocation, STREAM_WINDOW)
     backend.submit(submission)
     return _iterate_here(backend, submission.job_id)
 
@@ -123,16 +109,10 @@ def _iterate_here(backend: Backend, job_id: str) -> Iterator[Any]:
         raise restore(end.failure, backend.names)
 
 
-def submit(
-    target: Target,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    method: str = "",
-    instance: RemoteInstance | None = None,
-) -> EndpointJob:
+def submit(invocation: Invocation) -> EndpointJob:
     """Queue a job and go on."""
-    backend = _backend(target, args, kwargs, method)
-    return _queued(backend, target, _call(backend, target, args, kwargs, method, instance))
+    backend = _backend(invocation)
+    return _queued(backend, invocation.target, _call(backend, invocation))
 
 
 def submit_input(target: Target, value: Any) -> EndpointJob:
@@ -163,6 +143,8 @@ async def chunks(backend: Backend, job_id: str, start: int = 0) -> AsyncGenerato
         for payload in found:
             start += 1
             yield decode(payload, trusted=True, names=backend.names)
+    if end.state == "UNKNOWN":
+        raise LookupError(f"job {job_id!r} is not known: it never was, or ended too long ago")
     if end.failure is not None:
         raise restore(end.failure, backend.names)
 
@@ -196,21 +178,15 @@ def wait_here(
         raise
 
 
-def _backend(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any], method: str) -> Backend:
+def _backend(invocation: Invocation) -> Backend:
     """The backend, for a call that can be: a wrong one starts nothing."""
+    target, args, kwargs, method, _ = invocation
     target.check(args, kwargs, method)
     return backend_for(target.name)
 
 
-def _call(
-    backend: Backend,
-    target: Target,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    method: str,
-    instance: RemoteInstance | None,
-    window: int = 0,
-) -> Submission:
+def _call(backend: Backend, invocation: Invocation, window: int = 0) -> Submission:
+    target, args, kwargs, method, instance = invocation
     payload = encode({"args": list(args), "kwargs": kwargs}, backend.names)
     constructor = None
     if instance is not None:
@@ -242,7 +218,7 @@ def _submission(
     )
 
 
-def _settle_in(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any) -> None:
+def settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any) -> None:
     """Complete a future of this thread's running loop, or of another's, which may have closed."""
     if asyncio._get_running_loop() is loop:
         _set(future, result)
@@ -254,7 +230,7 @@ def _settle_in(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], res
 def _settle_pair(
     loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
 ) -> Callable[[Sequence[Payload], Ended | None], None]:
-    return lambda found, end: _settle_in(loop, future, (found, end))
+    return lambda found, end: settle(loop, future, (found, end))
 
 
 def _set(future: asyncio.Future[Any], result: Any) -> None:

@@ -64,6 +64,9 @@ def parse_text(parameter: str, value: Any) -> str | None:
 def parse_name(name: Any) -> str | None:
     if name is None:
         return None
+    if callable(name):
+        what = getattr(name, "__qualname__", repr(name))
+        raise ConfigurationError(f"@Endpoint above {what}: write @Endpoint(), with parentheses")
     if not isinstance(name, str) or not name.removesuffix("-fb").strip():
         raise refuse("name", name, "an endpoint's name is a text that is not empty")
     if any(ord(c) < 32 or c in "/\\" for c in name):
@@ -248,6 +251,8 @@ def parse_scaler_value(value: Any) -> float:
 
 
 def parse_python(value: Any) -> str | None:
+    if isinstance(value, (int, float)):
+        raise refuse("python_version", value, 'give it as text, such as "3.12"')
     if value is not None and value not in PYTHON_VERSIONS:
         allowed = ", ".join(PYTHON_VERSIONS)
         raise refuse("python_version", value, f"workers run Python {allowed}")
@@ -271,7 +276,7 @@ def parse_template(value: Any, cpus: Sequence[CpuInstanceType]) -> PodTemplate |
                 "does not have yet; leave it out to run embedded"
             )
     disk: Any = value.containerDiskInGb
-    if cpus and disk != default.containerDiskInGb and disk > max_container_disk_gb(cpus):
+    if cpus and value.disk_declared and disk > max_container_disk_gb(cpus):
         limit = max_container_disk_gb(cpus)
         raise refuse("template.containerDiskInGb", disk, f"{cpus[0].value} has at most {limit} GB")
     return value

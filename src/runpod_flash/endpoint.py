@@ -257,6 +257,7 @@ class Endpoint:
     def _placement(self) -> Placement:
         from runpod_flash.spec import Placement, VolumeMount
 
+        template = self.template
         return Placement(
             gpus=expand_gpus(self._gpus) if self._gpus else (),
             gpu_count=self.gpu_count,
@@ -272,7 +273,9 @@ class Endpoint:
             restartable=self.restartable,
             flashboot=self.flashboot,
             accelerate_downloads=self.accelerate_downloads,
-            container_disk_gb=self.template.containerDiskInGb if self.template else 0,
+            container_disk_gb=(
+                template.containerDiskInGb if template and template.disk_declared else 0
+            ),
         )
 
     @property

@@ -213,12 +213,12 @@ def _local(target: Target) -> Any:
     def submit(*args: Any, **kwargs: Any) -> EndpointJob:
         from runpod_flash import calls
 
-        return calls.submit(target, args, kwargs)
+        return calls.submit(calls.Invocation(target, args, kwargs))
 
     def call_here(*args: Any, **kwargs: Any) -> Any:
         from runpod_flash import calls
 
-        return calls.value_here(target, args, kwargs)
+        return calls.value_here(calls.Invocation(target, args, kwargs))
 
     asynchronous = inspect.iscoroutinefunction(original)
     local: Any = functools.update_wrapper(awaited if asynchronous else here, original)
@@ -239,12 +239,12 @@ def _function(target: Target, method: str = "", instance: RemoteInstance | None 
     async def call(*args: Any, **kwargs: Any) -> Any:
         from runpod_flash import calls
 
-        return await calls.value(target, args, kwargs, method, instance)
+        return await calls.value(calls.Invocation(target, args, kwargs, method, instance))
 
     def call_here(*args: Any, **kwargs: Any) -> Any:
         from runpod_flash import calls
 
-        return calls.value_here(target, args, kwargs, method, instance)
+        return calls.value_here(calls.Invocation(target, args, kwargs, method, instance))
 
     return _with_verbs(call, call_here, target, method, instance)
 
@@ -256,14 +256,16 @@ def _generator(target: Target, method: str = "", instance: RemoteInstance | None
         from runpod_flash import calls
 
         # Leaving the loop early cancels the job at once, not when memory is next collected.
-        async with aclosing(calls.stream(target, args, kwargs, method, instance)) as items:
+        async with aclosing(
+            calls.stream(calls.Invocation(target, args, kwargs, method, instance))
+        ) as items:
             async for item in items:
                 yield item
 
     def call_here(*args: Any, **kwargs: Any) -> Iterator[Any]:
         from runpod_flash import calls
 
-        return calls.stream_here(target, args, kwargs, method, instance)
+        return calls.stream_here(calls.Invocation(target, args, kwargs, method, instance))
 
     return _with_verbs(call, call_here, target, method, instance)
 
@@ -274,7 +276,7 @@ def _with_verbs(
     def run(*args: Any, **kwargs: Any) -> EndpointJob:
         from runpod_flash import calls
 
-        return calls.submit(target, args, kwargs, method, instance)
+        return calls.submit(calls.Invocation(target, args, kwargs, method, instance))
 
     call.call, call.run = call_here, run
     return call
@@ -340,11 +342,7 @@ class RemoteInstance:
             return _function(target, name, self)
         found = getattr(original, name, None)
         if not callable(found):
-            methods = [m for m in dir(original) if not m.startswith("_")]
-            raise AttributeError(
-                f"{original.__name__} has no method {name!r}; only public methods of an object on "
-                f"a worker can be used.{did_you_mean(name, methods)}"
-            )
+            raise AttributeError(_no_method(original, name))
         make = _generator if _kind(found) == "generator" else _function
         return functools.update_wrapper(
             make(target, name, self), bound_method(original, name, self)
@@ -357,6 +355,15 @@ class RemoteInstance:
 
     def __reduce__(self) -> Any:
         return self.__flash_reference__()
+
+
+def _no_method(original: type, name: str) -> str:
+    only = "only public methods of an object on a worker can be used"
+    if hasattr(original, name):
+        return f"{name!r} is not a method of {original.__name__}: {only}"
+    methods = [m for m in dir(original) if m[0] != "_" and callable(getattr(original, m))]
+    hint = did_you_mean(name, methods)
+    return f"{original.__name__} has no method {name!r}; {only}.{hint}"
 
 
 def _instance_from_reference(

@@ -80,11 +80,11 @@ class EndpointJob:
         """Look again, and give the state: IN_QUEUE, IN_PROGRESS, or how the job ended."""
         import asyncio
 
-        from runpod_flash.calls import _settle_in
+        from runpod_flash.calls import settle
 
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Snapshot | None] = loop.create_future()
-        self._connected().look(self.id, lambda seen: _settle_in(loop, future, seen))
+        self._connected().look(self.id, lambda seen: settle(loop, future, seen))
         self._take(await future)
         return str(self._data.get("status", "UNKNOWN"))
 
@@ -114,13 +114,13 @@ class EndpointJob:
         """
         import asyncio
 
-        from runpod_flash.calls import _settle_in
+        from runpod_flash.calls import settle
 
         if self._end is not None:
             return self
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Ended | None] = loop.create_future()
-        self._connected().wait(self.id, lambda end: _settle_in(loop, future, end))
+        self._connected().wait(self.id, lambda end: settle(loop, future, end))
         try:
             end = await asyncio.wait_for(future, timeout)
         except asyncio.TimeoutError:

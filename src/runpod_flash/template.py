@@ -64,7 +64,7 @@ class PodTemplate:
         *,
         advancedStart: bool = False,
         config: Mapping[str, Any] | None = None,
-        containerDiskInGb: int = DEFAULT_CONTAINER_DISK_GB,
+        containerDiskInGb: int | None = None,
         containerRegistryAuthId: str = "",
         dockerArgs: str = "",
         env: Sequence[KeyValuePair | Mapping[str, str]] | None = None,
@@ -80,7 +80,9 @@ class PodTemplate:
         self.config = dict(
             _checked("PodTemplate.config", {} if config is None else config, Mapping)
         )
-        self.containerDiskInGb = _disk(containerDiskInGb)
+        self.containerDiskInGb = _disk(
+            DEFAULT_CONTAINER_DISK_GB if containerDiskInGb is None else containerDiskInGb
+        )
         self.containerRegistryAuthId = _text("containerRegistryAuthId", containerRegistryAuthId)
         self.dockerArgs = _text("dockerArgs", dockerArgs)
         self.env = [] if env is None else _pairs(env)
@@ -90,6 +92,7 @@ class PodTemplate:
         self.startScript = _text("startScript", startScript)
         self.id = None if id is None else _text("id", id)
         self._env_declared = env is not None
+        self._disk_declared = containerDiskInGb is not None
         self._resource_id = self._digest()
         self.name = f"{name}__{self._resource_id}"
 
@@ -102,6 +105,11 @@ class PodTemplate:
     def env_declared(self) -> bool:
         """Whether `env` was given, be it empty: only then does an empty one mean no variables."""
         return self._env_declared
+
+    @property
+    def disk_declared(self) -> bool:
+        """Whether `containerDiskInGb` was given: the default asks for nothing."""
+        return self._disk_declared
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, PodTemplate):

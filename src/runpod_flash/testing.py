@@ -1,4 +1,6 @@
-"""Doubles for tests without processes and without waiting: a clock, an event loop, an engine.
+"""For tests: `use_node` makes up a machine with GPUs, on which workers are real processes.
+
+The others are doubles without processes and without waiting: a clock, an event loop, an engine.
 
 clock = ManualClock()
 
@@ -18,7 +20,9 @@ import selectors
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from runpod_flash.client.node import use_node
 from runpod_flash.engines.base import WorkerExit
+from runpod_flash.engines.local.gpus import Gpu
 from runpod_flash.links.base import WorkerCall
 from runpod_flash.wire.codec import Payload, decode, encode
 from runpod_flash.wire.failures import capture
@@ -30,6 +34,16 @@ if TYPE_CHECKING:
     from runpod_flash.links.base import JobRef, LinkEvents
     from runpod_flash.plane.store.base import Job
     from runpod_flash.spec import EndpointSpec
+
+__all__ = [
+    "Gpu",
+    "ManualClock",
+    "ScriptedEngine",
+    "ScriptedLink",
+    "ScriptedWorker",
+    "run",
+    "use_node",
+]
 
 T = TypeVar("T")
 

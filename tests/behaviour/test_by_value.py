@@ -68,6 +68,14 @@ def test_python_c_runs_a_function_with_the_globals_it_uses(programs: Programs) -
     assert (done.code, done.stdout) == (0, "6\n"), done
 
 
+def test_a_program_from_standard_input_runs(programs: Programs) -> None:
+    with programs.start(arguments=("-",), typed=True) as program:
+        program.type(ONE_LINE)
+        program.close_input()
+        done = program.finish()
+    assert (done.code, done.stdout) == (0, "6\n"), done
+
+
 def test_a_notebooks_cells_are_called_as_they_are_now(programs: Programs) -> None:
     done = programs.run(arguments=("-c", NOTEBOOK))
     assert done.result == [20, 22, True, 50, ["redefined", 1], ["redefined", 2], 15], done

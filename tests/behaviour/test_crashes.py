@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,10 @@ def test_a_job_whose_worker_is_killed_is_run_once_more_and_then_fails(programs: 
     for key in ("killed twice", "once"):
         assert found[key].startswith("WorkerLostError: the worker "), done
         assert "was killed by SIGKILL" in found[key], done
+    assert found["killed twice"].endswith(" (attempt 2 of 2)"), done
+    assert found["once"].endswith(" (attempt 1 of 1)"), done
+    line = r"^flash: dies: the worker \S+ was killed by SIGKILL.*; its job runs again \(attempt 2"
+    assert len(re.findall(line, done.stderr, re.MULTILINE)) == 2, done
     assert "exited with code 3" in found["exits"], done
     chunk, lost = found["streamed"]
     assert chunk == 1, done

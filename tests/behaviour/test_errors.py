@@ -257,3 +257,26 @@ def test_variables_of_the_caller_are_there_at_import_and_a_missing_one_says_what
         "list it in env={'ONLY_LOCAL': os.environ['ONLY_LOCAL']}",
     ], done
     assert nowhere == ["builtins", "KeyError", "'NOWHERE'"], done
+
+
+def test_an_undeclared_package_is_named_with_the_remedy(programs: Programs) -> None:
+    done = programs.run(
+        """
+        @Endpoint(name="imports", cpu=CPU)
+        def imports(name):
+            __import__(name)
+
+        def raised(name):
+            try:
+                imports.call(name)
+            except ModuleNotFoundError as error:
+                return "add " in error.remote_traceback, error.remote_traceback
+
+        if __name__ == "__main__":
+            print(json.dumps([raised("zzpandas.core"), raised("json.absent")]))
+        """
+    )
+    (noted, text), (other, _) = done.result
+    assert (noted, other) == (True, False), done
+    remedy = "add 'zzpandas' to dependencies=[...] of the endpoint 'imports'"
+    assert f"flash: the worker's environment has no 'zzpandas'; {remedy}" in text, done

@@ -190,3 +190,36 @@ def test_a_misspelt_import_of_the_callers_own_fails_as_usual(programs: Programs)
     done = programs.run("import helprs\n")
     assert done.code == 1
     assert "ModuleNotFoundError: No module named 'helprs'" in done.stderr, done
+
+
+def test_a_child_that_multiprocessing_spawns_calls_the_scripts_endpoints(
+    programs: Programs,
+) -> None:
+    done = programs.run(
+        """
+        import multiprocessing
+        from dataclasses import dataclass
+
+        @dataclass
+        class Pair:
+            first: int
+            second: int
+
+        @Endpoint(name="swaps", cpu=CPU)
+        def swaps(pair):
+            return Pair(pair.second, pair.first)
+
+        def child(queue):
+            found = swaps.call(Pair(1, 2))
+            queue.put([type(found) is Pair, found.first, found.second])
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("spawn")
+            queue = context.SimpleQueue()
+            process = context.Process(target=child, args=(queue,))
+            process.start()
+            process.join()
+            print(json.dumps(queue.get() if not process.exitcode else process.exitcode))
+        """
+    )
+    assert done.result == [True, 2, 1], done

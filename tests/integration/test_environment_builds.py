@@ -21,6 +21,7 @@ import pytest
 
 from runpod_flash.engines.local.environments import Environment, EnvironmentRequest, Environments
 from runpod_flash.engines.local.interpreters import Interpreters
+from runpod_flash.engines.local.plans import unreachable
 from runpod_flash.engines.local.system_packages import missing_system_packages
 from runpod_flash.errors import EnvironmentBuildError
 
@@ -175,8 +176,14 @@ def test_an_environment_without_requirements_is_isolated_from_the_callers_packag
     version = run(environment, "import platform; print(platform.python_version())")
     assert version == environment.version
     assert not imports(environment, "pytest")
-    assert "no packages" in room.lines[0]
-    assert room.lines[-1].startswith("environment ready in ")
+    (line,) = room.lines
+    assert line.startswith("building environment: ") and line.endswith(", no packages")
+
+
+def test_a_package_asked_for_twice_is_listed_once(room: Room) -> None:
+    room.wheel("zztiny")
+    room.ensure("zztiny", "zztiny>=0.5")
+    assert room.lines[0].endswith(", 1 package (zztiny)")
 
 
 def test_a_requirement_and_what_it_needs_are_installed(room: Room) -> None:
@@ -357,6 +364,24 @@ def test_a_package_whose_build_fails_is_named_with_the_cause(room: Room) -> None
     tree = room.source_tree()
     (tree / "backend.py").write_text("raise RuntimeError('no compiler for you')\n")
     assert "no compiler for you" in room.error(".")
+
+
+def test_uv_offline_with_an_empty_cache_says_so(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("UV_CACHE_DIR", str(room.root / "uv"))
+    for name in ("UV_OFFLINE", "UV_FIND_LINKS", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    message = room.error("zztiny", "zzother")
+    assert "uv is offline (UV_OFFLINE) and its cache does not hold all" in message
+
+
+def test_the_remedy_for_pytorchs_index_names_what_replaces_it() -> None:
+    message = str(unreachable("e", "https://download.pytorch.org/whl/cpu/torch/"))
+    assert "UV_FIND_LINKS" in message and "UV_TORCH_BACKEND" in message
+    assert "UV_TORCH_BACKEND" not in str(unreachable("e", "https://pypi.org/simple/x/"))
 
 
 def test_an_index_that_cannot_be_reached_is_one_clear_sentence(

@@ -11,7 +11,6 @@ import pytest
 
 from behaviour.programs import PRELUDE
 from runpod_flash.engines.local.variables import no_gpu_note
-from runpod_flash.spec import Build, EndpointSpec, Entry, Placement
 
 if TYPE_CHECKING:
     from behaviour.programs import Finished, Programs
@@ -21,8 +20,7 @@ FREED_SECONDS = 3.0  # what may pass until a device of something killed can be h
 
 NODE = """
 from runpod_flash import GpuGroup, GpuType
-from runpod_flash.client.node import use_node
-from runpod_flash.engines.local.gpus import Gpu
+from runpod_flash.testing import Gpu, use_node
 
 L4 = GpuType.NVIDIA_L4
 
@@ -392,7 +390,7 @@ def test_without_a_matching_device_the_function_runs_on_the_cpu_and_its_errors_s
     )
     assert (notes, message) == ([note], "no CUDA")
     assert note in text, "tracebacks of Python 3.10 show no notes"
-    said = "no 2 x NVIDIA L4 with CUDA 12.8 or later on this machine: wants runs on the CPU"
+    said = "wants runs on the CPU: no 2 x NVIDIA L4 with CUDA 12.8 or later on this machine"
     assert lines_with(done, said) == 1, done
 
 
@@ -413,10 +411,24 @@ def test_the_callers_traceback_shows_the_note(programs: Programs) -> None:
 
 
 def test_on_apple_silicon_the_note_mentions_mps() -> None:
-    placement = Placement(gpus=("NVIDIA L4",))
-    spec = EndpointSpec("x", Entry("module", "function"), Build(code="0"), placement)
-    assert "mps" in no_gpu_note(spec, "darwin")
-    assert "mps" not in no_gpu_note(spec, "linux")
+    assert "mps" in no_gpu_note("NVIDIA L4", "x", "darwin")
+    assert "mps" not in no_gpu_note("NVIDIA L4", "x", "linux")
+
+
+def test_without_any_gpu_its_cuda_version_is_not_what_is_amiss(programs: Programs) -> None:
+    body = """
+        use_node([])
+
+        @Endpoint(name="any")
+        def any_gpu():
+            raise RuntimeError("no CUDA")
+
+        async def main():
+            await any_gpu()
+    """
+    done = programs.run(program(NODE, body))
+    assert "flash: any runs on the CPU: no GPU on this machine\n" in done.stderr, done
+    assert "flash: 'any' asks for a GPU, and this machine has none" in done.stderr, done
 
 
 # The node itself

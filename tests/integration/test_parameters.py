@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
 HEAD = """
 from runpod_flash import DataCenter, GpuType, NetworkVolume, PodTemplate, ServerlessScalerType
-from runpod_flash.client.node import use_node
-from runpod_flash.engines.local.gpus import Gpu
+from runpod_flash.testing import Gpu, use_node
 
 L4 = GpuType.NVIDIA_L4
 
@@ -132,7 +131,7 @@ def test_gpu_gpu_count_and_min_cuda_version_choose_the_devices(programs: Program
     """
     done = programs.run(program(body))
     assert done.result == [["1", "1"], ["0", "1"], ["", "0"], ["2,3", "2"]], done
-    assert "no NVIDIA L4 with CUDA 12.9 or later on this machine: newer runs on" in done.stderr
+    assert "newer runs on the CPU: no NVIDIA L4 with CUDA 12.9 or later on" in done.stderr
 
 
 @effect_of("cpu")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 HEAD = """
 from pathlib import Path
 from runpod_flash import DataCenter, NetworkVolume
-from runpod_flash.client.node import use_node
+from runpod_flash.testing import use_node
 
 TARGET = Path("/runpod-volume")
 """
@@ -97,7 +97,7 @@ def test_where_volumes_cannot_be_mounted_a_variable_names_the_directory_and_erro
         "/runpod-volume cannot be mounted for workers on this machine (user namespaces are not "
         "allowed): use the directory that FLASH_VOLUME_PATH names"
     ) in text
-    assert ("asks for GPU" in text) is (wanted != "no GPU")
+    assert ("asks for a GPU" in text) is (wanted != "no GPU")
 
 
 def test_a_volume_that_holds_more_than_its_size_warns_once(programs: Programs) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HEAD = """
 from pathlib import Path
-from runpod_flash.client.node import use_node
+from runpod_flash.testing import use_node
 """
 MAIN = """
 if __name__ == "__main__":

@@ -156,6 +156,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"min_cuda_version": "9"}, f"min_cuda_version: '9' is not a CudaVersion. Allowed: {CUDAS}."),
     ({"max_concurrency": 0}, "max_concurrency=0: must be >= 1"),
     ({"python_version": "3.9"}, "python_version='3.9': workers run Python 3.10, 3.11, 3.12, 3.13"),
+    ({"python_version": 3.12}, 'python_version=3.12: give it as text, such as "3.12"'),
+    ({"name": len}, "@Endpoint above len: write @Endpoint(), with parentheses"),
     ({"max_attempts": 0}, "max_attempts=0: must be >= 1"),
     ({"restartable": None}, "restartable=None: True or False"),
 ]  # fmt: skip

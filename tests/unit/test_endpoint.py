@@ -237,7 +237,7 @@ def test_arguments_of_methods_static_methods_and_class_methods_are_checked(metho
 def test_only_public_methods_of_an_instance_can_be_used() -> None:
     with pytest.raises(AttributeError, match=r"Model has no method 'scal'.*Did you mean 'scale'"):
         _ = Model(2).scal  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match="Model has no method 'kind'"):
+    with pytest.raises(AttributeError, match=r"'kind' is not a method of Model: only public"):
         _ = Model(2).kind
     with pytest.raises(AttributeError, match="_hidden"):
         _ = Model(2)._hidden  # type: ignore[attr-defined]

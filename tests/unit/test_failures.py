@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from runpod_flash.errors import MissingVariableError, RemoteError
+from runpod_flash.errors import MissingVariableError, RemoteError, WorkerStartError
 from runpod_flash.wire.codec import Payload
 from runpod_flash.wire.failures import Failure, capture, from_wire, restore, to_wire
 from runpod_flash.wire.module_names import ModuleNames
@@ -169,6 +169,14 @@ def test_what_would_stop_the_callers_loop_becomes_a_remote_error(error: BaseExce
     back = there_and_back(error)
 
     assert type(back) is RemoteError and back.type_name == type(error).__name__
+
+
+def test_what_flash_itself_raised_shows_no_traceback_of_its_own() -> None:
+    failure = capture(raised(WorkerStartError("no worker can start")), origin="system")
+    back = restore(failure)
+
+    assert type(back) is WorkerStartError and back.__cause__ is None
+    assert (back.remote_traceback, str(back)) == ("", "no worker can start")  # type: ignore[attr-defined]
 
 
 def test_an_unknown_type_becomes_a_remote_error_and_nothing_is_imported() -> None:

@@ -126,3 +126,11 @@ def test_a_deprecated_name_keeps_failing_where_warnings_are_errors() -> None:
 def test_a_name_that_needs_a_server_says_so_in_one_sentence(name: str) -> None:
     with pytest.raises(NotAvailableError, match=f"^{name} needs a Flash server"):
         getattr(runpod_flash, name)("x")
+
+
+def test_a_made_up_machine_is_among_the_tools_for_tests() -> None:
+    from runpod_flash import testing
+
+    assert {"use_node", "Gpu", "ManualClock", "ScriptedEngine"} <= set(testing.__all__)
+    assert sorted(testing.__all__) == testing.__all__
+    assert all(hasattr(testing, name) for name in testing.__all__)

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from runpod_flash import Endpoint
 from runpod_flash.errors import ConfigurationError
+from runpod_flash.spec import Entry
 from runpod_flash.template import KeyValuePair, PodTemplate
 
 DEFAULTS: dict[str, Any] = {
@@ -74,6 +76,17 @@ def test_env_takes_pairs_and_mappings_of_key_and_value() -> None:
 def test_an_env_given_empty_is_told_from_one_not_given() -> None:
     assert PodTemplate(env=[]).env_declared
     assert not PodTemplate().env_declared
+
+
+def test_it_knows_whether_a_disk_was_asked_for() -> None:
+    assert PodTemplate(containerDiskInGb=64).disk_declared
+    template = PodTemplate(env=[{"key": "A", "value": "1"}])
+    assert not template.disk_declared
+    entry = Entry("module", "function")
+    spec = Endpoint("x", template=template).spec_of(entry, "0")
+    assert spec.placement.container_disk_gb == 0
+    asked = Endpoint("x", template=PodTemplate(containerDiskInGb=64)).spec_of(entry, "0")
+    assert asked.placement.container_disk_gb == 64
 
 
 def test_defaults_are_not_shared_between_templates() -> None:

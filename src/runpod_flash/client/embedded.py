@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
+import signal
 import sys
 import threading
 import time
@@ -12,13 +14,15 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING
 
 from runpod_flash.client import terminal
-from runpod_flash.errors import ConfigurationError
+from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
 from runpod_flash.plane.events import JobEnded
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.base import NewJob
 from runpod_flash.plane.store.memory import MemoryStore
-from runpod_flash.plane.views import JobViews, ended
+from runpod_flash.plane.views import Ended, JobViews, ended
 from runpod_flash.project.entry import module_names
+from runpod_flash.wire.failures import capture
+from runpod_flash.wire.remote_traceback import format_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -30,10 +34,12 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.node import Node
     from runpod_flash.plane.events import Event
     from runpod_flash.plane.store.base import Chunk, Job
-    from runpod_flash.plane.views import Ended, Snapshot
+    from runpod_flash.plane.views import Snapshot
     from runpod_flash.wire.codec import Payload
 
 _CLOSE_SECONDS = 5.0
+# A job whose result is here already may take so long until it counts as ended.
+_SETTLE_SECONDS = 0.3
 
 
 class EmbeddedBackend:
@@ -45,6 +51,7 @@ class EmbeddedBackend:
     def __init__(self, make_engine: Callable[[], Engine]) -> None:
         self.names = module_names()
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._went_wrong)
         self._finishing: threading.Event | None = None
         self._thread = threading.Thread(target=self._serve, name="flash-plane", daemon=True)
         self._thread.start()
@@ -64,6 +71,17 @@ class EmbeddedBackend:
 
     async def _make_plane(self, make_engine: Callable[[], Engine]) -> Plane:
         return Plane(MemoryStore(time.monotonic), make_engine(), dict(os.environ))
+
+    def _went_wrong(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Fail all jobs with a fault that nobody else deals with: they might wait for ever."""
+        error = context.get("exception")
+        uncaught = "handle" in context or "task" in context
+        if uncaught and isinstance(error, Exception) and self.plane.unfinished():
+            text = f"an internal error in Flash's plane: {error!r}; please report it"
+            failure = capture(FlashError(text), origin="system")
+            self.plane.fail_all(failure._replace(traceback=format_remote(error)))
+        else:
+            loop.default_exception_handler(context)
 
     def _run(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
@@ -105,7 +123,8 @@ class EmbeddedBackend:
         self, job_id: str, start: int, on_chunks: Callable[[Sequence[Payload], Ended | None], None]
     ) -> None:
         def arrived(chunks: Sequence[Chunk], job: Job | None) -> None:
-            on_chunks([chunk.payload for chunk in chunks], None if job is None else ended(job))
+            end = ended(job) if job is not None else None if chunks else Ended("UNKNOWN")
+            on_chunks([chunk.payload for chunk in chunks], end)
 
         self._views.chunks(job_id, start, arrived)
 
@@ -130,23 +149,32 @@ class EmbeddedBackend:
         Jobs that workers submitted are among them.
         """
         try:
-            if (left := self.plane.unfinished()) and not _interrupted():
+            if not _interrupted() and not self._all_ended(_SETTLE_SECONDS):
+                left = max(self.plane.unfinished(), 1)
                 terminal.say(f"waiting for {_jobs(left)} (Ctrl-C cancels them)")
-                self._wait_for_all()
+                self._all_ended()
         except KeyboardInterrupt:
             terminal.say(f"cancelled {_jobs(self.plane.unfinished())}")
+            atexit.register(_die_of_interrupt)
         self.close()
 
-    def _wait_for_all(self) -> None:
+    def _all_ended(self, seconds: float | None = None) -> bool:
+        """Whether all jobs have come to their end within the time."""
         self._finishing = threading.Event()
+        until = None if seconds is None else time.monotonic() + seconds
         while self.plane.unfinished():
-            self._finishing.wait()
+            if not self._finishing.wait(until and max(until - time.monotonic(), 0)):
+                return False
             self._finishing.clear()
+        return True
 
     def close(self) -> None:
-        """End every worker and the plane."""
+        """End every worker and the plane; threads that still wait for a job are told so."""
+        failure = capture(
+            ConnectionClosedError("the program ended before the job"), origin="system"
+        )
         with contextlib.suppress(FutureTimeoutError):  # what is left dies with this process
-            self._run(self.plane.close(), _CLOSE_SECONDS)
+            self._run(self.plane.close(failure), _CLOSE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_SECONDS)
 
@@ -161,6 +189,17 @@ def _jobs(count: int) -> str:
 
 def _interrupted() -> bool:
     return getattr(sys, "last_type", None) is KeyboardInterrupt
+
+
+def _die_of_interrupt() -> None:
+    """End as every program that Ctrl-C ends, after all else that runs at the end."""
+    atexit.unregister(_die_of_interrupt)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGINT)
 
 
 class _Default:
@@ -204,7 +243,6 @@ def _at_thread_shutdown(callback: Callable[[], None]) -> None:
 
     `atexit` is too late: by then a plane's loop can start no thread that it needs.
     """
-    import atexit
     import concurrent.futures.thread  # noqa: F401 - registers its own end first, to run after ours
 
     register = getattr(threading, "_register_atexit", atexit.register)

@@ -24,7 +24,8 @@ class Printer:
 
 def say(text: str, endpoint: str = "") -> None:
     """One line from Flash itself."""
-    about = f" {endpoint}:" if endpoint and endpoint not in text else ""
+    named = not endpoint or text.startswith(f"{endpoint} ")
+    about = "" if named else f" {endpoint}:"
     _write(f"{_dim('flash:')}{about} {text}\n")
 
 

@@ -11,8 +11,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from runpod_flash.errors import ConnectionClosedError, JobCancelledError, JobTimeoutError
-from runpod_flash.plane.events import ChunkAdded, JobEnded
+from runpod_flash.errors import (
+    ConnectionClosedError,
+    JobCancelledError,
+    JobTimeoutError,
+    WorkerLostError,
+)
+from runpod_flash.plane.events import ChunkAdded, JobEnded, Notice
 from runpod_flash.plane.pool import WorkerState
 from runpod_flash.plane.store.base import Chunk, JobState, NewJob, Outcome, Release
 from runpod_flash.plane.store.memory import now
@@ -162,12 +167,14 @@ class Dispatcher:
         with self.lock:
             job = now(self._store.finish(ref, outcome))
             self._leave(worker, ref)
-        if worker.pool.backlog:
-            self.pump(worker.pool)
-        self._settle(worker)
-        # Last, for it wakes the caller, who then wants the interpreter to himself.
-        if job is not None:
-            self._publish(job)
+        try:
+            if worker.pool.backlog:
+                self.pump(worker.pool)
+            self._settle(worker)
+        finally:
+            # Last, for it wakes the caller, who then wants the interpreter to himself.
+            if job is not None:
+                self._publish(job)
 
     def stopped(self, worker: Worker, ref: JobRef) -> None:
         """The code of a cancelled job has ended in its worker."""
@@ -266,11 +273,11 @@ class Dispatcher:
             worker.pool.refresh(worker)
         self._changed(worker.pool)
 
-    def lost(self, worker: Worker, failure: Failure | None) -> None:
-        """Give back the jobs of a worker that is gone; `failure` if it died by itself."""
+    def lost(self, worker: Worker, death: str = "") -> None:
+        """Give back the jobs of a worker that is gone; `death` says of what, if by itself."""
         with self.lock:
             jobs = list(worker.jobs.values())
-            changed = now(self._store.release([Release(job.ref, failure) for job in jobs]))
+            changed = now(self._store.release([Release(j.ref, _loss(j, death)) for j in jobs]))
             for job_id in [*worker.jobs, *worker.ghosts]:
                 self._let_go(worker, job_id)
             worker.jobs.clear()
@@ -281,6 +288,10 @@ class Dispatcher:
                 self._publish(job)
             else:
                 self._disarm(job.id)  # the next attempt has a time of its own
+        again = [job for job in changed if not job.state.final]
+        if death and again:
+            text = f"{death}; {_runs_again(again)}"
+            self._events.publish(Notice(worker.pool.spec.name, text))
 
     def fail_waiting(self, pool: Pool, failure: Failure) -> None:
         """End every waiting job of an endpoint that cannot have workers."""
@@ -290,8 +301,8 @@ class Dispatcher:
     def fail_all(self, pool: Pool, failure: Failure) -> None:
         """End every job of an endpoint, those that run as well."""
         self.fail_waiting(pool, failure)
-        for worker in list(pool.workers.values()):
-            for job_id in list(worker.jobs):
+        for job_id, worker in list(self._holders.items()):
+            if worker.pool is pool:
                 self._end(job_id, Outcome(JobState.FAILED, failure=failure))
 
     def _publish(self, job: Job) -> None:
@@ -314,3 +325,19 @@ class Dispatcher:
                 found.append(worker)
             parent = held.parent
         return found
+
+
+def _loss(job: Job, death: str) -> Failure | None:
+    """What the job fails with, if it may not run again."""
+    if not death:
+        return None
+    tried = f"attempt {job.deaths + 1} of {job.policy.max_attempts}"
+    text = f"{death} while it ran the job {job.id} ({tried})"
+    return capture(WorkerLostError(text), origin="system")
+
+
+def _runs_again(jobs: Sequence[Job]) -> str:
+    if len(jobs) > 1:
+        return f"its {len(jobs)} jobs run again"
+    (job,) = jobs
+    return f"its job runs again (attempt {job.deaths + 1} of {job.policy.max_attempts})"

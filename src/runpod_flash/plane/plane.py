@@ -133,11 +133,15 @@ class Plane:
         self._keeping_up.cancel()
         self.dispatcher.close()
         if failure is not None:
-            for pool in self._pools.values():
-                self.dispatcher.fail_all(pool, failure)
+            self.fail_all(failure)
         await self.reconciler.close()
         await self.engine.close()
         self.reconciler.let_go()
+
+    def fail_all(self, failure: Failure) -> None:
+        """End every job that has not ended; on the loop."""
+        for pool in list(self._pools.values()):
+            self.dispatcher.fail_all(pool, failure)
 
     # From the engine (EngineEvents)
 

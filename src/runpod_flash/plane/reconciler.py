@@ -8,7 +8,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.base import CapacityError, StartOrder
-from runpod_flash.errors import FlashError, WorkerLostError, WorkerStartError
+from runpod_flash.errors import FlashError, WorkerStartError
 from runpod_flash.plane.autoscaler import Counters, desired
 from runpod_flash.plane.nesting import held_up, nested_jobs
 from runpod_flash.plane.pool import Worker, WorkerState
@@ -202,7 +202,8 @@ class Reconciler:
             self._cannot_start(pool, capture(error, origin="system"))
         else:
             if not isinstance(error, OSError):
-                self._report(error)
+                text = f"a worker of {pool.spec.name!r} could not be started"
+                self._loop.call_exception_handler({"message": text, "exception": error})
             self._died_early(pool, f"could not be started: {error or type(error).__name__}", "")
 
     def _refused(self, pool: Pool, refusal: Refusal) -> None:
@@ -311,7 +312,8 @@ class Reconciler:
                 worker.link.drain()  # a result, or the reason, may have come with its last breath
             self._remove(worker)
             by_itself = not worker.stopping and not self._closed
-            self._dispatcher.lost(worker, _lost(worker, exit_) if by_itself else None)
+            death = f"the worker {worker.id} {exit_.reason}" if by_itself else ""
+            self._dispatcher.lost(worker, death)
             self._after_exit(worker, exit_, by_itself)
 
     def _after_exit(self, worker: Worker, exit_: WorkerExit, by_itself: bool) -> None:
@@ -403,7 +405,7 @@ class Reconciler:
         for pool in self._pools.values():
             for worker in list(pool.workers.values()):
                 self._remove(worker)
-                self._dispatcher.lost(worker, None)
+                self._dispatcher.lost(worker)
 
     def _say(self, pool: Pool, text: str) -> None:
         if text not in pool.said:
@@ -418,12 +420,5 @@ class Reconciler:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            self._report(task.exception())
-
-    def _report(self, error: BaseException | None) -> None:
-        self._loop.call_exception_handler({"message": "a plane task failed", "exception": error})
-
-
-def _lost(worker: Worker, exit_: WorkerExit) -> Failure:
-    text = f"the worker {worker.id} {exit_.reason} while it ran the job"
-    return capture(WorkerLostError(text), origin="system")
+            context = {"message": "a plane task failed", "exception": task.exception()}
+            self._loop.call_exception_handler({**context, "task": task})

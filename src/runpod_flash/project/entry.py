@@ -14,7 +14,7 @@ from runpod_flash.errors import ConfigurationError
 from runpod_flash.project.root import find_root, search_path
 from runpod_flash.spec import Entry, EntryKind
 from runpod_flash.wire.codec import encode_safe
-from runpod_flash.wire.module_names import MAIN, ModuleNames
+from runpod_flash.wire.module_names import MAIN, MAINS, ModuleNames
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,9 +35,9 @@ def entry_kind(target: Any) -> EntryKind:
 
 
 def main_name() -> str | None:
-    """The name under which workers import the running script; None in a REPL or notebook."""
+    """The name under which workers import the running script; None where it has no file."""
     main = sys.modules[MAIN]
-    if not getattr(main, "__file__", None):
+    if _file_of(main) is None:
         return None
     spec = getattr(main, "__spec__", None)
     if spec is not None:  # python -m package.module
@@ -47,6 +47,14 @@ def main_name() -> str | None:
     return f"{stem}_script" if stem in sys.stdlib_module_names else stem
 
 
+def _file_of(module: ModuleType | None) -> str | None:
+    """The module's file, if it is there: that of a script from standard input is "<stdin>"."""
+    file = getattr(module, "__file__", None)
+    if module is sys.modules[MAIN] and not os.path.isfile(file or ""):  # noqa: PTH113
+        return None
+    return file
+
+
 def module_names() -> ModuleNames:
     return ModuleNames(main=main_name())
 
@@ -54,10 +62,11 @@ def module_names() -> ModuleNames:
 def locate(target: Any, name: str) -> Entry:
     """The entry of a function or class. Raises `ConfigurationError` where no worker could find it.
 
-    A module's file makes a file entry. A REPL's or notebook's function travels by value.
+    A module's file makes a file entry. What a REPL, a notebook or standard input defines travels by
+    value.
     """
     module = sys.modules.get(target.__module__)
-    file = getattr(module, "__file__", None)
+    file = _file_of(module)
     if file is None and target.__module__ == MAIN:
         return _by_value(target)
     if file is None or module is None:
@@ -74,7 +83,7 @@ def locate(target: Any, name: str) -> Entry:
 
 
 def _in_file(target: Any, module: ModuleType, file: Path) -> Entry:
-    is_main = target.__module__ == MAIN
+    is_main = target.__module__ in MAINS
     wire_name = (main_name() or MAIN) if is_main else target.__module__
     base = file.parent
     package = wire_name.split(".")[: None if file.name == "__init__.py" else -1]

@@ -17,7 +17,7 @@ from runpod_flash.wire.remote_traceback import format_remote, safe_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Failure", "RemoteTraceback", "capture", "from_wire", "restore", "to_wire"]
+__all__ = ["Failure", "RemoteTraceback", "add_note", "capture", "from_wire", "restore", "to_wire"]
 
 # A larger exception travels without its attributes: it is an error, not a result.
 _MAX_STATE = 1 << 20
@@ -25,7 +25,7 @@ _MAX_DEPTH = 10  # of groups within groups
 
 
 class RemoteTraceback(FlashError):  # noqa: N818 - a cause, never raised
-    """The cause of every restored exception: the traceback where it was raised, as text."""
+    """The cause of restored exceptions: the traceback where they were raised, as text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -61,7 +61,10 @@ class Failure(NamedTuple):
 def capture(
     error: BaseException, *, origin: str = "function", names: ModuleNames = NO_ALIAS
 ) -> Failure:
-    """Describe an exception; never fails, whatever its methods do."""
+    """Describe an exception; never fails, whatever its methods do.
+
+    What Flash itself raised ("system") is told by its message: its traceback is no one's business.
+    """
     try:
         return _capture(error, origin, names, 0)
     except Exception:
@@ -78,7 +81,7 @@ def _capture(error: BaseException, origin: str, names: ModuleNames, depth: int) 
         module=names.to_wire(str(kind.__module__)),
         qualname=kind.__qualname__,
         message=safe_text(error),
-        traceback=format_remote(error),
+        traceback="" if origin == "system" else format_remote(error),
         args=_encode(BaseException.args.__get__(error)),  # type: ignore[attr-defined]
         state=_encode({k: v for k, v in read_state(error).items() if _encode(v) is not None}),
         notes=tuple(map(safe_text, notes)) if isinstance(notes, list | tuple) else (),
@@ -95,9 +98,10 @@ def restore(failure: Failure, names: ModuleNames = NO_ALIAS) -> Exception:
     _set(error, "remote_traceback", failure.traceback)
     _set(error, "remote_type", failure.type_name)
     for note in failure.notes:
-        _add_note(error, note)
-    # Past a `__setattr__` of the user's.
-    BaseException.__setattr__(error, "__cause__", RemoteTraceback(failure.traceback))
+        add_note(error, note)
+    if failure.traceback:
+        # Past a `__setattr__` of the user's.
+        BaseException.__setattr__(error, "__cause__", RemoteTraceback(failure.traceback))
     return error
 
 
@@ -200,7 +204,8 @@ def _set(error: Exception, name: str, value: str) -> None:
         BaseException.__setattr__(error, name, value)
 
 
-def _add_note(error: Exception, note: str) -> None:
+def add_note(error: BaseException, note: str) -> None:
+    """`error.add_note` for every Python."""
     if sys.version_info >= (3, 11):
         BaseException.add_note(error, note)
     else:  # kept for whoever looks; shown as part of the remote traceback

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 MAIN = "__main__"
+# Children that multiprocessing spawns import the script under the second name.
+MAINS = (MAIN, "__mp_main__")
 
 
 class ModuleNames(NamedTuple):
@@ -22,7 +24,7 @@ class ModuleNames(NamedTuple):
 
     def to_wire(self, module: str) -> str:
         """The other side's name for a module of this process."""
-        return self.main if self.main is not None and module == MAIN else module
+        return self.main if self.main is not None and module in MAINS else module
 
     def to_local(self, module: str) -> str:
         """This process's name for a module that the other side names."""

@@ -15,7 +15,7 @@ from typing import Any
 import cloudpickle
 
 from runpod_flash.errors import SerializationError
-from runpod_flash.wire.module_names import MAIN, ModuleNames
+from runpod_flash.wire.module_names import MAIN, MAINS, ModuleNames
 from runpod_flash.wire.tags import INLINE_LIMIT, Buffer
 from runpod_flash.wire.unpicklable import describe
 from runpod_flash.wire.unpickling import resolve
@@ -142,7 +142,7 @@ def _name_in_main(obj: Any) -> str | None:
     main = sys.modules.get(MAIN)
     if isinstance(obj, ModuleType):
         return "" if obj is main else None
-    if not isinstance(obj, type | FunctionType) or obj.__module__ != MAIN:
+    if not isinstance(obj, type | FunctionType) or obj.__module__ not in MAINS:
         return None
     found: Any = main
     for part in obj.__qualname__.split("."):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.context import current_job
 from runpod_flash.wire import failures
 from runpod_flash.wire.codec import Payload, decode, encode
+from runpod_flash.worker import undeclared
 from runpod_flash.worker.arguments import bind
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class JobRunner:
 
     def _fail(self, job: _Running, error: BaseException) -> None:
         self._out.end_job(job.id)
+        undeclared.explain(error, self._spec.name)
         failure = failures.capture(error)
         self._link.failure("failed", failure, {"job": job.id, "attempt": job.attempt})
 

@@ -13,7 +13,7 @@ from runpod_flash.errors import FlashError, WorkerStartError
 from runpod_flash.spec import EndpointSpec
 from runpod_flash.wire import failures
 from runpod_flash.wire.frames import Frame
-from runpod_flash.worker import code, environ, output
+from runpod_flash.worker import code, environ, output, undeclared
 from runpod_flash.worker.jobs import JobRunner
 from runpod_flash.worker.link import PlaneLink
 
@@ -111,6 +111,7 @@ def _start_failure(spec: EndpointSpec, error: BaseException) -> failures.Failure
     """The error of a module that does not import, as what the waiting callers get."""
     if isinstance(error, FlashError):
         return failures.capture(error)
+    undeclared.explain(error, spec.name)
     where = spec.entry.file or "the function"
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     wrapped = WorkerStartError(f"no worker of {spec.name!r} can start: {where} fails with {text}")

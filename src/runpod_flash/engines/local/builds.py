@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.local.files import read_json
-from runpod_flash.engines.local.plans import unreachable
+from runpod_flash.engines.local.plans import offline, unreachable
 from runpod_flash.engines.local.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
 
@@ -46,7 +46,8 @@ async def build(plan: Plan, lock: Lock, path: Path, say: Callable[[str], None]) 
         new.rename(path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-    say(f"environment ready in {time.monotonic() - started:.1f} s ({size / 1e6:.0f} MB)")
+    if plan.requirements.names:
+        say(f"environment ready in {time.monotonic() - started:.1f} s ({size / 1e6:.0f} MB)")
 
 
 async def _create(plan: Plan, new: Path) -> None:
@@ -59,7 +60,10 @@ async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]
     if lock.offline or plan.settings.variables.get("UV_OFFLINE"):
         if plan.requirements.local_names:
             say("offline: uv takes a local package as unchanged while its project file is")
-        _check(plan, await _uv_install(plan, lock, new, say, "--offline"))
+        finished = await _uv_install(plan, lock, new, say, "--offline")
+        if finished.offline:
+            raise offline(plan.request.endpoint)
+        _check(plan, finished)
         return
     finished = await _uv_install(plan, lock, new, say, *plan.refresh_options())
     if address := finished.unreachable:
@@ -97,7 +101,7 @@ def _check(plan: Plan, finished: Finished) -> None:
 
 def described(plan: Plan) -> str:
     """The Python and the packages asked for, for a line of progress."""
-    names = plan.requirements.names
+    names = list(dict.fromkeys(plan.requirements.names))
     if not names:
         return f"python {plan.interpreter.minor}, no packages"
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

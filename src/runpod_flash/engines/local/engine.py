@@ -154,9 +154,9 @@ class LocalEngine:
         placement, name = order.spec.placement, order.spec.name
         if not order.spec.uses_gpu:
             return None
-        wanted = variables.wanted_gpus(order.spec)
+        wanted = self._wanted_gpus(order.spec)
         if not self._gpus.compatible(placement):
-            say(f"no {wanted} on this machine: {name} runs on the CPU")
+            say(f"{name} runs on the CPU: no {wanted} on this machine")
             return None
         lease = self._gpus.acquire(placement, order.worker_id, order.near)
         if lease is None:
@@ -168,6 +168,10 @@ class LocalEngine:
         if in_use := self._gpus.in_use_by_others(lease):
             say(in_use, about=lease.devices)  # once, however the figures change
         return lease
+
+    def _wanted_gpus(self, spec: EndpointSpec) -> str:
+        """A phrase; where there is no GPU, its CUDA version is not what is amiss."""
+        return variables.wanted_gpus(spec, cuda=self._gpus.has_devices())
 
     def _cores(self, spec: EndpointSpec) -> frozenset[int]:
         taken = Counter(core for worker in self._workers.values() for core in worker.cpus)
@@ -191,7 +195,7 @@ class LocalEngine:
         if volume is not None and (mounts_error or not self._can_mount()):
             notes.append(mount_note(mounts_error))
         if spec.uses_gpu and worker.lease is None:
-            notes.append(variables.no_gpu_note(spec))
+            notes.append(variables.no_gpu_note(self._wanted_gpus(spec), spec.name))
         return "\n".join(notes)
 
     # Starting

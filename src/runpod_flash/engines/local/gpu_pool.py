@@ -64,6 +64,10 @@ class GpuPool:
         self._released: dict[str, str] = {}
         _call_in_forks(weakref.WeakMethod(self._forget_all))
 
+    def has_devices(self) -> bool:
+        """Whether this machine has any GPU at all."""
+        return bool(self._inventory.list())
+
     def compatible(self, placement: Placement) -> list[Gpu]:
         """Devices that could serve a worker, best first; [] where there are too few for even one.
 

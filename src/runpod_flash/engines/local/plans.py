@@ -150,18 +150,20 @@ class Resolver:
         """Choose exact versions. Raises `EnvironmentBuildError` that says which line fails."""
         check_lines(plan.requirements)
         finished = await self._compile(plan)
-        offline = False
+        from_cache = False
         if address := finished.unreachable:
             finished = await self._compile(plan, "--offline")
             if finished.code:
                 raise unreachable(plan.request.endpoint, address)
-            offline = True
+            from_cache = True
             report(f"{address} could not be reached: versions are those found on this machine")
+        if finished.offline:
+            raise offline(plan.request.endpoint)
         if finished.code:
             raise _unresolved(plan, finished)
         text = without_credentials(finished.stdout)
         write_atomically(self._file(plan), json.dumps({"lock": text}))
-        return replace(self._lock(plan, text), offline=offline)
+        return replace(self._lock(plan, text), offline=from_cache)
 
     async def _compile(self, plan: Plan, *options: str) -> Finished:
         command = [uv_binary(), "pip", "compile", "-", "--python", plan.interpreter.path]
@@ -198,10 +200,26 @@ class Resolver:
 
 
 def unreachable(endpoint: str, address: str) -> EnvironmentBuildError:
+    remedy = (
+        "connect to the network, or name an index or a directory of wheels that can be reached "
+        "(UV_DEFAULT_INDEX, UV_FIND_LINKS)"
+    )
+    if "pytorch.org" in address:
+        remedy = (
+            "connect to PyTorch's index, or name a directory that holds torch's wheels "
+            "(UV_FIND_LINKS) or the builds of another index (UV_TORCH_BACKEND)"
+        )
     return EnvironmentBuildError(
         f"The packages of {endpoint} cannot be fetched: {address} could not be reached and uv's "
-        "cache does not hold all of them; connect to the network, or name an index or a directory "
-        "of wheels that can be reached (UV_DEFAULT_INDEX, UV_FIND_LINKS)."
+        f"cache does not hold all of them; {remedy}."
+    )
+
+
+def offline(endpoint: str) -> EnvironmentBuildError:
+    return EnvironmentBuildError(
+        f"The packages of {endpoint} cannot be fetched: uv is offline (UV_OFFLINE) and its cache "
+        "does not hold all of them; unset UV_OFFLINE, or name a directory of wheels "
+        "(UV_FIND_LINKS)."
     )
 
 

@@ -47,6 +47,7 @@ code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 os._exit(code if code >= 0 else 128 - code)
 """
 _UNREACHABLE = re.compile(r"error sending request for url|client error \(Connect\)|dns error")
+_OFFLINE = re.compile(r"not found in the cache|network (?:was|is) disabled")
 _FETCHED = re.compile(r"(?:Failed to fetch:|for url \()\W*([a-z]+://[^\s)`]+)")
 _LONGEST_REASON = 700
 _GLYPHS = " \t\u00d7\u2502\u2570\u2500\u25b6\u251c"  # of the tree that uv draws
@@ -67,6 +68,11 @@ class Finished:
             return None
         match = _FETCHED.search(self.stderr)
         return without_credentials(match[1]) if match else "the package index"
+
+    @property
+    def offline(self) -> bool:
+        """Whether it failed because uv may not use the network and its cache lacks something."""
+        return self.code != 0 and _OFFLINE.search(re.sub(r"\W+", " ", self.stderr)) is not None
 
     @property
     def reason(self) -> str:

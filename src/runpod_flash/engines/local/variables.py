@@ -112,21 +112,23 @@ def cpu_set(spec: EndpointSpec, taken: Mapping[int, int]) -> frozenset[int]:
     return frozenset(sorted(cores, key=lambda core: (taken.get(core, 0), core))[:vcpus])
 
 
-def wanted_gpus(spec: EndpointSpec) -> str:
+def wanted_gpus(spec: EndpointSpec, *, cuda: bool = True) -> str:
     """The asked-for devices as a phrase: "NVIDIA L4 with CUDA 12.8", "2 x GPU"."""
     placement = spec.placement
     names = " or ".join("GPU" if name == "any" else name for name in placement.gpus[:3])
     if len(placement.gpus) > 3:
         names += " or a like one"
-    if placement.min_cuda is not None:
+    if cuda and placement.min_cuda is not None:
         names += f" with CUDA {placement.min_cuda} or later"
     return f"{placement.gpu_count} x {names}" if placement.gpu_count > 1 else names
 
 
-def no_gpu_note(spec: EndpointSpec, system: str = sys.platform) -> str:
+def no_gpu_note(wanted: str, endpoint: str, system: str = sys.platform) -> str:
     """The note on an exception of a function that wanted a GPU and ran without."""
+    if wanted.startswith("GPU"):
+        wanted = f"a {wanted}"
     note = (
-        f"flash: {spec.name!r} asks for {wanted_gpus(spec)}, and this machine has none, so its "
+        f"flash: {endpoint!r} asks for {wanted}, and this machine has none, so its "
         "worker ran on the CPU; to run it on a GPU, set FLASH_TARGET to a server that has one"
     )
     if system == "darwin":
