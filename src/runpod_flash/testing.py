@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.client.node import use_node
 from runpod_flash.engines.base import WorkerExit
-from runpod_flash.engines.local.gpus import Gpu
+from runpod_flash.engines.local.devices.gpus import Gpu
 from runpod_flash.links.base import WorkerCall
 from runpod_flash.wire.codec import Payload, decode, encode
 from runpod_flash.wire.failures import capture

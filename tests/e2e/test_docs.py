@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from runpod_flash.engines.base import StartOrder
-from runpod_flash.engines.local import gpu_pool, variables
+from runpod_flash.engines.local import variables
+from runpod_flash.engines.local.devices import gpu_pool
 from runpod_flash.links import framed
 from runpod_flash.spec import Build, EndpointSpec, Entry, Placement
 

@@ -19,9 +19,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runpod_flash.engines.local.environments import Environment, EnvironmentRequest, Environments
-from runpod_flash.engines.local.interpreters import Interpreters
-from runpod_flash.engines.local.plans import unreachable
+from runpod_flash.engines.local.environments.environments import (
+    Environment,
+    EnvironmentRequest,
+    Environments,
+)
+from runpod_flash.engines.local.environments.interpreters import Interpreters
+from runpod_flash.engines.local.environments.plans import unreachable
 from runpod_flash.engines.local.system_packages import missing_system_packages
 from runpod_flash.errors import EnvironmentBuildError
 
@@ -59,7 +63,7 @@ backend-path = ["."]
 PROGRAM = """
 import asyncio, sys
 from pathlib import Path
-from runpod_flash.engines.local.environments import EnvironmentRequest, Environments
+from runpod_flash.engines.local.environments.environments import EnvironmentRequest, Environments
 environments = Environments(Path(sys.argv[1]), lambda _, line: print(line, flush=True))
 request = EnvironmentRequest("e", tuple(sys.argv[2:]), None)
 print(asyncio.run(environments.ensure(request)).key, flush=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runpod_flash.engines.local import mountview
+from runpod_flash.engines.local.processes import mountview
 
 if TYPE_CHECKING:
     from behaviour.programs import Programs

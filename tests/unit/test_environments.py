@@ -9,19 +9,30 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runpod_flash.engines.local.builds import large_download
-from runpod_flash.engines.local.credentials import with_credentials, without_credentials
-from runpod_flash.engines.local.files import FileLock
-from runpod_flash.engines.local.index_settings import IndexSettings, index_settings, pip_settings
-from runpod_flash.engines.local.interpreters import wanted_minor
-from runpod_flash.engines.local.requirement_lines import (
+from runpod_flash.engines.local.environments.builds import large_download
+from runpod_flash.engines.local.environments.credentials import (
+    with_credentials,
+    without_credentials,
+)
+from runpod_flash.engines.local.environments.files import FileLock
+from runpod_flash.engines.local.environments.index_settings import (
+    IndexSettings,
+    index_settings,
+    pip_settings,
+)
+from runpod_flash.engines.local.environments.interpreters import wanted_minor
+from runpod_flash.engines.local.environments.requirement_lines import (
     parse_requirements,
     requirement_name,
     validate_requirement,
 )
+from runpod_flash.engines.local.environments.torch_builds import (
+    TorchBuild,
+    choose_torch_build,
+    undeclared_torch,
+)
+from runpod_flash.engines.local.environments.uv import Finished
 from runpod_flash.engines.local.system_packages import _installed
-from runpod_flash.engines.local.torch_builds import TorchBuild, choose_torch_build, undeclared_torch
-from runpod_flash.engines.local.uv import Finished
 from runpod_flash.errors import ConfigurationError, EnvironmentBuildError
 
 if TYPE_CHECKING:

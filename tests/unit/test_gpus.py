@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runpod_flash.engines.local import gpus as gpus_module
-from runpod_flash.engines.local.gpu_pool import GpuLease, GpuPool, choose, visible_devices
-from runpod_flash.engines.local.gpus import FixedInventory, Gpu, NvmlInventory, visible_to
+from runpod_flash.engines.local.devices import gpus as gpus_module
+from runpod_flash.engines.local.devices.gpu_pool import GpuLease, GpuPool, choose, visible_devices
+from runpod_flash.engines.local.devices.gpus import FixedInventory, Gpu, NvmlInventory, visible_to
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.spec import Placement
 
@@ -257,8 +257,8 @@ def test_the_callers_own_cuda_visible_devices_bounds_the_inventory(
 PROGRAM = """
 import os, subprocess, sys
 from pathlib import Path
-from runpod_flash.engines.local.gpu_pool import GpuPool
-from runpod_flash.engines.local.gpus import FixedInventory, Gpu
+from runpod_flash.engines.local.devices.gpu_pool import GpuPool
+from runpod_flash.engines.local.devices.gpus import FixedInventory, Gpu
 from runpod_flash.spec import Placement
 
 locks, count, uid, then = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

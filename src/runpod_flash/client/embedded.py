@@ -254,9 +254,9 @@ def local_engine(node: Node | None = None) -> Engine:
     from platformdirs import user_cache_path
 
     from runpod_flash.engines.local.engine import LocalEngine
-    from runpod_flash.engines.local.environments import Environments, cache_bound
-    from runpod_flash.engines.local.launcher import FreshProcessLauncher
+    from runpod_flash.engines.local.environments.environments import Environments, cache_bound
     from runpod_flash.engines.local.node import Node as RealNode
+    from runpod_flash.engines.local.processes.launcher import FreshProcessLauncher
 
     cache: Path = user_cache_path("flash", appauthor=False)
     return LocalEngine(

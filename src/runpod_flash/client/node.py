@@ -22,7 +22,7 @@ from runpod_flash.hardware import GpuType
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runpod_flash.engines.local.gpus import Gpu
+    from runpod_flash.engines.local.devices.gpus import Gpu
 
 _MEMORY = 80_000_000_000
 _CUDA = "12.8"
@@ -69,7 +69,7 @@ def _remove(path: Path, owner: int) -> None:
 
 
 def _device(index: int, gpu: Gpu | GpuType) -> Gpu:
-    from runpod_flash.engines.local.gpus import Gpu
+    from runpod_flash.engines.local.devices.gpus import Gpu
 
     if isinstance(gpu, GpuType):
         return Gpu(index, f"GPU-made-up-{index}", gpu.value, _MEMORY, 0, _CUDA)

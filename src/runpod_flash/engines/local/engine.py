@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 from runpod_flash.engines.base import CapacityError, Refusal, WorkerExit
 from runpod_flash.engines.local import variables
 from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
-from runpod_flash.engines.local.gpu_pool import visible_devices
-from runpod_flash.engines.local.launcher import LaunchOrder, Mount, describe
+from runpod_flash.engines.local.devices.gpu_pool import visible_devices
 from runpod_flash.engines.local.preparation import check_machine, environment_request
+from runpod_flash.engines.local.processes.launcher import LaunchOrder, Mount, describe
 from runpod_flash.engines.local.support import support_tree
 from runpod_flash.engines.local.volumes import (
     VOLUME_TARGET,
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from runpod_flash.engines.base import EngineEvents, StartOrder
     from runpod_flash.engines.local.capacity import Machine
-    from runpod_flash.engines.local.environments import Environment, Environments
-    from runpod_flash.engines.local.gpu_pool import GpuLease
-    from runpod_flash.engines.local.gpus import Gpu
-    from runpod_flash.engines.local.launcher import Launcher, Process, ProcessExit
+    from runpod_flash.engines.local.devices.gpu_pool import GpuLease
+    from runpod_flash.engines.local.devices.gpus import Gpu
+    from runpod_flash.engines.local.environments.environments import Environment, Environments
     from runpod_flash.engines.local.node import Node
+    from runpod_flash.engines.local.processes.launcher import Launcher, Process, ProcessExit
     from runpod_flash.spec import EndpointSpec
 
 _OUTPUT_KEPT = 20

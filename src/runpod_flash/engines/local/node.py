@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local import mountview
 from runpod_flash.engines.local.capacity import Machine
-from runpod_flash.engines.local.gpu_pool import GpuPool
-from runpod_flash.engines.local.gpus import FixedInventory, NvmlInventory
+from runpod_flash.engines.local.devices.gpu_pool import GpuPool
+from runpod_flash.engines.local.devices.gpus import FixedInventory, NvmlInventory
+from runpod_flash.engines.local.processes import mountview
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from runpod_flash.engines.local.gpus import Gpu, GpuInventory
+    from runpod_flash.engines.local.devices.gpus import Gpu, GpuInventory
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local.environments import EnvironmentRequest
+from runpod_flash.engines.local.environments.environments import EnvironmentRequest
+from runpod_flash.engines.local.environments.torch_builds import undeclared_torch
 from runpod_flash.engines.local.system_packages import missing_system_packages
-from runpod_flash.engines.local.torch_builds import undeclared_torch
 from runpod_flash.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runpod_flash.engines.local.gpus import Gpu
+    from runpod_flash.engines.local.devices.gpus import Gpu
     from runpod_flash.spec import EndpointSpec
 
 

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from runpod_flash.engines.local.credentials import without_credentials
+from runpod_flash.engines.local.environments.credentials import without_credentials
 from runpod_flash.errors import ConfigurationError, EnvironmentBuildError
 
 _OWN_NAME = "runpod-flash"

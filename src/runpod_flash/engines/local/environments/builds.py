@@ -11,16 +11,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local.files import read_json
-from runpod_flash.engines.local.plans import offline, unreachable
-from runpod_flash.engines.local.uv import run_guarded, uv_binary
+from runpod_flash.engines.local.environments.files import read_json
+from runpod_flash.engines.local.environments.plans import offline, unreachable
+from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runpod_flash.engines.local.plans import Lock, Plan
-    from runpod_flash.engines.local.uv import Finished
+    from runpod_flash.engines.local.environments.plans import Lock, Plan
+    from runpod_flash.engines.local.environments.uv import Finished
 
 _DOWNLOAD = re.compile(r"^\s*Downloading (\S+) \(([\d.]+)([KMG])iB\)")
 _LARGE_MIB = 50

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local.credentials import without_credentials
+from runpod_flash.engines.local.environments.credentials import without_credentials
 from runpod_flash.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:

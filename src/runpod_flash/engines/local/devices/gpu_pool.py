@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.local.capacity import human_bytes
-from runpod_flash.engines.local.gpu_locks import LockDirectory, write_pid
+from runpod_flash.engines.local.devices.gpu_locks import LockDirectory, write_pid
 from runpod_flash.hardware import matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from runpod_flash.engines.local.gpus import Gpu, GpuInventory
+    from runpod_flash.engines.local.devices.gpus import Gpu, GpuInventory
     from runpod_flash.spec import Placement
 
 # Not $TMPDIR: users set it to a place of their own, and this one has to be everybody's.

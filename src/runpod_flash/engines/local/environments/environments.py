@@ -18,17 +18,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local.builds import build, built_bytes, described, discard, tree_bytes
-from runpod_flash.engines.local.files import FileLock
-from runpod_flash.engines.local.interpreters import Interpreters, wanted_minor
-from runpod_flash.engines.local.plans import EnvironmentRequest, Resolver, make_plan
+from runpod_flash.engines.local.environments.builds import (
+    build,
+    built_bytes,
+    described,
+    discard,
+    tree_bytes,
+)
+from runpod_flash.engines.local.environments.files import FileLock
+from runpod_flash.engines.local.environments.interpreters import Interpreters, wanted_minor
+from runpod_flash.engines.local.environments.plans import EnvironmentRequest, Resolver, make_plan
 from runpod_flash.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from runpod_flash.engines.local.plans import Lock, Plan
+    from runpod_flash.engines.local.environments.plans import Lock, Plan
 
 __all__ = ["Environment", "EnvironmentRequest", "Environments", "Swept", "cache_bound"]
 

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.engines.local.files import read_json, write_atomically
-from runpod_flash.engines.local.uv import run_guarded, uv_binary
+from runpod_flash.engines.local.environments.files import read_json, write_atomically
+from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:

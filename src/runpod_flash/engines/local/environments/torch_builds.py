@@ -8,16 +8,16 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local.index_settings import listing
-from runpod_flash.engines.local.requirement_lines import requirement_name
+from runpod_flash.engines.local.environments.index_settings import listing
+from runpod_flash.engines.local.environments.requirement_lines import requirement_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from packaging.version import Version
 
-    from runpod_flash.engines.local.index_settings import IndexSettings
-    from runpod_flash.engines.local.requirement_lines import Requirements
+    from runpod_flash.engines.local.environments.index_settings import IndexSettings
+    from runpod_flash.engines.local.environments.requirement_lines import Requirements
 
 TORCH_PACKAGES = ("torch", "torchvision", "torchaudio", "triton")
 _TORCH_INDEX = re.compile(r"pytorch|/whl/(cpu|cu\d+|rocm[\d.]*|nightly|xpu)\b")

@@ -11,27 +11,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local.credentials import with_credentials, without_credentials
-from runpod_flash.engines.local.files import read_json, write_atomically
-from runpod_flash.engines.local.index_settings import index_settings, listing
-from runpod_flash.engines.local.requirement_lines import (
+from runpod_flash.engines.local.environments.credentials import (
+    with_credentials,
+    without_credentials,
+)
+from runpod_flash.engines.local.environments.files import read_json, write_atomically
+from runpod_flash.engines.local.environments.index_settings import index_settings, listing
+from runpod_flash.engines.local.environments.requirement_lines import (
     check_lines,
     normalised,
     parse_requirements,
     requirement_name,
 )
-from runpod_flash.engines.local.torch_builds import choose_torch_build
-from runpod_flash.engines.local.uv import run_guarded, uv_binary
+from runpod_flash.engines.local.environments.torch_builds import choose_torch_build
+from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runpod_flash.engines.local.index_settings import IndexSettings
-    from runpod_flash.engines.local.interpreters import Interpreter
-    from runpod_flash.engines.local.requirement_lines import Requirements
-    from runpod_flash.engines.local.torch_builds import TorchBuild
-    from runpod_flash.engines.local.uv import Finished
+    from runpod_flash.engines.local.environments.index_settings import IndexSettings
+    from runpod_flash.engines.local.environments.interpreters import Interpreter
+    from runpod_flash.engines.local.environments.requirement_lines import Requirements
+    from runpod_flash.engines.local.environments.torch_builds import TorchBuild
+    from runpod_flash.engines.local.environments.uv import Finished
 
 # Changed when what is built from the same lock changes.
 _LAYOUT = "1"

@@ -1,0 +1,1 @@
+"""GPUs: which there are, and who holds them, machine-wide."""

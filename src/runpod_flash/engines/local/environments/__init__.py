@@ -1,0 +1,1 @@
+"""Environments: what workers run in. Resolved and installed by uv, addressed by content, shared."""
