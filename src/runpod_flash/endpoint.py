@@ -235,6 +235,13 @@ class Endpoint:
         """The spec of this declaration for one function or class."""
         from runpod_flash.spec import Build, EndpointSpec, Scaling
 
+        if entry.by_value and self.python_version not in (None, entry.value_python):
+            raise check.refuse(
+                "python_version",
+                self.python_version,
+                f"{entry.qualname} has no file, so its code travels as it is, for Python "
+                f"{entry.value_python} only; define it in a file",
+            )
         return EndpointSpec(
             name=self.name or entry.qualname,
             entry=entry,

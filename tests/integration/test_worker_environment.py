@@ -217,7 +217,8 @@ def test_no_more_workers_than_fit_into_memory_by_the_most_that_one_has_taken(
     limit, free, takes = map(int, said[0])
     assert (limit, done.result) == (2, 2), done
     assert 170 < takes < 240
-    assert 500 - 240 < free < 500 - 170
+    # Said when one worker ran, or when a second one did already.
+    assert min(abs(free - (500 - running * takes)) for running in (1, 2)) <= 2, done
 
 
 # Old environments
