@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from runpod_flash.plane.store.base import Chunk, Job
     from runpod_flash.plane.views import Snapshot
     from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.failures import Failure
 
 _CLOSE_SECONDS = 5.0
 # A job whose result is here already may take so long until it counts as ended.
@@ -53,6 +54,7 @@ class EmbeddedBackend:
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._went_wrong)
         self._finishing: threading.Event | None = None
+        self._fault: Failure | None = None
         self._thread = threading.Thread(target=self._serve, name="flash-plane", daemon=True)
         self._thread.start()
         try:
@@ -73,15 +75,21 @@ class EmbeddedBackend:
         return Plane(MemoryStore(time.monotonic), make_engine(), dict(os.environ))
 
     def _went_wrong(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Fail all jobs with a fault that nobody else deals with: they might wait for ever."""
+        """Fail all jobs with a fault that nobody else deals with: they might wait for ever.
+
+        Where no job waits, the next one fails: what it needs may not have been done.
+        """
         error = context.get("exception")
         uncaught = "handle" in context or "task" in context
-        if uncaught and isinstance(error, Exception) and self.plane.unfinished():
-            text = f"an internal error in Flash's plane: {error!r}; please report it"
-            failure = capture(FlashError(text), origin="system")
-            self.plane.fail_all(failure._replace(traceback=format_remote(error)))
-        else:
+        if not uncaught or not isinstance(error, Exception):
             loop.default_exception_handler(context)
+            return
+        text = f"an internal error in Flash's plane: {error!r}; please report it"
+        failure = capture(FlashError(text), origin="system")
+        self._fault = failure = failure._replace(traceback=format_remote(error))
+        if self.plane.unfinished():  # looked at last, for a submit looks at the fault last
+            self._fault = None
+            self.plane.fail_all(failure)
 
     def _run(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
@@ -115,6 +123,9 @@ class EmbeddedBackend:
             ),
             reader,
         )
+        if self._fault is not None:
+            fault, self._fault = self._fault, None
+            self._loop.call_soon_threadsafe(self.plane.fail_all, fault)
 
     def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
         self._views.wait(job_id, lambda job: on_end(None if job is None else ended(job)))
