@@ -385,7 +385,7 @@ def test_uv_offline_with_an_empty_cache_says_so(
 def test_the_remedy_for_pytorchs_index_names_what_replaces_it() -> None:
     message = str(unreachable("e", "https://download.pytorch.org/whl/cpu/torch/"))
     assert "UV_FIND_LINKS" in message and "UV_TORCH_BACKEND" in message
-    assert "UV_TORCH_BACKEND" not in str(unreachable("e", "https://pypi.org/simple/x/"))
+    assert "UV_TORCH_BACKEND" not in str(unreachable("e", "https://index.example/simple/x/"))
 
 
 def test_an_index_that_cannot_be_reached_is_one_clear_sentence(
