@@ -1,4 +1,4 @@
-"""What the integration tests share: real programs, an empty home, one cache a session."""
+"""What tests share: real programs with an empty home, and one cache of environments."""
 
 from __future__ import annotations
 
