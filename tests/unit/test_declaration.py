@@ -263,3 +263,10 @@ def test_lists_and_dictionaries_are_copied_so_that_later_changes_have_no_effect(
     dependencies.append("torch")
     env["A"] = "2"
     assert (endpoint.dependencies, endpoint.env) == (["numpy"], {"A": "1"})
+
+
+@pytest.mark.parametrize("text", ["", "  ", "numpy !! 2", "numpy>=", "a b c", "six\nnumpy", 17])
+def test_a_dependency_that_is_no_requirement_is_refused_with_its_text(text: Any) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        Endpoint(name="x", dependencies=[text])
+    assert repr(text) in str(refusal.value)

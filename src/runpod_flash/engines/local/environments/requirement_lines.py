@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runpod_flash.engines.local.environments.credentials import without_credentials
-from runpod_flash.errors import ConfigurationError, EnvironmentBuildError
+from runpod_flash.errors import EnvironmentBuildError
 
 _OWN_NAME = "runpod-flash"
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?=$|[\[@<>=!~;(,\s])")
@@ -211,21 +211,6 @@ def requirement_name(line: str) -> str | None:
 def normalised(name: str) -> str:
     """A package's name as indexes compare it: runs of `-`, `_` and `.` are one `-`, lower case."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def validate_requirement(text: str) -> None:
-    """Raise `ConfigurationError` unless `text` is one line that a requirements.txt may hold."""
-    if not isinstance(text, str) or not text.strip() or len(text.strip().splitlines()) > 1:
-        raise ConfigurationError(
-            f"The dependency {text!r} is not a requirement: give one line of text for each, "
-            'like "numpy>=1.26".'
-        )
-    lines = _logical_lines((text,))
-    for line in lines:
-        try:
-            _validate(line)
-        except EnvironmentBuildError as error:
-            raise ConfigurationError(str(error)) from None
 
 
 def check_lines(requirements: Requirements) -> None:
