@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.links.base import JobRef, LogLine, WorkerCall
 from runpod_flash.links.lending import Reading
 from runpod_flash.wire import failures, frames
-from runpod_flash.wire.codec import Payload
-from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
+from runpod_flash.wire.codec import payload_of
+from runpod_flash.wire.frames import PROTOCOL, Frame, FrameError, FrameReader
 
 if TYPE_CHECKING:
     import asyncio
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runpod_flash.links.base import LinkEvents
     from runpod_flash.plane.store.base import Job
     from runpod_flash.spec import EndpointSpec
+    from runpod_flash.wire.codec import Payload
 
 # Frames handled before other work on the loop gets its turn.
 _READS_PER_TURN = 8
@@ -278,13 +279,11 @@ class FramedLink:
         )
 
 
-def payload_of(buffers: tuple[frames.Buffer, ...]) -> Payload | None:
-    """The value that a frame's buffers hold, body first."""
-    return Payload(bytes(buffers[0]), tuple(buffers[1:])) if buffers else None
-
-
 def _payload(frame: Frame) -> Payload:
-    return Payload(bytes(frame.buffers[0]), frame.buffers[1:])
+    found = payload_of(frame.buffers)
+    if found is None:
+        raise FrameError(f"a {frame.type!r} frame without a value")
+    return found
 
 
 def _ref(frame: Frame) -> JobRef:

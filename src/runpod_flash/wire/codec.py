@@ -23,9 +23,11 @@ from runpod_flash.wire.tags import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runpod_flash.wire.module_names import ModuleNames
 
-__all__ = ["Buffer", "Payload", "decode", "encode", "encode_safe"]
+__all__ = ["Buffer", "Payload", "decode", "encode", "encode_safe", "payload_of"]
 
 # Every pickled body starts so, and no other is ever unpickled.
 _PICKLE_PREFIX = b'{"$":"pickle",'
@@ -65,6 +67,11 @@ class Payload(NamedTuple):
     def plain(self) -> bool:
         """Whether `json.loads(body)` is the value itself: no tags in it."""
         return TAG_MARK not in self.body
+
+
+def payload_of(buffers: Sequence[Buffer]) -> Payload | None:
+    """The value that a frame's buffers hold, body first; None where there are none."""
+    return Payload(bytes(buffers[0]), tuple(buffers[1:])) if buffers else None
 
 
 def encode(value: Any, names: ModuleNames = NO_ALIAS) -> Payload:

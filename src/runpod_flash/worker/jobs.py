@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.context import current_job
 from runpod_flash.wire import failures
-from runpod_flash.wire.codec import Payload, decode, encode
+from runpod_flash.wire.codec import Payload, decode, encode, payload_of
 from runpod_flash.worker import undeclared
 from runpod_flash.worker.arguments import bind
 
@@ -39,8 +39,8 @@ class _Running:
         self.method: str = fields.get("method", "")
         self.trusted: bool = fields["trusted"]
         split = len(frame.buffers) - fields.get("constructor", 0)
-        self.arguments: Payload | None = _payload(frame.buffers[:split])
-        self.constructor = _payload(frame.buffers[split:])
+        self.arguments: Payload | None = payload_of(frame.buffers[:split])
+        self.constructor = payload_of(frame.buffers[split:])
         self.credits: int | None = fields.get("credits")
         self.room: asyncio.Event | None = None
         self.task: asyncio.Task[None] | None = None
@@ -84,10 +84,6 @@ def _shape(function: Callable[..., Any]) -> str:
     if inspect.isgeneratorfunction(function):
         return "generator"
     return "coroutine" if inspect.iscoroutinefunction(function) else "value"
-
-
-def _payload(buffers: tuple[Any, ...]) -> Payload | None:
-    return Payload(bytes(buffers[0]), buffers[1:]) if buffers else None
 
 
 class JobRunner:

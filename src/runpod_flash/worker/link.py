@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.context import Answer
 from runpod_flash.wire import failures, frames
-from runpod_flash.wire.codec import Payload
+from runpod_flash.wire.codec import Payload, payload_of
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
 
 if TYPE_CHECKING:
@@ -97,7 +97,4 @@ class PlaneLink:
     def answered(self, frame: Frame) -> None:
         on_answer = self._waiting.pop(frame.fields.pop("call"), None)
         if on_answer is not None:
-            payload = None
-            if frame.buffers:
-                payload = Payload(bytes(frame.buffers[0]), frame.buffers[1:])
-            on_answer(Answer(frame.fields, payload))
+            on_answer(Answer(frame.fields, payload_of(frame.buffers)))
