@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from runpod_flash.errors import ConfigurationError
 
 L = TypeVar("L")
 
-EntryKind = Literal["function", "generator", "class"]
+EntryKind = Literal["function", "generator", "class", "routes"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where the user's function or class is.
+    """Where the user's function or class is, or the first function of an endpoint's routes.
 
     A *file* entry names a module: `file` is its POSIX path below the project root, `root` and
     `search_path` (directories below the root that are on `sys.path`, nearest first) say where the
@@ -112,8 +114,15 @@ class EndpointSpec:
 
     @cached_property
     def key(self) -> str:
-        """Identity inside one plane: two functions may share a name, not a worker."""
-        return f"{self.name}:{self.entry.module}.{self.entry.qualname}"
+        """Identity inside one plane: two functions may share a name, not a worker.
+
+        By the file, for one file may be imported under several names.
+        """
+        entry = self.entry
+        if entry.kind == "routes":
+            return f"{self.name}:routes"
+        place = entry.module if entry.by_value else os.path.realpath(Path(entry.root, entry.file))
+        return f"{self.name}:{place}:{entry.qualname}"
 
     @property
     def uses_gpu(self) -> bool:

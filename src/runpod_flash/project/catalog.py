@@ -1,0 +1,109 @@
+"""What discovery found in a project: its endpoints, what can be called, and what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from runpod_flash.spec import EndpointSpec
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A function, or a public method of a class, that jobs can call.
+
+    `input` is the JSON schema of a job's `input` object (its properties are the parameters),
+    `output` that of the result. `method` is the method's name, for classes only.
+    """
+
+    name: str
+    method: str = ""
+    streams: bool = False
+    doc: str = ""
+    input: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route of a load-balanced endpoint; `method` is "WEBSOCKET" for a WebSocket.
+
+    `input` is the JSON schema of an object with the function's parameters, those of the path
+    included.
+    """
+
+    method: str
+    path: str
+    function: str
+    doc: str = ""
+    input: dict[str, Any] = field(default_factory=dict)
+    output: dict[str, Any] = field(default_factory=dict)
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Discovered:
+    """One endpoint of a project. It has operations or routes, never both.
+
+    `file` is its POSIX path below the root, `line` where it is declared. `owner` is the class whose
+    methods the operations are; empty for a function.
+    """
+
+    spec: EndpointSpec
+    env: dict[str, str]
+    file: str
+    line: int = 0
+    owner: str = ""
+    operations: tuple[Operation, ...] = ()
+    routes: tuple[Route, ...] = ()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a file, or one endpoint of it, is not served: a sentence, and the lines that led to it.
+
+    `endpoint` is the endpoint's name where the rest of the file is served.
+    """
+
+    file: str
+    message: str
+    line: int = 0
+    detail: str = ""
+    endpoint: str = ""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything in a project that can be served, in the order of files and lines."""
+
+    root: str
+    endpoints: tuple[Discovered, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """As JSON values."""
+        wire = asdict(self)
+        for each, found in zip(wire["endpoints"], self.endpoints, strict=True):
+            each["spec"] = found.spec.to_wire()
+        return wire
+
+    @classmethod
+    def from_wire(cls, wire: dict[str, Any]) -> Catalog:
+        """The inverse of `to_wire`."""
+        return cls(
+            root=wire["root"],
+            endpoints=tuple(_discovered(each) for each in wire["endpoints"]),
+            problems=tuple(Problem(**each) for each in wire["problems"]),
+        )
+
+
+def _discovered(wire: dict[str, Any]) -> Discovered:
+    return Discovered(
+        **{
+            **wire,
+            "spec": EndpointSpec.from_wire(wire["spec"]),
+            "operations": tuple(Operation(**each) for each in wire["operations"]),
+            "routes": tuple(Route(**each) for each in wire["routes"]),
+        }
+    )
