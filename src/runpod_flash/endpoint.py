@@ -151,6 +151,7 @@ class Endpoint:
         self.max_attempts = check.parse_count("max_attempts", max_attempts, 1)
         self.restartable = check.parse_flag("restartable", restartable)
         self._routes: list[dict[str, Any]] = []
+        self._lifespan: Callable[..., Any] | None = None
         self._target: Target | None = None
 
     def _parse_gpus(self, gpu: object) -> list[GpuGroup | GpuType]:
@@ -315,6 +316,25 @@ class Endpoint:
     def delete(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a DELETE route; on a client, send a DELETE request. See `post`."""
         return self._route("DELETE", path, data, options)
+
+    def websocket(self, path: str) -> RouteOrRequest:
+        """Declare a WebSocket route; the function gets FastAPI's `WebSocket`."""
+        return self._route("WEBSOCKET", path, None, {})
+
+    def lifespan(self, function: F) -> F:
+        """Have a worker run this around its requests: up to the `yield` before the first one.
+
+        An async generator function, or what FastAPI takes for a lifespan, for an endpoint with
+        routes. It may take the application as its parameter.
+        """
+        check.check_decorated(function)
+        if self.is_client or self._target is not None:
+            raise ConfigurationError(f"{self!r}: lifespan is for an endpoint with routes")
+        if self._lifespan is not None:
+            name = self._lifespan.__name__
+            raise ConfigurationError(f"endpoint {self.name!r} has the lifespan {name!r} already")
+        self._lifespan = function
+        return function
 
     def _route(self, method: str, path: str, data: Any, options: dict[str, Any]) -> RouteOrRequest:
         if self.is_client:

@@ -29,7 +29,8 @@ class Entry:
 
     A *file* entry names a module: `file` is its POSIX path below the project root, `root` and
     `search_path` (directories below the root that are on `sys.path`, nearest first) say where the
-    tree lies on this machine and are in no digest. A *by-value* entry (REPL, notebook) carries the
+    tree lies on this machine and are in no digest. `others` are further files to import, where the
+    routes of one endpoint stand in several. A *by-value* entry (REPL, notebook) carries the
     pickled function in `value`, for workers of Python `value_python` only.
     """
 
@@ -40,6 +41,7 @@ class Entry:
     root: str = ""
     search_path: tuple[str, ...] = ()
     is_main: bool = False
+    others: tuple[str, ...] = ()
     value: bytes | None = field(default=None, repr=False)
     value_python: str = ""
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from runpod_flash.engines.base import EngineEvents, StartOrder
-    from runpod_flash.links.base import JobRef, LinkEvents
+    from runpod_flash.links.base import JobRef, LinkEvents, Part
     from runpod_flash.plane.store.base import Job
     from runpod_flash.spec import EndpointSpec
 
@@ -124,6 +124,7 @@ class ScriptedLink:
     cancelled: list[JobRef] = field(default_factory=list)
     granted: list[tuple[str, int]] = field(default_factory=list)
     lent_to: list[asyncio.AbstractEventLoop] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
     answers: dict[int, tuple[Mapping[str, Any], Payload | None]] = field(default_factory=dict)
     spec: EndpointSpec | None = None
     caller_env: Mapping[str, str] = field(default_factory=dict)
@@ -163,6 +164,9 @@ class ScriptedLink:
 
     def grant(self, ref: JobRef, chunks: int) -> None:
         self.granted.append((ref.job_id, chunks))
+
+    def exchange(self, part: Part) -> None:
+        self.parts.append(part)
 
     def answer(self, call_id: int, fields: Mapping[str, Any], payload: Payload | None) -> None:
         self.answers[call_id] = (fields, payload)

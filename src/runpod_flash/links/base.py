@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.codec import Payload
     from runpod_flash.wire.failures import Failure
+    from runpod_flash.wire.frames import Buffer
 
 
 class JobRef(NamedTuple):
@@ -35,6 +36,19 @@ class WorkerCall:
     fields: Mapping[str, Any]
     payload: Payload | None = None
     constructor: Payload | None = None
+
+
+class Part(NamedTuple):
+    """A piece of an exchange, which is one HTTP request or WebSocket, either way.
+
+    `kind` and its fields are those of the `asgi_` frames in docs/protocol.md; `data` is a body's
+    bytes or a message.
+    """
+
+    exchange: str
+    kind: str
+    fields: Mapping[str, Any] = {}
+    data: Buffer = b""
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class LinkEvents(Protocol):
 
     def log(self, line: LogLine) -> None: ...
     def call(self, call: WorkerCall) -> None: ...
+    def exchange(self, part: Part) -> None: ...
     def closed(self) -> None:
         """The worker's end is gone; nothing follows."""
 
@@ -85,6 +100,7 @@ class WorkerLink(Protocol):
     def grant(self, ref: JobRef, chunks: int) -> None:
         """Let a generator go `chunks` further."""
 
+    def exchange(self, part: Part) -> None: ...
     def answer(self, call_id: int, fields: Mapping[str, Any], payload: Payload | None) -> None: ...
     def stop(self) -> None:
         """Ask the worker to end by itself."""

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.links.base import JobRef, LogLine, WorkerCall
+from runpod_flash.links.base import JobRef, LogLine, Part, WorkerCall
 from runpod_flash.links.lending import Reading
 from runpod_flash.wire import failures, frames
 from runpod_flash.wire.codec import payload_of
@@ -95,6 +95,10 @@ class FramedLink:
 
     def grant(self, ref: JobRef, chunks: int) -> None:
         self._send(Frame("credit", {"job": ref.job_id, "attempt": ref.attempt, "chunks": chunks}))
+
+    def exchange(self, part: Part) -> None:
+        fields = {"exchange": part.exchange, **part.fields}
+        self._send(Frame(f"asgi_{part.kind}", fields, (part.data,) if part.data else ()))
 
     def answer(self, call_id: int, fields: Mapping[str, Any], payload: Payload | None) -> None:
         buffers = () if payload is None else (payload.body, *payload.buffers)
@@ -278,6 +282,12 @@ class FramedLink:
             )
         )
 
+    def _exchange(self, frame: Frame) -> None:
+        data = frame.buffers[0] if frame.buffers else b""
+        exchange = frame.fields.pop("exchange")
+        kind = frame.type.removeprefix("asgi_")
+        self._events.exchange(Part(exchange, kind, frame.fields, data))
+
 
 def _payload(frame: Frame) -> Payload:
     found = payload_of(frame.buffers)
@@ -300,4 +310,9 @@ _HANDLERS: dict[str, Callable[[FramedLink, Frame], None]] = {
     "stopped": FramedLink._stopped,
     "log": FramedLink._log,
     "call": FramedLink._call,
+    "asgi_response": FramedLink._exchange,
+    "asgi_body": FramedLink._exchange,
+    "asgi_websocket": FramedLink._exchange,
+    "asgi_credit": FramedLink._exchange,
+    "asgi_end": FramedLink._exchange,
 }

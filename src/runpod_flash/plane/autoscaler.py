@@ -19,7 +19,7 @@ class Counters:
 
     `workers` are those that run or start, of which `starting` are not ready yet; `nested` is how
     many more may run than the declared maximum, because workers of this endpoint wait for jobs of
-    its own queue.
+    its own queue. `requests` are those of routes, waiting or with a worker.
     """
 
     now: float
@@ -31,6 +31,7 @@ class Counters:
     scaled_up_at: float = -math.inf
     idle_since: tuple[float, ...] = ()
     nested: int = 0
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ def _needed(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
         # Whoever waits for the nested job holds a worker: only a further one can help.
         coming = counters.starting or counters.idle_since
         return counters.workers + (0 if coming else 1), None
+    if counters.requests:
+        return math.ceil(counters.requests / scaling.scaler_value), None
     if not counters.queued:
         return 0, None
     if scaling.scaler == "REQUEST_COUNT":

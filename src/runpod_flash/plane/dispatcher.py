@@ -114,6 +114,21 @@ class Dispatcher:
         """The worker that runs the job now."""
         return self._holders.get(job_id)
 
+    def hold(self, exchange: str, worker: Worker) -> None:
+        """Note who answers a request: it may submit jobs and wait for them."""
+        self._holders[exchange] = worker
+
+    def released(self, exchange: str, worker: Worker) -> None:
+        """A request has left its worker."""
+        self._let_go(worker, exchange)
+        self._settle(worker)
+
+    def disown(self, worker: Worker, exchange: str) -> None:
+        """Replace the worker if the code of a request that has ended otherwise does not stop."""
+        worker.exchanges.pop(exchange, None)
+        worker.ghosts.add(exchange)
+        self._loop.call_later(GRACE_SECONDS, self._condemn, worker, exchange)
+
     def consumed(self, job_id: str, chunks: int) -> None:
         """Let a generator go as far as the consumer that has taken so many of its chunks."""
         with self.lock:
@@ -197,7 +212,7 @@ class Dispatcher:
             del self._holders[job_id]
 
     def _settle(self, worker: Worker) -> None:
-        if not worker.jobs:
+        if not worker.busy:
             worker.idle_since = self._clock()
             self._went_idle(worker.pool)
 
@@ -319,11 +334,11 @@ class Dispatcher:
             seen.add(parent)
             worker = self._holders.get(parent)
             held = worker.jobs.get(parent) if worker is not None else None
-            if worker is None or held is None:
+            if worker is None or (held is None and parent not in worker.exchanges):
                 break
             if worker not in found:
                 found.append(worker)
-            parent = held.parent
+            parent = held.parent if held is not None else ""
         return found
 
 

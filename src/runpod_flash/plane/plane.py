@@ -17,14 +17,17 @@ from runpod_flash.plane.dispatcher import Dispatcher
 from runpod_flash.plane.events import EventStream, Logged, Notice
 from runpod_flash.plane.pool import Pool
 from runpod_flash.plane.reconciler import Reconciler
+from runpod_flash.plane.requests import Requests
 from runpod_flash.plane.store.base import Job, Lease, NewJob
 from runpod_flash.plane.store.memory import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
     from runpod_flash.engines.base import Engine, WorkerExit
-    from runpod_flash.links.base import JobRef, LogLine, WorkerCall
+    from runpod_flash.links.base import JobRef, LogLine, Part, WorkerCall
+    from runpod_flash.plane.exchange import Receive, Scope, Send
     from runpod_flash.plane.pool import Worker
     from runpod_flash.plane.store.base import Store
     from runpod_flash.spec import EndpointSpec
@@ -57,9 +60,11 @@ class Plane:
         self.dispatcher = Dispatcher(
             store, self.events, self._loop, clock, self._changed, self._went_idle
         )
+        self.requests = Requests(self.dispatcher, clock, self._changed)
         self.reconciler = Reconciler(
-            store, engine, self.dispatcher, clock, caller_env, self._link_events, self
-        )
+            store, engine, self.dispatcher, self.requests, clock, caller_env,
+            self._link_events, self,
+        )  # fmt: skip
         self.calls = NestedCalls(self)
         self._keeping_up = self._loop.create_task(self._keep_up())
 
@@ -81,7 +86,7 @@ class Plane:
                     pool = Pool(spec, env, Lease(self.id, epoch, LEASE_SECONDS))
                     self._pools[spec.key] = pool
                     self._loop.call_soon_threadsafe(self.reconciler.add, pool)
-        elif pool.spec is not spec or (pool.env is not env and pool.env != env):
+        elif pool.withdrawn or pool.spec is not spec or (pool.env is not env and pool.env != env):
             self._update(pool, spec, env)
         return pool
 
@@ -91,20 +96,43 @@ class Plane:
             and pool.spec.placement_digest == spec.placement_digest
             and pool.env == env
         )
-        pool.spec, pool.env = spec, env
+        pool.spec, pool.env, pool.withdrawn = spec, env, False
         if not same:
             self.dispatcher.retire_all(pool)  # now: the job that brings the change must not get one
         step = self.reconciler.reconcile if same else self.reconciler.replace_all
         self._loop.call_soon_threadsafe(step, pool)
 
     def find(self, key: str) -> Pool | None:
-        return self._pools.get(key)
+        """The pool of an endpoint that is served."""
+        pool = self._pools.get(key)
+        return None if pool is None or pool.withdrawn else pool
 
     def submit(
         self, pool: Pool, job: NewJob, reader: asyncio.AbstractEventLoop | None = None
     ) -> None:
         """Accept a job, from any thread; `reader` is a running loop that awaits its result."""
         self.dispatcher.submit(pool, job, reader)
+
+    async def serve_request(self, pool: Pool, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer an HTTP request or WebSocket of a route (an ASGI call); on the plane's loop.
+
+        Raises `FlashError` where no response was started.
+        """
+        await self.requests.serve(pool, scope, receive, send)
+
+    async def describe_routes(self, pool: Pool) -> dict[str, Any] | None:
+        """The OpenAPI document of a pool's routes, where a worker runs; on the plane's loop."""
+        return await self.requests.describe(pool)
+
+    def warm(self, pool: Pool) -> None:
+        """Start a first worker before there is work; it idles out as any other. On the loop."""
+        self.reconciler.warm(pool)
+
+    def withdraw(self, pool: Pool) -> None:
+        """Serve an endpoint no more: running jobs and requests finish, waiting ones fail."""
+        pool.withdrawn = True
+        self.dispatcher.retire_all(pool)
+        self.reconciler.withdraw(pool)
 
     def cancel(self, job_id: str) -> None:
         """End a job that has not ended; from any thread."""
@@ -132,6 +160,7 @@ class Plane:
         """
         self._keeping_up.cancel()
         self.dispatcher.close()
+        self.requests.close()
         if failure is not None:
             self.fail_all(failure)
         await self.reconciler.close()
@@ -142,6 +171,7 @@ class Plane:
         """End every job that has not ended; on the loop."""
         for pool in list(self._pools.values()):
             self.dispatcher.fail_all(pool, failure)
+            self.requests.fail_waiting(pool, failure)
 
     # From the engine (EngineEvents)
 
@@ -238,6 +268,9 @@ class _WorkerEvents:
 
     def log(self, line: LogLine) -> None:
         self.plane.events.publish(Logged(self.worker.pool.spec.name, line))
+
+    def exchange(self, part: Part) -> None:
+        self.plane.requests.arrived(self.worker, part)
 
     def call(self, call: WorkerCall) -> None:
         self.plane.calls.handle(self.worker, call)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Mapping
 
     from runpod_flash.links.base import WorkerLink
+    from runpod_flash.plane.exchange import Exchange
     from runpod_flash.plane.store.base import Job, Lease
     from runpod_flash.spec import EndpointSpec
 
@@ -22,7 +25,10 @@ class WorkerState(Enum):
 
 @dataclass(slots=True, eq=False)
 class Worker:
-    """A worker and the jobs that it holds. `ghosts` are ended jobs whose code still runs there.
+    """A worker and the jobs or requests that it holds.
+
+    `ghosts` are ended ones whose code still runs there. In `exchanges`, None stands for a request
+    that is about to come.
 
     `failed` says that the user's code did not load; `stopping` that its end was asked for; `gone`
     that its link has closed by itself, so that only its exit is still to come; `yields` that it
@@ -34,6 +40,7 @@ class Worker:
     state: WorkerState = WorkerState.STARTING
     link: WorkerLink | None = None
     jobs: dict[str, Job] = field(default_factory=dict)
+    exchanges: dict[str, Exchange | None] = field(default_factory=dict)
     ghosts: set[str] = field(default_factory=set)
     idle_since: float = 0.0
     ready_at: float | None = None
@@ -51,7 +58,12 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        return self.state is WorkerState.READY and not self.jobs and not self.ghosts
+        return self.state is WorkerState.READY and not self.busy and not self.ghosts
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has something to finish."""
+        return bool(self.jobs or self.exchanges)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,7 +87,11 @@ class Pool:
     # What a start was refused for, and the workers that hold it.
     waits_for: str = ""
     held_by: tuple[str, ...] = ()
+    # Whether the endpoint is served no more: what it holds comes to its end.
+    withdrawn: bool = False
     said: set[str] = field(default_factory=set)
+    # Requests that wait for a worker: since when, and what they wait on. On the loop only.
+    waiting: deque[tuple[float, asyncio.Future[Worker]]] = field(default_factory=deque)
     # Whether jobs may wait in the store: spares a look there after every job.
     backlog: bool = True
     key: str = field(init=False)
@@ -86,6 +102,10 @@ class Pool:
     def live(self) -> list[Worker]:
         """Workers that run jobs now or will."""
         return [w for w in self.workers.values() if w.state is not WorkerState.DRAINING]
+
+    def requests(self) -> int:
+        """How many requests of routes wait, or are with workers that go on."""
+        return len(self.waiting) + sum(len(w.exchanges) for w in self.live())
 
     def next_free(self) -> Worker | None:
         return next(reversed(self.free.values()), None)

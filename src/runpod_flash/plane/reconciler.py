@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runpod_flash.links.base import LinkEvents, WorkerLink
     from runpod_flash.plane.dispatcher import Dispatcher
     from runpod_flash.plane.pool import Pool
+    from runpod_flash.plane.requests import Requests
     from runpod_flash.plane.store.base import Counts, Store
     from runpod_flash.wire.failures import Failure
 
@@ -50,6 +51,7 @@ class Reconciler:
         store: Store,
         engine: Engine,
         dispatcher: Dispatcher,
+        requests: Requests,
         clock: Callable[[], float],
         caller_env: Mapping[str, str],
         link_events: Callable[[Worker], LinkEvents],
@@ -58,6 +60,7 @@ class Reconciler:
         self._store = store
         self._engine = engine
         self._dispatcher = dispatcher
+        self._requests = requests
         self._clock = clock
         self._caller_env = caller_env
         self._link_events = link_events
@@ -80,8 +83,11 @@ class Reconciler:
         if timer is not None:
             timer.cancel()
         self._dispatcher.pump(pool)
+        self._requests.pump(pool)
         self._stop_drained(pool)
-        clock, counts = self._clock(), now(self._store.counts(pool.key))
+        if pool.withdrawn:
+            return
+        clock, counts = self._clock(), self._counts(pool)
         self._note_wait(pool, counts)
         counters = self._counters(pool, counts, clock)
         wanted = desired(pool.spec.scaling, counters)
@@ -117,6 +123,13 @@ class Reconciler:
         late = timer is None or timer.when() > idle_out
         return others_wait or draining or too_many or late
 
+    def _counts(self, pool: Pool) -> Counts:
+        """Jobs and requests that wait."""
+        counts = now(self._store.counts(pool.key))
+        if pool.waiting:
+            counts = counts._replace(queued=len(pool.waiting), oldest_queued_at=pool.waiting[0][0])
+        return counts
+
     def _note_wait(self, pool: Pool, counts: Counts) -> None:
         if not counts.queued:
             pool.waits_for, pool.held_by = "", ()
@@ -138,6 +151,7 @@ class Reconciler:
             scaled_up_at=pool.scaled_up_at,
             idle_since=tuple(w.idle_since for w in live if w.idle),
             nested=nested,
+            requests=pool.requests(),
         )
 
     # Starting
@@ -237,8 +251,11 @@ class Reconciler:
         pool.waits_for, pool.held_by = "", ()
         pool.retry_at = self._clock() + _BACKOFF_SECONDS
         self._set_back(pool)
+        if not self._counts(pool).queued:  # nobody else would hear of it
+            self._say(pool, failure.message)
         if not any(w.state is WorkerState.READY for w in pool.workers.values()):
             self._dispatcher.fail_waiting(pool, failure)
+            self._requests.fail_waiting(pool, failure)
         self.reconcile(pool)
 
     def _set_back(self, pool: Pool) -> None:
@@ -256,7 +273,7 @@ class Reconciler:
                 self._take_from_holders(pool)
 
     def _take_from_holders(self, pool: Pool) -> None:
-        oldest = now(self._store.counts(pool.key)).oldest_queued_at
+        oldest = self._counts(pool).oldest_queued_at
         holders = [w for w in self._holders(pool.held_by) if w.pool is not pool]
         if oldest is None or any(w.state is WorkerState.DRAINING for w in holders):
             return
@@ -274,7 +291,7 @@ class Reconciler:
         return worker.ready_at is not None and self._clock() - worker.ready_at >= TURN_SECONDS
 
     def _has_older(self, pool: Pool, than: float) -> bool:
-        oldest = now(self._store.counts(pool.key)).oldest_queued_at
+        oldest = self._counts(pool).oldest_queued_at
         return oldest is not None and oldest <= than
 
     def _drain(self, worker: Worker) -> None:
@@ -314,6 +331,7 @@ class Reconciler:
             by_itself = not worker.stopping and not self._closed
             death = f"the worker {worker.id} {exit_.reason}" if by_itself else ""
             self._dispatcher.lost(worker, death)
+            self._requests.lost(worker, death)
             self._after_exit(worker, exit_, by_itself)
 
     def _after_exit(self, worker: Worker, exit_: WorkerExit, by_itself: bool) -> None:
@@ -334,7 +352,7 @@ class Reconciler:
             self.reconcile(pool)
 
     def _waits_since(self, pool: Pool) -> float:
-        oldest = now(self._store.counts(pool.key)).oldest_queued_at
+        oldest = self._counts(pool).oldest_queued_at
         return math.inf if oldest is None else oldest
 
     def link_closed(self, worker: Worker) -> None:
@@ -360,13 +378,13 @@ class Reconciler:
 
     def _stop_drained(self, pool: Pool) -> None:
         for worker in list(pool.workers.values()):
-            if worker.state is WorkerState.DRAINING and not worker.jobs and not worker.gone:
+            if worker.state is WorkerState.DRAINING and not worker.busy and not worker.gone:
                 self.stop(worker)
 
     def stop(self, worker: Worker) -> None:
         """End a worker that has no jobs: by itself within a grace time, else by force."""
         with self._dispatcher.lock:
-            if worker.jobs:
+            if worker.busy:
                 return
             worker.state = WorkerState.DRAINING
             worker.pool.refresh(worker)
@@ -390,6 +408,21 @@ class Reconciler:
         pool.failed_starts = pool.setbacks = 0
         pool.retry_at = pool.keep_at = 0.0
         pool.said.clear()
+        self._requests.retire(pool)
+        self.reconcile(pool)
+
+    def warm(self, pool: Pool) -> None:
+        """Start a worker before there is work, unless one is there."""
+        if not pool.live() and self._engine.limit(pool.spec)[0] > 0:
+            self._start(pool, 1)
+
+    def withdraw(self, pool: Pool) -> None:
+        """Let a retired pool come to its end; what waits fails."""
+        text = f"the endpoint {pool.spec.name!r} is not served any more"
+        failure = capture(WorkerStartError(text), origin="system")
+        self._dispatcher.fail_waiting(pool, failure)
+        self._requests.fail_waiting(pool, failure)
+        self._requests.retire(pool)
         self.reconcile(pool)
 
     async def close(self) -> None:
@@ -406,6 +439,7 @@ class Reconciler:
             for worker in list(pool.workers.values()):
                 self._remove(worker)
                 self._dispatcher.lost(worker)
+                self._requests.lost(worker)
 
     def _say(self, pool: Pool, text: str) -> None:
         if text not in pool.said:

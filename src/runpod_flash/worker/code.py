@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def load(spec: EndpointSpec) -> Any:
-    """The function or class that the entry names, without Flash's own wrapping."""
+    """The function or class that the entry names, without Flash's own wrapping.
+
+    For routes it is the `Endpoint` that they were declared on.
+    """
     entry = spec.entry
     if entry.root:
         os.chdir(entry.root)
@@ -35,6 +38,10 @@ def load(spec: EndpointSpec) -> Any:
         found = _import(entry.module, Path(entry.root, entry.file))
         for part in entry.qualname.split("."):
             found = getattr(found, part)
+    if entry.kind == "routes":
+        for file in entry.others:
+            importlib.import_module(file.removesuffix(".py").replace("/", "."))
+        return found.__remote_config__["resource_config"]
     return getattr(found, "__flash_target__", found)
 
 

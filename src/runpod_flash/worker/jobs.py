@@ -115,7 +115,6 @@ class JobRunner:
             found.grant(frame.fields["chunks"])
 
     def only_job(self) -> str:
-        """The id of the running job where there is just one; from any thread."""
         running = list(self._jobs)
         return running[0] if len(running) == 1 else ""
 

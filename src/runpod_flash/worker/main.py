@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runpod_flash import context
 from runpod_flash.errors import FlashError, WorkerStartError
@@ -18,10 +19,19 @@ from runpod_flash.worker.jobs import JobRunner
 from runpod_flash.worker.link import PlaneLink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from runpod_flash.context import Answer
     from runpod_flash.wire.codec import Payload
+
+
+class Runner(Protocol):
+    """What a worker does with the work that it gets."""
+
+    def handle(self, frame: Frame) -> None: ...
+
+    def only_job(self) -> str:
+        """The id of the running job or request where there is just one; from any thread."""
 
 
 class Worker:
@@ -31,7 +41,7 @@ class Worker:
         self.link = link
         self.spec = spec
         self.importing = ""
-        self.runner: JobRunner | None = None
+        self.runner: Runner | None = None
 
     @property
     def endpoint(self) -> str:
@@ -62,10 +72,9 @@ class Worker:
             self.importing = ""
 
     async def serve(self, target: Any, out: output.Output) -> None:
-        """Run jobs until the plane says stop or is gone."""
+        """Run jobs or answer requests until the plane says stop or is gone."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
-        runner = self.runner = JobRunner(self.link, self.spec, target, out)
 
         def readable() -> None:
             arrived = self.link.receive(wait=False)
@@ -76,15 +85,37 @@ class Worker:
                     done.set()
                 elif frame.type == "answer":
                     self.link.answered(frame)
-                else:
-                    runner.handle(frame)
+                elif self.runner is not None:
+                    self.runner.handle(frame)
 
         loop.add_reader(self.link.fileno(), readable)
-        self.link.send(Frame("ready"))
         loop.call_soon(readable)  # what arrived together with the start frame
-        await done.wait()
+        try:
+            async with self._runner(target, out) as self.runner:
+                self.link.send(Frame("ready"))
+                await done.wait()
+        except BaseException as error:
+            if self.runner is not None:
+                raise
+            self.refuse(error)
         loop.remove_reader(self.link.fileno())
-        runner.close()
+
+    @contextlib.asynccontextmanager
+    async def _runner(self, target: Any, out: output.Output) -> AsyncIterator[Runner]:
+        if self.spec.entry.kind != "routes":
+            with contextlib.closing(JobRunner(self.link, self.spec, target, out)) as jobs:
+                yield jobs
+            return
+        from runpod_flash.worker.exchanges import ExchangeRunner
+        from runpod_flash.worker.routes import application
+
+        app = application(target)
+        async with app.router.lifespan_context(app) as state:
+            yield ExchangeRunner(self.link, app, state, out)
+
+    def refuse(self, error: BaseException) -> None:
+        """Tell the plane why this worker cannot start."""
+        self.link.failure("start_failed", _start_failure(self.spec, error), {})
 
 
 def main(fd: int, worker_id: str, token: str) -> None:
@@ -100,7 +131,7 @@ def main(fd: int, worker_id: str, token: str) -> None:
     try:
         target = worker.load(start.fields["caller_env"])
     except BaseException as error:
-        link.failure("start_failed", _start_failure(worker.spec, error), {})
+        worker.refuse(error)
         return
     output.configure_logging()
     asyncio.run(worker.serve(target, out))

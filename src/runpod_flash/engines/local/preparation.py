@@ -44,7 +44,7 @@ def environment_request(
 ) -> EnvironmentRequest:
     """The environment of the endpoint's workers on these devices (none: on the CPU)."""
     root = Path(spec.entry.root) if spec.entry.root else None
-    declared = (*spec.build.dependencies, *_project_lines(root))
+    declared = (*spec.build.dependencies, *_project_lines(root), *_served_by(spec))
     added = _undeclared(spec, declared)
     if added:
         say(f"adds {', '.join(added)}, which it imports and does not declare")
@@ -56,6 +56,11 @@ def environment_request(
         cuda=min((gpu.cuda for gpu in devices if gpu.cuda), key=_version, default=None),
         root=root,
     )
+
+
+def _served_by(spec: EndpointSpec) -> tuple[str, ...]:
+    """What answers requests in workers of routes; resolved together with the user's packages."""
+    return ("fastapi", "python-multipart") if spec.entry.kind == "routes" else ()
 
 
 def _version(text: str) -> tuple[int, ...]:
