@@ -315,8 +315,7 @@ def test_a_worker_can_be_started_before_there_is_work() -> None:
         pool = routes(rig)
         await turns()
         assert rig.engine.of("r") == []
-        rig.plane.warm(pool)
-        await turns()
+        await rig.plane.warm(pool)
         assert [w.state for w in pool.workers.values()] == [WorkerState.READY]
         await asyncio.sleep(61)
         assert rig.engine.of("r") == []

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from runpod_flash import context
-from runpod_flash.errors import NotAvailableError, UnguardedCallError
+from runpod_flash.errors import UnguardedCallError
 
 if TYPE_CHECKING:
     import asyncio
@@ -72,7 +72,7 @@ def backend_for(endpoint: str) -> Backend:
     """The backend of this process: a worker's plane, the target, or the embedded plane.
 
     Raises `UnguardedCallError` while a worker imports the module that calls, and
-    `NotAvailableError` for a target, which this version cannot call yet.
+    `ConfigurationError` for a target that is no address.
     """
     worker = context.current
     if worker is not None:
@@ -82,9 +82,9 @@ def backend_for(endpoint: str) -> Backend:
         return InWorkerBackend(worker)
     target = os.environ.get("FLASH_TARGET")
     if target:
-        raise NotAvailableError(
-            f"FLASH_TARGET={target!r}: this version runs endpoints embedded only; unset it"
-        )
+        from runpod_flash.client.http import backend_at
+
+        return backend_at(target, endpoint)
     from runpod_flash.client.embedded import embedded_backend
 
     return embedded_backend()

@@ -19,7 +19,7 @@ class Counters:
 
     `workers` are those that run or start, of which `starting` are not ready yet; `nested` is how
     many more may run than the declared maximum, because workers of this endpoint wait for jobs of
-    its own queue. `requests` are those of routes, waiting or with a worker.
+    its own queue. `requests` are those of routes that a worker has; those that wait are queued.
     """
 
     now: float
@@ -57,12 +57,11 @@ def _needed(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
         # Whoever waits for the nested job holds a worker: only a further one can help.
         coming = counters.starting or counters.idle_since
         return counters.workers + (0 if coming else 1), None
-    if counters.requests:
-        return math.ceil(counters.requests / scaling.scaler_value), None
-    if not counters.queued:
+    if not counters.queued and not counters.requests:
         return 0, None
     if scaling.scaler == "REQUEST_COUNT":
-        return math.ceil((counters.queued + counters.running) / scaling.scaler_value), None
+        work = counters.queued + counters.running + counters.requests
+        return math.ceil(work / scaling.scaler_value), None
     return _queue_delay(scaling, counters)
 
 

@@ -124,9 +124,12 @@ class Plane:
         """The OpenAPI document of a pool's routes, where a worker runs; on the plane's loop."""
         return await self.requests.describe(pool)
 
-    def warm(self, pool: Pool) -> None:
-        """Start a first worker before there is work; it idles out as any other. On the loop."""
-        self.reconciler.warm(pool)
+    async def warm(self, pool: Pool) -> None:
+        """Have a worker ready before there is work; it idles out as any other. On the loop.
+
+        Raises why none can start.
+        """
+        await self.requests.worker(pool)
 
     def withdraw(self, pool: Pool) -> None:
         """Serve an endpoint no more: running jobs and requests finish, waiting ones fail."""

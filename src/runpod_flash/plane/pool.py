@@ -104,8 +104,8 @@ class Pool:
         return [w for w in self.workers.values() if w.state is not WorkerState.DRAINING]
 
     def requests(self) -> int:
-        """How many requests of routes wait, or are with workers that go on."""
-        return len(self.waiting) + sum(len(w.exchanges) for w in self.live())
+        """How many requests of routes are with workers that go on."""
+        return sum(len(w.exchanges) for w in self.live())
 
     def next_free(self) -> Worker | None:
         return next(reversed(self.free.values()), None)

@@ -126,9 +126,11 @@ class Reconciler:
     def _counts(self, pool: Pool) -> Counts:
         """Jobs and requests that wait."""
         counts = now(self._store.counts(pool.key))
-        if pool.waiting:
-            counts = counts._replace(queued=len(pool.waiting), oldest_queued_at=pool.waiting[0][0])
-        return counts
+        if not pool.waiting:
+            return counts
+        since = pool.waiting[0][0]
+        oldest = since if counts.oldest_queued_at is None else min(since, counts.oldest_queued_at)
+        return counts._replace(queued=counts.queued + len(pool.waiting), oldest_queued_at=oldest)
 
     def _note_wait(self, pool: Pool, counts: Counts) -> None:
         if not counts.queued:
@@ -410,11 +412,6 @@ class Reconciler:
         pool.said.clear()
         self._requests.retire(pool)
         self.reconcile(pool)
-
-    def warm(self, pool: Pool) -> None:
-        """Start a worker before there is work, unless one is there."""
-        if not pool.live() and self._engine.limit(pool.spec)[0] > 0:
-            self._start(pool, 1)
 
     def withdraw(self, pool: Pool) -> None:
         """Let a retired pool come to its end; what waits fails."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import ConnectionClosedError, JobTimeoutError, WorkerLostError
@@ -58,7 +59,7 @@ class Requests:
     async def _answer(self, pool: Pool, exchange: Exchange) -> None:
         attempts = pool.spec.placement.max_attempts if exchange.repeatable else 1
         for left in reversed(range(attempts)):
-            worker = self._least_loaded(pool) or await self._wait(pool, exchange)
+            worker = await self.worker(pool, exchange)
             self._begin(worker, exchange)
             try:
                 await exchange.relay()
@@ -78,19 +79,27 @@ class Requests:
         ready = [w for w in pool.workers.values() if w.state is WorkerState.READY]
         return min(ready, key=lambda worker: len(worker.exchanges), default=None)
 
-    async def _wait(self, pool: Pool, exchange: Exchange) -> Worker:
-        """Wait for a worker; raises why there will be none, or that the client has left."""
+    async def worker(self, pool: Pool, exchange: Exchange | None = None) -> Worker:
+        """A worker that is ready, waited for.
+
+        Raises why there will be none, or that the client of the exchange has left.
+        """
+        ready = self._least_loaded(pool)
+        if ready is not None:
+            return ready
         if self._closed:
             raise ConnectionClosedError("the request was not accepted: the plane is closed")
         found: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
         waiting = (self._clock(), found)
         pool.waiting.append(waiting)
-        exchange.on_gone = lambda: _settle(found, ConnectionError("the client has left"))
+        if exchange is not None:
+            exchange.on_gone = lambda: _settle(found, ConnectionError("the client has left"))
         self._changed(pool)
         try:
             return await found
         finally:
-            exchange.on_gone = None
+            if exchange is not None:
+                exchange.on_gone = None
             if waiting in pool.waiting:
                 pool.waiting.remove(waiting)
                 self._changed(pool)
@@ -101,11 +110,13 @@ class Requests:
             _, found = pool.waiting.popleft()
             if not found.done():
                 # Counted at once, so that the next one goes to another worker.
-                worker.exchanges[f"coming-{id(found)}"] = None
+                key = f"coming-{id(found)}"
+                worker.exchanges[key] = None
                 found.set_result(worker)
-                found.add_done_callback(
-                    lambda f, w=worker: w.exchanges.pop(f"coming-{id(f)}", None)  # type: ignore[misc]
-                )
+                found.add_done_callback(partial(self._came, worker, key))
+
+    def _came(self, worker: Worker, key: str, _: asyncio.Future[Worker]) -> None:
+        self._ended(worker, key)
 
     def fail_waiting(self, pool: Pool, failure: Failure) -> None:
         """Tell those who wait why there is no worker."""

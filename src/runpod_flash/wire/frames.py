@@ -125,15 +125,27 @@ def _header(text: bytearray) -> Frame:
     return Frame(type_, fields)
 
 
+def decode(data: bytes | bytearray) -> list[Frame]:
+    """The frames of a message that holds whole ones, as in an HTTP body; none has descriptors.
+
+    Raises `FrameError` on foreign bytes, and where a frame is cut off.
+    """
+    reader = FrameReader(None)
+    found = reader.feed(data)
+    if not reader.between_frames:
+        raise FrameError(f"{len(data)} bytes that end within a frame")
+    return found
+
+
 class FrameReader:
     """Takes frames off a socket without copying large buffers twice.
 
     `drained` says that the last read left the socket empty, so that trying again is in vain.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket | None) -> None:
         self._sock = sock
-        self._takes_fds = sock.family == getattr(socket, "AF_UNIX", None)
+        self._takes_fds = sock is not None and sock.family == getattr(socket, "AF_UNIX", None)
         self.drained = True
         self._scratch = bytearray(_READ)
         self._head = bytearray()
@@ -144,6 +156,16 @@ class FrameReader:
         self._bulk: memoryview | None = None
         self._bulk_index = 0
         self._bulk_at = 0
+
+    @property
+    def between_frames(self) -> bool:
+        """Whether no frame is open."""
+        return self._frame is None and not self._head
+
+    def feed(self, data: bytes | bytearray) -> list[Frame]:
+        """The frames that these bytes complete, for a reader without a socket."""
+        self._head += data
+        return self._frames()
 
     def read(self, *, wait: bool = False) -> list[Frame] | None:
         """The frames that one read completes; None at the end of the stream.
@@ -163,6 +185,7 @@ class FrameReader:
 
     def _receive(self, flags: int) -> int:
         """Read once, into the open buffer if there is one; -1 at the end of the stream."""
+        assert self._sock is not None
         if self._bulk is not None:
             count = self._sock.recv_into(self._bulk[self._bulk_at :], 0, flags)
             self._bulk_at += count
