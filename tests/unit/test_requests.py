@@ -64,7 +64,7 @@ class Client:
         return b"".join(m.get("body", b"") for m in self.sent)
 
 
-async def turns(count: int = 8) -> None:
+async def turns(count: int = 50) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -212,12 +212,12 @@ def test_a_body_goes_no_faster_than_the_worker_takes_it() -> None:
     async def scenario(rig: Rig) -> None:
         pieces = [b"x" * 600_000] * 4
         Client(rig, routes(rig), "POST", body=pieces)
-        await turns(20)
+        await turns()
         (worker,) = rig.engine.of("r")
         (exchange,) = started(worker)
         assert sum(len(part.data) for part in worker.link.parts) == 1_200_000
         worker.link.events.exchange(Part(exchange, "credit", {"bytes": 1_200_000}))
-        await turns(20)
+        await turns()
         assert sum(len(part.data) for part in worker.link.parts) == 2_400_000
         assert worker.link.parts[-1].fields["more"] is False
 

@@ -56,6 +56,7 @@ class FramedLink:
         self._reader = FrameReader(sock)
         self._lock = threading.Lock()
         self._outbox: deque[_Unsent] = deque()
+        self._turn: list[frames.Buffer] = []
         self._closed = False
         self._ended = False
         self._greeted = False
@@ -97,8 +98,18 @@ class FramedLink:
         self._send(Frame("credit", {"job": ref.job_id, "attempt": ref.attempt, "chunks": chunks}))
 
     def exchange(self, part: Part) -> None:
+        # What a turn of the loop brings goes in one write: each wakes the worker's process.
         fields = {"exchange": part.exchange, **part.fields}
-        self._send(Frame(f"asgi_{part.kind}", fields, (part.data,) if part.data else ()))
+        frame = Frame(f"asgi_{part.kind}", fields, (part.data,) if part.data else ())
+        if not self._turn:
+            self._loop.call_soon(self._end_turn)
+        self._turn += frames.encode(frame)
+
+    def _end_turn(self) -> None:
+        pieces, self._turn = self._turn, []
+        if sum(map(len, pieces)) <= _SMALL:
+            pieces = [b"".join(pieces)]
+        self._send_pieces(pieces, ())
 
     def answer(self, call_id: int, fields: Mapping[str, Any], payload: Payload | None) -> None:
         buffers = () if payload is None else (payload.body, *payload.buffers)
@@ -134,20 +145,22 @@ class FramedLink:
     # Writing, from any thread
 
     def _send(self, frame: Frame) -> None:
-        pieces = frames.encode(frame)
+        self._send_pieces(frames.encode(frame), frame.fds)
+
+    def _send_pieces(self, pieces: list[frames.Buffer], fds: tuple[int, ...]) -> None:
         with self._lock:
-            if self._closed or self._sent_whole(pieces, frame):
+            if self._closed or self._sent_whole(pieces, fds):
                 return
-            unsent = _Unsent([memoryview(piece).cast("B") for piece in pieces], frame.fds)
+            unsent = _Unsent([memoryview(piece).cast("B") for piece in pieces], fds)
             if not self._outbox:
                 if self._write(unsent):
                     return
                 self._loop.call_soon_threadsafe(self._await_room)
             self._outbox.append(unsent)
 
-    def _sent_whole(self, pieces: list[frames.Buffer], frame: Frame) -> bool:
+    def _sent_whole(self, pieces: list[frames.Buffer], fds: tuple[int, ...]) -> bool:
         """Write a small frame at once, as nearly all are; false leaves it unsent."""
-        if self._outbox or frame.fds or len(pieces) != 1 or len(pieces[0]) > _SMALL:
+        if self._outbox or fds or len(pieces) != 1 or len(pieces[0]) > _SMALL:
             return False
         try:
             # A stream socket with room for it takes a small write whole; if it took a part, the

@@ -7,7 +7,7 @@ passed on is granted anew.
 from __future__ import annotations
 
 import asyncio
-import os
+import itertools
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
+_numbers = itertools.count(1)
 # Bytes that may be on the way in each direction.
 WINDOW = 1 << 20
 # Most requests are answered before it would be worth looking whether their client has left.
@@ -42,7 +43,7 @@ class Exchange:
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, first: Message) -> None:
-        self.id = os.urandom(8).hex()
+        self.id = f"request-{next(_numbers)}"
         self.scope = scope
         self.is_websocket: bool = scope["type"] == "websocket"
         self.worker: Worker | None = None
@@ -59,7 +60,7 @@ class Exchange:
         self._owed = 0
         self._whole = False  # whether the response, or the WebSocket, has come to its end
         self._inlet: asyncio.Task[None] | None = None
-        self._attached = asyncio.Event()
+        self._attached: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -97,13 +98,13 @@ class Exchange:
             if more and not self.is_websocket:
                 # (A body is not read ahead of its worker. A WebSocket brings nothing before it
                 # is accepted, but its end may come.)
-                await self._attached.wait()
+                await self._is_attached()
             message = await self._receive()
             kind = message["type"]
             if kind in ("http.disconnect", "websocket.disconnect"):
                 self._left(message)
                 return
-            await self._attached.wait()
+            await self._is_attached()
             if kind == "websocket.receive":
                 await self._forward(_websocket_part(self.id, message))
             elif more:
@@ -111,6 +112,11 @@ class Exchange:
                 await self._forward(
                     Part(self.id, "body", {"more": more}, message.get("body") or b"")
                 )
+
+    async def _is_attached(self) -> None:
+        if self.worker is None:
+            self._attached = asyncio.get_running_loop().create_future()
+            await self._attached
 
     async def _forward(self, part: Part) -> None:
         while self._credits <= 0:
@@ -140,7 +146,8 @@ class Exchange:
         self._credits -= len(body)
         more = self._first.get("more_body", False)
         self._tell(Part(self.id, "start", {"scope": _scope(self.scope), "more": more}, body))
-        self._attached.set()
+        if self._attached is not None and not self._attached.done():
+            self._attached.set_result(None)
         if more:
             self._watch()
 

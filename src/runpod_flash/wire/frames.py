@@ -82,9 +82,11 @@ def _size(buffer: Buffer) -> int:
     return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
 
 
-def send_all(sock: socket.socket, frame: Frame) -> None:
-    """Write a frame to a blocking socket, whole."""
-    encoded, fds = encode(frame), frame.fds
+def send_all(sock: socket.socket, *whole: Frame) -> None:
+    """Write frames to a blocking socket, whole; descriptors go with a single one only."""
+    encoded, fds = [piece for frame in whole for piece in encode(frame)], whole[0].fds
+    if not fds and len(encoded) > 1 and sum(map(_size, encoded)) <= 16384:
+        encoded = [b"".join(encoded)]
     if len(encoded) == 1 and not fds:
         sock.sendall(encoded[0])
         return

@@ -14,6 +14,7 @@ from runpod_flash.wire import failures
 from runpod_flash.wire.frames import Frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from runpod_flash.worker.link import PlaneLink
@@ -29,12 +30,12 @@ _OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
 class _Exchange:
     """One request or WebSocket in this worker."""
 
-    def __init__(self, link: PlaneLink, frame: Frame) -> None:
+    def __init__(self, send: Callable[[Frame], None], frame: Frame) -> None:
         self.id: str = frame.fields["exchange"]
         self.scope = _scope(frame.fields["scope"])
         self.task: asyncio.Task[None] | None = None
         self.cancelled = False
-        self._link = link
+        self._send = send
         self._incoming: deque[tuple[Message, int]] = deque()
         self._wake: asyncio.Future[None] | None = None
         self._gone: Message | None = None
@@ -158,7 +159,7 @@ class _Exchange:
 
     def _frame(self, kind: str, fields: dict[str, Any], data: bytes = b"") -> None:
         buffers = (data,) if data else ()
-        self._link.send(Frame(f"asgi_{kind}", {"exchange": self.id, **fields}, buffers))
+        self._send(Frame(f"asgi_{kind}", {"exchange": self.id, **fields}, buffers))
 
 
 class ExchangeRunner:
@@ -170,10 +171,11 @@ class ExchangeRunner:
         self._state = state
         self._out = out
         self._exchanges: dict[str, _Exchange] = {}
+        self._turn: list[Frame] = []
 
     def handle(self, frame: Frame) -> None:
         if frame.type == "asgi_start":
-            exchange = _Exchange(self._link, frame)
+            exchange = _Exchange(self._send, frame)
             exchange.scope["state"] = dict(self._state or {})
             self._exchanges[exchange.id] = exchange
             exchange.task = asyncio.create_task(self._run(exchange))
@@ -185,6 +187,16 @@ class ExchangeRunner:
     def only_job(self) -> str:
         running = list(self._exchanges)
         return running[0] if len(running) == 1 else ""
+
+    def _send(self, frame: Frame) -> None:
+        # What a turn of the loop brings goes in one write: each wakes the plane's process.
+        if not self._turn:
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._turn.append(frame)
+
+    def _end_turn(self) -> None:
+        turn, self._turn = self._turn, []
+        self._link.send(*turn)
 
     async def _run(self, exchange: _Exchange) -> None:
         token = current_job.set(exchange.id)

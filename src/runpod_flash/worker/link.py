@@ -34,11 +34,11 @@ class PlaneLink:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def send(self, frame: Frame) -> None:
-        """Write a frame; a plane that is gone is noticed by the reader."""
+    def send(self, *sent: Frame) -> None:
+        """Write frames; a plane that is gone is noticed by the reader."""
         try:
             with self._lock:
-                frames.send_all(self._sock, frame)
+                frames.send_all(self._sock, *sent)
         except OSError:
             pass
 
