@@ -20,13 +20,22 @@ def load_dotenv_once() -> None:
     user. In a worker nothing is read: variables come from the endpoint. Raises
     `ConfigurationError` for a file that cannot be read.
     """
+    for name, value in values().items():
+        os.environ.setdefault(name, value)
+
+
+def values() -> dict[str, str]:
+    """What that file says now; see `load_dotenv_once`."""
     from runpod_flash import context
 
     file = None if context.current is not None else _find()
-    if file is not None:
-        for name, value in _read(file).items():
-            if value is not None and not _chooses(name):
-                os.environ.setdefault(name, value)
+    if file is None:
+        return {}
+    return {
+        name: value
+        for name, value in _read(file).items()
+        if value is not None and not _chooses(name)
+    }
 
 
 def _chooses(name: str) -> bool:

@@ -24,6 +24,7 @@ from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any, cast
 
 from runpod_flash.placeholders.import_statements import ImportStatement, running_import
+from runpod_flash.placeholders.inert import InertModule
 from runpod_flash.placeholders.objects import WHEN_CHILD_IS_SET, PlaceholderModule
 
 if TYPE_CHECKING:
@@ -33,9 +34,11 @@ if TYPE_CHECKING:
 _NOT_PROJECT = {"site-packages", "dist-packages", "node_modules", "__pycache__"}
 
 
-def install(root: str, remedy: str) -> None:
+def install(root: str, remedy: str, *, inert: bool = False) -> None:
     """Give placeholders to the files below `root`. `remedy` completes "... is not installed: ";
     "{package}" in it becomes the package's name. May be called again, also for other roots.
+
+    `inert` ones do not raise when they are used: for reading what a file declares, nothing else.
     """
     for finder in sys.meta_path:
         if isinstance(finder, PlaceholderFinder):
@@ -44,6 +47,7 @@ def install(root: str, remedy: str) -> None:
         finder = PlaceholderFinder()
         sys.meta_path.append(finder)
     finder.remedies[os.path.realpath(root)] = remedy
+    finder.inert = inert
 
 
 class PlaceholderFinder:
@@ -51,6 +55,7 @@ class PlaceholderFinder:
 
     def __init__(self) -> None:
         self.remedies: dict[str, str] = {}
+        self.inert = False
         self._modules: dict[str, PlaceholderModule] = {}
         self._finished: set[tuple[object, ...]] = set()
 
@@ -67,7 +72,8 @@ class PlaceholderFinder:
 
     def create_module(self, spec: ModuleSpec) -> PlaceholderModule:
         # One object per name for all files, as for real modules.
-        module = PlaceholderModule(spec.name, str(spec.loader_state))
+        kind = InertModule if self.inert else PlaceholderModule
+        module = kind(spec.name, str(spec.loader_state))
         return self._modules.setdefault(spec.name, module)
 
     def exec_module(self, module: ModuleType) -> None:

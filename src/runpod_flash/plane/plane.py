@@ -131,6 +131,11 @@ class Plane:
         """
         await self.requests.worker(pool)
 
+    def restart(self, pool: Pool) -> None:
+        """Replace the workers after what they do: something outside of the spec has changed."""
+        self.dispatcher.retire_all(pool)
+        self.reconciler.replace_all(pool)
+
     def withdraw(self, pool: Pool) -> None:
         """Serve an endpoint no more: running jobs and requests finish, waiting ones fail."""
         pool.withdrawn = True

@@ -1,0 +1,210 @@
+"""One run of `flash dev`: discover, serve, watch, discover again, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runpod_flash import dotenv
+from runpod_flash.cli import dev_screen
+from runpod_flash.client.embedded import local_engine
+from runpod_flash.client.terminal import Printer
+from runpod_flash.errors import ConnectionClosedError, FlashError
+from runpod_flash.gateway.app import Gateway
+from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.plane.plane import Plane
+from runpod_flash.plane.store.memory import MemoryStore
+from runpod_flash.project.discovery import discover
+from runpod_flash.project.watching import changes
+from runpod_flash.wire.failures import capture
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Set
+    from typing import Any
+
+    from runpod_flash.plane.pool import Pool
+    from runpod_flash.project.catalog import Catalog
+
+# So many environments are built at once.
+_AT_ONCE = 3
+# Requests in flight get so long when the server stops.
+_GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said."""
+
+    host: str
+    port: int
+    reload: bool
+    auto_provision: bool
+
+
+def run(options: Options) -> int:
+    """Serve until Ctrl-C; the exit code."""
+    with suppress(ImportError):
+        import uvloop
+
+        return int(uvloop.run(_serve(options)))
+    return asyncio.run(_serve(options))
+
+
+async def _serve(options: Options) -> int:
+    began = time.monotonic()
+    root = Path.cwd()
+    stop = _stop_signal()
+    discovering = asyncio.create_task(discover(root))
+    session = _Session(root, options)
+    try:
+        catalog = await _unless_stopped(discovering, stop)
+        if catalog is None:
+            return 0
+        dev_screen.problems(catalog.problems)
+        if not catalog.endpoints and not (catalog.problems and options.reload):
+            dev_screen.nothing_found(root, catalog)
+            return 1
+        await session.start(catalog)
+        dev_screen.ready(catalog, session.address, options.port, time.monotonic() - began)
+        session.follow()
+        await stop.wait()
+    except FlashError as error:
+        dev_screen.error(str(error))
+        return 1
+    finally:
+        await session.close(stopped=stop.is_set())
+    return 0
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by Ctrl-C; a second one ends the program at once, and its workers with it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def requested() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, requested)
+    return stop
+
+
+async def _unless_stopped(
+    discovering: asyncio.Task[Catalog], stop: asyncio.Event
+) -> Catalog | None:
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((discovering, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if discovering.done():
+        return discovering.result()
+    discovering.cancel()
+    return None
+
+
+class _Session:
+    """The plane, the gateway in front of it, and what keeps them up to date."""
+
+    def __init__(self, root: Path, options: Options) -> None:
+        self._root = root
+        self._options = options
+        self._caller_env = {**dotenv.values(), **os.environ}
+        self._plane = Plane(MemoryStore(time.monotonic), local_engine(), self._caller_env)
+        self._plane.events.subscribe(Printer())
+        self._gateway = Gateway(
+            self._plane, allowed_hosts=(options.host,), on_request=dev_screen.request
+        )
+        self._server: GatewayServer | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def address(self) -> str:
+        assert self._server is not None
+        return self._server.address
+
+    async def start(self, catalog: Catalog) -> None:
+        self._gateway.serve(catalog)
+        self._server = GatewayServer(self._gateway, self._options.host, self._options.port)
+        await self._server.start()
+
+    def follow(self) -> None:
+        """Watch the files, and have workers ready, as the options say."""
+        if self._options.auto_provision:
+            self._spawn(self._provision())
+        if self._options.reload:
+            self._spawn(self._watch())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # Workers before the first request
+
+    async def _provision(self) -> None:
+        slots = asyncio.Semaphore(_AT_ONCE)
+        pools = self._gateway.pools()
+        dev_screen.say(f"preparing {len(pools)} endpoint{'s' if len(pools) != 1 else ''}")
+        began = time.monotonic()
+        ready = await asyncio.gather(*(self._warm(pool, slots) for pool in pools))
+        dev_screen.provisioned(sum(ready), len(pools), time.monotonic() - began)
+
+    async def _warm(self, pool: Pool, slots: asyncio.Semaphore) -> bool:
+        async with slots:
+            began = time.monotonic()
+            try:
+                await self._plane.warm(pool)
+            except Exception as error:  # the user's own, from a module that does not import
+                dev_screen.error(f"{pool.spec.name}: {error}")
+                return False
+            dev_screen.say(f"{pool.spec.name}: ready in {time.monotonic() - began:.1f} s")
+            return True
+
+    # Changes
+
+    async def _watch(self) -> None:
+        async for changed in changes(self._root):
+            began = time.monotonic()
+            self._caller_env.update({**dotenv.values(), **os.environ})
+            catalog = await discover(self._root)
+            running = {pool.key for pool in self._gateway.pools() if pool.live()}
+            replaced = self._gateway.serve(catalog)
+            if any(name == "requirements.txt" for name in changed):
+                replaced = self._restart_all()
+            dev_screen.problems(catalog.problems)
+            dev_screen.reloaded(changed, replaced, time.monotonic() - began)
+            for pool in replaced:
+                if pool.key in running:
+                    self._spawn(self._rewarm(pool))
+
+    def _restart_all(self) -> list[Pool]:
+        pools = self._gateway.pools()
+        for pool in pools:
+            self._plane.restart(pool)
+        return pools
+
+    async def _rewarm(self, pool: Pool) -> None:
+        """Where workers ran before a change, the next request finds one again."""
+        try:
+            await self._plane.warm(pool)
+        except Exception as error:
+            dev_screen.error(f"{pool.spec.name}: {error}")
+
+    # The end
+
+    async def close(self, *, stopped: bool) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        if stopped:
+            dev_screen.stopping()
+        if self._server is not None:
+            await self._server.stop(_GRACE_SECONDS)
+        failure = capture(ConnectionClosedError("the server was stopped"), origin="system")
+        await self._plane.close(failure)
