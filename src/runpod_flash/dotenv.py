@@ -28,12 +28,12 @@ def values() -> dict[str, str]:
     """What that file says now; see `load_dotenv_once`."""
     from runpod_flash import context
 
-    file = None if context.current is not None else _find()
+    file = None if context.current is not None else find()
     if file is None:
         return {}
     return {
         name: value
-        for name, value in _read(file).items()
+        for name, value in read(file).items()
         if value is not None and not _chooses(name)
     }
 
@@ -45,7 +45,8 @@ def _chooses(name: str) -> bool:
     )
 
 
-def _read(file: str) -> dict[str, str | None]:
+def read(file: str) -> dict[str, str | None]:
+    """All that a file says, also what is not taken from it; raises `ConfigurationError`."""
     from dotenv.main import DotEnv
 
     from runpod_flash.errors import ConfigurationError
@@ -62,7 +63,8 @@ def _read(file: str) -> dict[str, str | None]:
     return dict(found)
 
 
-def _find() -> str | None:
+def find() -> str | None:
+    """The `.env` that counts here: see `load_dotenv_once`."""
     try:
         here = os.getcwd()
     except OSError:

@@ -155,11 +155,15 @@ def directory(volume_name: str, datacenter: DataCenter | str) -> Path:
 
     Raises `ConfigurationError` for a name that is not one plain path component.
     """
+    center = DataCenter(datacenter).value
+    return volumes_directory() / center / _component("name", volume_name)
+
+
+def volumes_directory() -> Path:
+    """Where all volumes of this user lie on this machine."""
     from platformdirs import user_data_path
 
-    center = DataCenter(datacenter).value
-    volumes = user_data_path("flash", appauthor=False) / "volumes"
-    return volumes / center / _component("name", volume_name)
+    return user_data_path("flash", appauthor=False) / "volumes"
 
 
 def usage_bytes(path: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 _WINDOWS = (
-    "flash: Windows itself is not supported; run it in WSL2 "
+    "Error: Flash does not run on Windows itself; run it in WSL2 "
     "(https://learn.microsoft.com/windows/wsl/install) or in a Linux container."
 )
 
@@ -14,9 +14,9 @@ def main() -> None:
     """Run the command line, and exit."""
     if sys.platform.startswith("win"):
         sys.exit(_WINDOWS)
-    from runpod_flash.cli.group import flash
+    from runpod_flash.cli.group import run
 
-    flash(prog_name="flash")
+    sys.exit(run())
 
 
 if __name__ == "__main__":

@@ -21,31 +21,35 @@ DISTRIBUTION = "runpod-flash"
 
 @click.command()
 def update() -> None:
-    """Update Flash from where it was installed: a clone, or a Git address."""
+    """Update Flash from where it was installed: a clone, or a Git address.
+
+    A clone is pulled first. `flash --version` says what is installed.
+
+    Example: flash update
+    """
     before = metadata.version(DISTRIBUTION)
-    origin = _origin()
-    address = str(origin["url"])
-    if "vcs_info" in origin:
-        vcs = origin["vcs_info"]
+    noted = origin()
+    if noted is None:
+        raise click.ClickException(
+            f"this {DISTRIBUTION} was not installed from a clone or a Git address, so nobody knows "
+            "where its updates are; install it with `pip install FOLDER`, from a clone."
+        )
+    address = str(noted["url"])
+    if "vcs_info" in noted:
+        vcs = noted["vcs_info"]
         wanted = f"@{vcs['requested_revision']}" if vcs.get("requested_revision") else ""
         _install("--upgrade", f"{DISTRIBUTION} @ {vcs['vcs']}+{address}{wanted}")
     else:
-        _update_folder(_folder(address), editable=origin.get("dir_info", {}).get("editable", False))
+        _update_folder(_folder(address), editable=noted.get("dir_info", {}).get("editable", False))
     after = _installed_version()
     change = f"{before} is now {after}" if after != before else f"{before}, as before"
     click.echo(f"flash {change} (from {address})")
 
 
-def _origin() -> dict[str, Any]:
-    """What the installer noted (PEP 610): only an installation by its address has it."""
+def origin() -> dict[str, Any] | None:
+    """What the installer noted (PEP 610), which it does for an installation by its address only."""
     text = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-    if text is None:
-        raise click.ClickException(
-            f"this {DISTRIBUTION} was not installed from a clone or a Git address, so nobody knows "
-            "where its updates are; install it with `pip install FOLDER`, from a clone."
-        )
-    found: dict[str, Any] = json.loads(text)
-    return found
+    return None if text is None else json.loads(text)
 
 
 def _folder(address: str) -> Path:

@@ -23,7 +23,12 @@ def find_root(start: Path) -> Path | None:
 
 def is_root(folder: Path) -> bool:
     """Whether something marks the folder as a project's."""
-    return any((folder / mark).exists() for mark in _MARKS)
+    return mark_of(folder) is not None
+
+
+def mark_of(folder: Path) -> str | None:
+    """The name of what marks the folder as a project's: `pyproject.toml` or `.git`."""
+    return next((mark for mark in _MARKS if (folder / mark).exists()), None)
 
 
 def _homes() -> set[Path]:

@@ -51,6 +51,7 @@ _PASSED = frozenset(
         "TRANSFORMERS_CACHE",
         "TORCH_HOME",
         "LOG_LEVEL",
+        "PYTHONBREAKPOINT",
     ]
 )
 _PASSED_PREFIXES = ("LC_",)

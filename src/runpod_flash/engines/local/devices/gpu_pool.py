@@ -128,6 +128,11 @@ class GpuPool:
             locked = [g for g in devices if g.uuid not in leased and not self._is_free(g)]
         return tuple(dict.fromkeys([*workers, *map(self._other_holder, locked)]))
 
+    def holder(self, gpu: Gpu) -> str | None:
+        """Which other program has the device leased now, if any."""
+        with self._locks.gate():
+            return None if self._is_free(gpu) else self._other_holder(gpu)
+
     def in_use_by_others(self, lease: GpuLease) -> str | None:
         """A sentence on memory that programs outside Flash took before the lease, if any."""
         busy = [gpu for gpu in lease.devices if gpu.memory_used > IDLE_BYTES]

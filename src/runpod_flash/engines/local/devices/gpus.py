@@ -23,6 +23,14 @@ class Gpu:
     cuda: str | None
 
 
+@dataclass(frozen=True)
+class Driver:
+    """NVIDIA's driver: its version, or why it is of no use (both empty: there is none)."""
+
+    version: str = ""
+    problem: str = ""
+
+
 class GpuInventory(Protocol):
     """Where devices come from."""
 
@@ -54,6 +62,19 @@ class NvmlInventory:
             self._devices = _nvml_devices()
         gpus = [replace(gpu, memory_used=_nvml_memory(h)[1]) for h, gpu in self._devices]
         return visible_to(gpus, os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+def driver() -> Driver:
+    """The NVIDIA driver of this machine."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return Driver(version=pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError_LibraryNotFound:
+        return Driver()
+    except pynvml.NVMLError as error:
+        return Driver(problem=str(error))
 
 
 def visible_to(gpus: list[Gpu], variable: str | None) -> list[Gpu]:

@@ -132,6 +132,22 @@ def built_bytes(path: Path) -> int:
     return size if isinstance(size, int) else tree_bytes(path)
 
 
+def built_packages(path: Path) -> tuple[str, ...]:
+    """The names that were asked for when the environment was built."""
+    names = read_json(path / _FACTS).get("requirements")
+    return tuple(map(str, names)) if isinstance(names, list) else ()
+
+
+def python_version(path: Path) -> str:
+    """The exact version of an environment's Python, such as "3.11.7"; "" if it does not say."""
+    try:
+        text = (path / "pyvenv.cfg").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    match = re.search(r"^version(?:_info)?\s*=\s*(\S+)", text, re.MULTILINE)
+    return match[1] if match else ""
+
+
 def tree_bytes(path: Path) -> int:
     """Bytes of all files; those that uv's cache shares count in full."""
     total = 0

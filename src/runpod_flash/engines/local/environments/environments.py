@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 from runpod_flash.engines.local.environments.builds import (
     build,
     built_bytes,
+    built_packages,
     described,
     discard,
+    python_version,
     tree_bytes,
 )
 from runpod_flash.engines.local.environments.files import FileLock
@@ -36,10 +38,25 @@ if TYPE_CHECKING:
 
     from runpod_flash.engines.local.environments.plans import Lock, Plan
 
-__all__ = ["Environment", "EnvironmentRequest", "Environments", "Swept", "cache_bound"]
+__all__ = [
+    "Environment",
+    "EnvironmentRequest",
+    "Environments",
+    "Stored",
+    "Swept",
+    "cache_bound",
+    "cache_directory",
+]
 
 DEFAULT_CACHE_GB = 20.0
 _POLL_SECONDS = 0.05
+
+
+def cache_directory() -> Path:
+    """Where the environments of this user's programs are."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("flash", appauthor=False)
 
 
 def cache_bound(variables: Mapping[str, str]) -> int:
@@ -68,6 +85,19 @@ class Environment:
     path: Path
     python: Path
     version: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An environment on disk. `used_at` is a POSIX time; `in_use` says that a program holds it."""
+
+    key: str
+    path: Path
+    python: str
+    packages: tuple[str, ...]
+    bytes: int
+    used_at: float
+    in_use: bool
 
 
 @dataclass(frozen=True)
@@ -163,11 +193,27 @@ class Environments:
         for key in sorted(sizes, key=self._last_use):
             if kept <= max_bytes:
                 break
-            if self._remove(key):
+            if self.remove(key):
                 removed.append(key)
                 kept -= sizes[key]
                 freed += sizes[key]
         return Swept(tuple(removed), freed, kept)
+
+    def stored(self) -> list[Stored]:
+        """Every environment that is there, the last used first."""
+        found = [self._stored(path) for path in self._environments()]
+        return sorted(found, key=lambda each: each.used_at, reverse=True)
+
+    def remove(self, key: str) -> bool:
+        """Remove an environment; False, and nothing happens, while any program uses it."""
+        lock = FileLock.try_acquire(self._lock_file(key))
+        if lock is None:
+            return False
+        try:
+            discard(self._built / key)
+        finally:
+            lock.release(remove=True)
+        return True
 
     # Use
 
@@ -256,15 +302,24 @@ class Environments:
         except OSError:
             return 0.0
 
-    def _remove(self, key: str) -> bool:
-        lock = FileLock.try_acquire(self._lock_file(key))
-        if lock is None:
+    def _stored(self, path: Path) -> Stored:
+        return Stored(
+            key=path.name,
+            path=path,
+            python=python_version(path),
+            packages=built_packages(path),
+            bytes=built_bytes(path),
+            used_at=self._last_use(path.name),
+            in_use=self._is_held(path.name),
+        )
+
+    def _is_held(self, key: str) -> bool:
+        if not self._lock_file(key).exists():  # trying it would make the file, as if used now
             return False
-        try:
-            discard(self._built / key)
-        finally:
-            lock.release(remove=True)
-        return True
+        lock = FileLock.try_acquire(self._lock_file(key))
+        if lock is not None:
+            lock.release()
+        return lock is None
 
     def _sweep_leftovers(self) -> int:
         """Remove what killed builds and removals left: nobody holds the lock of their key."""

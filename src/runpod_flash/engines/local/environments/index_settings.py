@@ -25,10 +25,13 @@ _NOT_RESOLUTION = {"UV_CACHE_DIR", "UV_LINK_MODE", "UV_NO_PROGRESS", "UV_HTTP_TI
 _NOT_RESOLUTION |= {"UV_CONCURRENT_DOWNLOADS", "UV_CONCURRENT_BUILDS", "UV_CONCURRENT_INSTALLS"}
 _UV_DEFAULT = ("UV_DEFAULT_INDEX", "UV_INDEX_URL")
 _UV_EXTRA = ("UV_INDEX", "UV_EXTRA_INDEX_URL")
+_PLACES = (*_UV_DEFAULT, *_UV_EXTRA, "UV_FIND_LINKS")
+_PIP_PLACES = ("index-url", "extra-index-url", "find-links", "no-index")
 _UV_INDEX_OPTION = re.compile(
     r"^\s*(\[\[(tool\.uv\.)?index\]\]|(index-url|extra-index-url|find-links|no-index|index)\s*=)",
     re.MULTILINE,
 )
+_PIP_INDEX_OPTION = re.compile(rf"^\s*({'|'.join(_PIP_PLACES)})\s*[=:]", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,15 @@ def pip_settings(environ: Mapping[str, str], prefix: Path) -> dict[str, list[str
         if name.startswith("PIP_") and value.strip():
             found[name[4:].lower().replace("_", "-")] = value.split()
     return found
+
+
+def setting_sources(environ: Mapping[str, str], root: Path, prefix: Path) -> list[str]:
+    """The variables and files that say where packages come from."""
+    pip = [f"PIP_{name.upper().replace('-', '_')}" for name in _PIP_PLACES]
+    uv_files = [f for f in _uv_files(environ, root) if _UV_INDEX_OPTION.search(_text(f))]
+    pip_files = [f for f in _pip_files(environ, prefix) if _PIP_INDEX_OPTION.search(_text(f))]
+    named = [name for name in (*_PLACES, *pip) if environ.get(name)]
+    return [*named, *map(str, (*uv_files, *pip_files))]
 
 
 def _pip_files(environ: Mapping[str, str], prefix: Path) -> list[Path]:

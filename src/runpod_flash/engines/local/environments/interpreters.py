@@ -104,34 +104,41 @@ class Interpreters:
         """
         if known := self.known(minor):
             return known
-        async for path in self._candidates(minor, environ, report):
-            found = await _probe(path)
-            if found and found.minor == minor and found.implementation == "cpython":
-                self._remember(found)
-                return found
+        found = await self.present(minor, environ)
+        if found is None:
+            report(f"downloading Python {minor}")
+            await self._uv_python("install", minor, environ=environ)
+            found = await self.present(minor, environ)
+        if found is not None:
+            self._remember(found)
+            return found
         raise EnvironmentBuildError(
             f"Python {minor} works nowhere on this machine and uv could not download it: "
             f"install Python {minor}, or choose another with python_version=."
         )
+
+    async def present(self, minor: str, environ: Mapping[str, str]) -> Interpreter | None:
+        """The interpreter that `find` would give without a download; nothing is remembered."""
+        if known := self.known(minor):
+            return known
+        async for path in self._candidates(minor, environ):
+            found = await _probe(path)
+            if found and found.minor == minor and found.implementation == "cpython":
+                return found
+        return None
 
     def _remember(self, found: Interpreter) -> None:
         memo: dict[str, Any] = read_json(self._memo)
         memo[found.minor] = {"interpreter": asdict(found), "stamp": _stamp(found.path)}
         write_atomically(self._memo, json.dumps(memo, indent=1))
 
-    async def _candidates(
-        self, minor: str, environ: Mapping[str, str], report: Callable[[str], None]
-    ) -> AsyncIterator[str]:
+    async def _candidates(self, minor: str, environ: Mapping[str, str]) -> AsyncIterator[str]:
         for path in _installed(minor, environ):
             yield path
         if managed := await self._uv_python("find", "--offline", minor, environ=environ):
             yield managed
         if Path(usual := f"/usr/bin/python{minor}").is_file():
             yield usual
-        report(f"downloading Python {minor}")
-        await self._uv_python("install", minor, environ=environ)
-        if managed := await self._uv_python("find", "--offline", minor, environ=environ):
-            yield managed
 
     async def _uv_python(self, *arguments: str, environ: Mapping[str, str]) -> str:
         command = [uv_binary(), "python", *arguments, "--managed-python", "--no-config"]

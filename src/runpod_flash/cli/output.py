@@ -1,0 +1,94 @@
+"""What every command prints alike: errors, tables, times and questions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_ENDS = (".", "!", "?")
+_UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
+
+
+def print_anything() -> None:
+    """Have a stream that cannot write a character write its code, where it would raise."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def colour() -> bool | None:
+    """False where colours are unwanted (https://no-color.org); None: only on a terminal."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return None
+
+
+def error(text: str) -> None:
+    """Say what failed, in one sentence."""
+    click.echo(f"{click.style('Error:', fg='red')} {text}", err=True, color=colour())
+
+
+def failed(problem: click.ClickException) -> int:
+    """Say what a command refused to do, and where its help is; gives the exit code."""
+    text = problem.format_message()
+    error(text if text.endswith(_ENDS) else f"{text}.")
+    if isinstance(problem, click.UsageError) and problem.ctx is not None:
+        click.echo(f"Help: {problem.ctx.command_path} --help", err=True)
+    return problem.exit_code
+
+
+def table(rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> list[str]:
+    """Lines of columns, as wide as they need to be; those in `right` end at the same place."""
+    rows, right = list(rows), set(right)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def shortened(words: Iterable[str], width: int) -> str:
+    """As many of the words as fit, and how many more there are."""
+    kept: list[str] = []
+    left = list(words)
+    while left and len(_listed([*kept, left[0]], len(left) - 1)) <= width:
+        kept.append(left.pop(0))
+    return _listed(kept, len(left))
+
+
+def _listed(words: Sequence[str], more: int) -> str:
+    if not more:
+        return ", ".join(words)
+    return ", ".join([*words, f"+{more}"])
+
+
+def ago(seconds: float) -> str:
+    """How long something has been over: "3 hours ago"."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{counted(int(seconds / size), unit)} ago"
+    return "just now"
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and the noun: "1 file", "2 files"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def can_ask() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+
+
+def confirmed(question: str) -> bool:
+    """Ask; no is the default."""
+    return click.confirm(question, default=False, err=True)
