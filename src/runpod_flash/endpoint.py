@@ -327,8 +327,10 @@ class Endpoint:
         An async generator function, or what FastAPI takes for a lifespan, for an endpoint with
         routes. It may take the application as its parameter.
         """
+        if self.is_client:
+            self._refuse_client("lifespan()")
         check.check_decorated(function)
-        if self.is_client or self._target is not None:
+        if self._target is not None:
             raise ConfigurationError(f"{self!r}: lifespan is for an endpoint with routes")
         if self._lifespan is not None:
             name = self._lifespan.__name__
@@ -420,14 +422,28 @@ class Endpoint:
 
     def _called(self, what: str) -> Target:
         if self.is_client:
-            self._refuse_client(what)
+            return self._remote(what)
         if self._target is None:
             raise ConfigurationError(
                 f"{what} needs a function: decorate one with this endpoint first"
             )
         return self._target
 
-    def _refuse_client(self, what: str) -> None:
+    def _remote(self, what: str) -> Target:
+        """An endpoint by `id=` on the server that FLASH_TARGET names; only its name is known."""
+        import os
+
+        if self.id is None or not os.environ.get("FLASH_TARGET"):
+            self._refuse_client(what)
+        if self._target is None:
+            from runpod_flash import functions
+            from runpod_flash.spec import Build, EndpointSpec, Entry
+
+            spec = EndpointSpec(str(self.id), Entry("", str(self.id)), Build(""))
+            self._target = functions.Target.of_spec(spec, {})
+        return self._target
+
+    def _refuse_client(self, what: str) -> NoReturn:
         from runpod_flash.unavailable import refuse
 
         refuse(f"{self._client_name()}: {what}")

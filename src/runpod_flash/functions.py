@@ -122,22 +122,12 @@ class Target:
         return spec
 
     def split_input(self, value: Any) -> tuple[str, Any]:
-        """Which method of a class an `input` means, and what is left for its parameters.
-
-        A single method needs no name; one of several is named by the key `method`.
-        """
+        """Which method of a class an `input` means, and what is left for its parameters."""
         if not isinstance(self.original, type):
             return "", value
-        methods = public_methods(self.original)
-        named = value.get("method") if isinstance(value, dict) else None
-        if len(methods) == 1 and named not in methods:
-            return methods[0], value
-        if named not in methods:
-            raise TypeError(
-                f"input of {self.original.__name__} names its method by the key 'method': one of "
-                f"{', '.join(methods) or 'none, for it has no public methods'}"
-            )
-        return str(named), {key: item for key, item in value.items() if key != "method"}
+        from runpod_flash.project.catalog import choose_method
+
+        return choose_method(self.original.__name__, public_methods(self.original), value)
 
     def reference(self) -> tuple[Any, tuple[Any, ...]]:
         """How a pickle of the decorated object is read in a worker."""

@@ -11,9 +11,9 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-from wheels import LOCAL_ONLY, make_wheel
 
 from behaviour.programs import interpreters_once
+from integration.wheels import LOCAL_ONLY, make_wheel
 from runpod_flash import Endpoint, PodTemplate
 from runpod_flash.errors import NotAvailableError
 

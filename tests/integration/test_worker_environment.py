@@ -8,9 +8,9 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
-from wheels import LOCAL_ONLY, make_wheel
 
 import runpod_flash
+from integration.wheels import LOCAL_ONLY, make_wheel
 from runpod_flash.engines.local.preparation import environment_request
 from runpod_flash.spec import Build, EndpointSpec, Entry, Placement
 

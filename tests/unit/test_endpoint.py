@@ -18,7 +18,7 @@ from runpod_flash import (
     NetworkVolume,
     PodTemplate,
 )
-from runpod_flash.errors import ConfigurationError, NotAvailableError
+from runpod_flash.errors import ConfigurationError, ConnectionClosedError, NotAvailableError
 from runpod_flash.scaling import ServerlessScalerType
 from runpod_flash.spec import Entry
 
@@ -399,9 +399,15 @@ def test_jobs_need_a_decorated_function() -> None:
         Endpoint(name="x").run({})
 
 
-def test_a_target_is_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FLASH_TARGET", "https://example.com")
-    with pytest.raises(NotAvailableError, match=r"FLASH_TARGET='https://example.com': .*unset it$"):
+def test_a_target_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASH_TARGET", "localhost")
+    with pytest.raises(ConfigurationError, match="'localhost' is no address of a server"):
+        asyncio.run(double(1))
+
+
+def test_a_target_where_nobody_listens_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASH_TARGET", "http://localhost:1")
+    with pytest.raises(ConnectionClosedError, match=r"localhost:1 .* cannot be reached.*unset"):
         asyncio.run(double(1))
 
 

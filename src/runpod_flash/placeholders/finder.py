@@ -38,7 +38,8 @@ def install(root: str, remedy: str, *, inert: bool = False) -> None:
     """Give placeholders to the files below `root`. `remedy` completes "... is not installed: ";
     "{package}" in it becomes the package's name. May be called again, also for other roots.
 
-    `inert` ones do not raise when they are used: for reading what a file declares, nothing else.
+    `inert` ones do not raise when they are used: for reading what files declare, nothing else. The
+    whole process stays so from then on.
     """
     for finder in sys.meta_path:
         if isinstance(finder, PlaceholderFinder):
@@ -47,7 +48,8 @@ def install(root: str, remedy: str, *, inert: bool = False) -> None:
         finder = PlaceholderFinder()
         sys.meta_path.append(finder)
     finder.remedies[os.path.realpath(root)] = remedy
-    finder.inert = inert
+    finder.inert = finder.inert or inert
+    finder.forget_files()
 
 
 class PlaceholderFinder:
@@ -58,17 +60,24 @@ class PlaceholderFinder:
         self.inert = False
         self._modules: dict[str, PlaceholderModule] = {}
         self._finished: set[tuple[object, ...]] = set()
+        self._roots: dict[str, str | None] = {}
+        self._absent: dict[tuple[str, str], bool] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        statement = running_import()
+        # The file first: to look at the statement means to parse it, and most are a library's.
+        statement = running_import(lambda file: self._root_of(file) is not None)
         if statement is None or not f"{statement.target}.".startswith(f"{fullname}."):
             return None
         root = self._root_of(statement.filename)
-        if root is None or not _is_absent_package(fullname, statement.filename, root):
+        if root is None or not self._is_absent(fullname, statement.filename, root):
             return None
         return self._spec(fullname, statement, self.remedies[root])
+
+    def forget_files(self) -> None:
+        """There is another root: a file may be of that one."""
+        self._roots.clear()
 
     def create_module(self, spec: ModuleSpec) -> PlaceholderModule:
         # One object per name for all files, as for real modules.
@@ -98,8 +107,22 @@ class PlaceholderFinder:
         if not statement.is_from:
             self._finished.add(statement.key)
 
+    def _is_absent(self, fullname: str, filename: str, root: str) -> bool:
+        if not self.inert or "." in fullname:
+            return _is_absent_package(fullname, filename, root)
+        # Many files of one folder import the same, and nothing is installed meanwhile.
+        key = fullname, os.path.dirname(filename)  # noqa: PTH120
+        if key not in self._absent:
+            self._absent[key] = _is_absent_package(fullname, filename, root)
+        return self._absent[key]
+
     def _root_of(self, filename: str) -> str | None:
         """The innermost root, if the file is one of its own."""
+        if filename not in self._roots:
+            self._roots[filename] = self._find_root(filename)
+        return self._roots[filename]
+
+    def _find_root(self, filename: str) -> str | None:
         real = os.path.realpath(filename)
         for root in sorted(self.remedies, key=len, reverse=True):
             if real.startswith(root.rstrip(os.sep) + os.sep):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import ast
+    from collections.abc import Callable
     from types import FrameType
 
 _IMPORT_NAME = opmap["IMPORT_NAME"]
@@ -31,8 +32,8 @@ class _Source(NamedTuple):
     is_from: bool
 
 
-def running_import() -> ImportStatement | None:
-    """The statement that the import system is working for now.
+def running_import(counts: Callable[[str], bool]) -> ImportStatement | None:
+    """The statement that the import system is working for now, if its file `counts`.
 
     None if that is not a top-level one: a function, a class body, `importlib.import_module()`.
     """
@@ -40,9 +41,9 @@ def running_import() -> ImportStatement | None:
     if frame is None or frame.f_code.co_name != "<module>":
         return None
     target = _imported_name(frame)
-    if target is None:
-        return None
     filename = frame.f_code.co_filename
+    if target is None or not counts(filename):
+        return None
     for source in _top_level_imports(filename, _version(filename)):
         if source.first <= frame.f_lineno <= source.last:
             key = (id(frame), filename, frame.f_lasti)

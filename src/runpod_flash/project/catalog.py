@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runpod_flash.spec import EndpointSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,23 @@ class Operation:
     input: dict[str, Any] = field(default_factory=dict)
     output: dict[str, Any] = field(default_factory=dict)
     line: int = 0
+
+
+def choose_method(owner: str, methods: Sequence[str], value: Any) -> tuple[str, Any]:
+    """Which method of a class an `input` means, and what is left for its parameters.
+
+    A single method needs no name; one of several is named by the key `method`. Raises `TypeError`
+    for an input that names none.
+    """
+    named = value.get("method") if isinstance(value, dict) else None
+    if len(methods) == 1 and named not in methods:
+        return methods[0], value
+    if named not in methods:
+        raise TypeError(
+            f"input of {owner} names its method by the key 'method': one of "
+            f"{', '.join(methods) or 'none, for it has no public methods'}"
+        )
+    return str(named), {key: item for key, item in value.items() if key != "method"}
 
 
 @dataclass(frozen=True)

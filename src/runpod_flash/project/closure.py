@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -70,8 +71,18 @@ class _Import(NamedTuple):
 def _imports(path: Path) -> tuple[list[_Import], bool]:
     """What the file imports, and whether that is all that it may import."""
     try:
-        tree = ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError, OSError):
+        # As source: one text has the same imports wherever and whenever it is read.
+        return _imports_of(path.read_bytes())
+    except OSError:
+        return [], True
+
+
+# The endpoints of a project have most of their files in common.
+@lru_cache(maxsize=256)
+def _imports_of(source: bytes) -> tuple[list[_Import], bool]:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
         return [], True
     found = []
     complete = True

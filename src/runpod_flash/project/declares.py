@@ -1,14 +1,25 @@
-"""Which files declare endpoints, told from their syntax alone: no other file is ever run."""
+"""Which files declare endpoints, told from their syntax alone: no other file is ever run.
+
+A file declares if, outside of its functions, it makes an `Endpoint` that is no mere client, or
+decorates with one: its own, another file's, or what a function or class of the project makes of it.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
+import traceback
+import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from runpod_flash.project.catalog import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
+_PACKAGE = "runpod_flash"
 _DECLARING = frozenset(
     {
         "Endpoint",
@@ -25,153 +36,333 @@ _DECLARING = frozenset(
 )
 _CLIENT_KEYWORDS = frozenset({"id", "image"})
 
+Chain = tuple[str, ...]  # `api.get` is ("api", "get")
+Kind = Literal["class", "instance", "maker"]
+_Found = tuple[Kind, Chain] | None
+
+
+class _Use(NamedTuple):
+    """A decorator, a call, or the call of what a call gave: `api.get("/")(function)`."""
+
+    chain: Chain
+    how: Literal["decorator", "call", "second call"]
+
+
+class _Value(NamedTuple):
+    """Where an assigned name's value comes from, and whether by a call."""
+
+    chain: Chain
+    called: bool
+
 
 @dataclass
-class _Module:
-    """What the static look at one file gives.
+class _Look:
+    """What the syntax of one file says. `imported` has a module and a name in it, or just "" """
 
-    `decorators` are the names that decorators begin with, `imported` maps names to the project
-    modules and names that they come from.
-    """
-
-    declares: bool = False
-    endpoints: set[str] = field(default_factory=set)
-    decorators: set[str] = field(default_factory=set)
+    tree: ast.Module
     imported: dict[str, tuple[str, str]] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
+    values: dict[str, _Value] = field(default_factory=dict)
+    definitions: dict[str, ast.FunctionDef | ast.ClassDef] = field(default_factory=dict)
+    uses: list[_Use] = field(default_factory=list)
 
 
-def mentions(source: bytes) -> bool:
-    """Whether a look at the syntax is worth while."""
-    return b"runpod_flash" in source or b"@" in source
+def declaring(root: Path, files: Iterable[str]) -> tuple[list[str], list[Problem]]:
+    """The files, of these by their POSIX paths, that declare endpoints; and what is wrong."""
+    found = _Files(root)
+    others: dict[str, bytes] = {}
+    for file in files:
+        source = found.read(file)
+        if _PACKAGE.encode() in source:
+            found.parse(file, source)
+        elif b"import" in source:
+            others[file] = source
+    wanted = {*found.looks, *others}
+    found.follow(others)
+    result = sorted(file for file in wanted & found.looks.keys() if found.declares(file))
+    hidden = [problem for file in result for problem in found.hidden(file)]
+    return result, [*found.problems, *hidden]
 
 
-def declaring(sources: Mapping[str, ast.Module]) -> list[str]:
-    """The files, of these by their POSIX paths, that declare endpoints or routes."""
-    modules = {name: _look(tree) for name, tree in sources.items()}
-    changed = True
-    while changed:  # an endpoint may come through several files
-        changed = False
-        for name, module in modules.items():
-            for endpoint in _borrowed(name, module, modules):
-                changed = changed or endpoint not in module.endpoints
-                module.endpoints.add(endpoint)
-    return [
-        name
-        for name, module in modules.items()
-        if module.declares or module.decorators & module.endpoints
-    ]
+class _Files:
+    """The looks at the files that may have to do with endpoints; the others are not even parsed."""
+
+    def __init__(self, root: Path) -> None:
+        self.looks: dict[str, _Look] = {}
+        self.problems: list[Problem] = []
+        self._root = root
+        self._missing: set[str] = set()
+        self._known: dict[tuple[str, Chain], _Found] = {}
+
+    def read(self, file: str) -> bytes:
+        """Its bytes; none of a file that is gone meanwhile, or not for us."""
+        try:
+            return (self._root / file).read_bytes()
+        except OSError:
+            return b""
+
+    def parse(self, file: str, source: bytes) -> _Look | None:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the import will tell
+                tree = ast.parse(source, file)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            if _PACKAGE.encode() in source and (b"Endpoint" in source or b"remote" in source):
+                self.problems.append(syntax_problem(file, error))
+            self._missing.add(file)
+            return None
+        self._known.clear()
+        self.looks[file] = found = _Look(tree)
+        _Walker(found).visit(tree)
+        return found
+
+    def follow(self, sources: dict[str, bytes]) -> None:
+        """Parse those that may use the endpoints of others: they have the name of one."""
+        known: set[str] = set()
+        while names := self._names() - known:
+            known |= names
+            any_name = re.compile(rb"\b(?:%s)\b" % b"|".join(n.encode() for n in sorted(names)))
+            for file in [file for file, source in sources.items() if any_name.search(source)]:
+                self.parse(file, sources.pop(file))
+
+    def _names(self) -> set[str]:
+        return {
+            name
+            for file, look in list(self.looks.items())
+            for name in (*look.imported, *look.values, *look.definitions)
+            if (found := self._kind(file, (name,))) and (found[0] != "class" or name in look.values)
+        }
+
+    # What a file has to do with endpoints
+
+    def declares(self, file: str) -> bool:
+        return any(self._is_declaring(file, use) for use in self.looks[file].uses)
+
+    def _is_declaring(self, file: str, use: _Use) -> bool:
+        found = self._kind(file, use.chain)
+        if found is None:
+            return False
+        kind, rest = found
+        # (To call a function that has an endpoint inside is what any script may do.)
+        return use.how != "call" or (kind != "maker" and not rest)
+
+    def hidden(self, file: str) -> Iterator[Problem]:
+        """Endpoints whose function's name is defined again: no worker could find them."""
+        last = {getattr(node, "name", ""): node.lineno for node in self.looks[file].tree.body}
+        for node in self.looks[file].tree.body:
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                continue
+            name = next((n for d in node.decorator_list if (n := self._named(file, d))), "")
+            if name and last[node.name] > node.lineno:
+                text = (
+                    f"{file}:{node.lineno}: {node.name} is defined again in line "
+                    f"{last[node.name]}, which hides it; give one of them another name"
+                )
+                yield Problem(file, text, node.lineno, endpoint=name.replace("()", node.name))
+
+    def _named(self, file: str, decorator: ast.expr) -> str:
+        """The name of the queue endpoint that the decorator declares; "()" where it gives none."""
+        chain = _chain(decorator)
+        found = self._kind(file, chain) if chain else None
+        if found is None or found[1] or not isinstance(decorator, ast.Call):
+            return ""
+        named = [k.value for k in decorator.keywords if k.arg == "name"]
+        given = [value for value in [*named, *decorator.args] if isinstance(value, ast.Constant)]
+        return str(given[0].value) if given else "()"
+
+    def _kind(self, file: str, chain: Chain) -> _Found:
+        """What of an endpoint the first names stand for, and the names that are left."""
+        key = file, chain
+        if key not in self._known:
+            self._known[key] = None  # files may import each other
+            self._known[key] = self._find_kind(file, chain)
+        return self._known[key]
+
+    def _find_kind(self, file: str, chain: Chain) -> _Found:
+        look = self._look(file)
+        if look is None:
+            return None
+        head, rest = chain[0], chain[1:]
+        if head in look.values:
+            kind = self._kind_of_value(file, look.values[head])
+            return (kind, rest) if kind else None
+        if head in look.definitions:
+            return ("maker", rest) if _makes(look, look.definitions[head]) else None
+        if head in look.imported:
+            module, name = look.imported[head]
+            return self._kind_in(file, module, (name, *rest) if name else rest)
+        found = (self._kind_in(file, module, chain) for module in look.stars)
+        return next((kind for kind in found if kind), None)
+
+    def _kind_of_value(self, file: str, value: _Value) -> Kind | None:
+        found = self._kind(file, value.chain)
+        if found is None or found[1]:
+            return None
+        if not value.called:
+            return found[0]
+        return None if found[0] == "instance" else "instance"  # (that gave a decorated function)
+
+    def _kind_in(self, importer: str, module: str, names: Chain) -> _Found:
+        if module.partition(".")[0] == _PACKAGE:
+            at = next((i for i, name in enumerate(names) if name in _DECLARING), None)
+            return None if at is None else ("class", names[at + 1 :])
+        if not names:
+            return None
+        for candidate in _files_of(importer, module):
+            found = self._kind(candidate, names)
+            if found:
+                return found
+        below = f"{module}{'' if module.endswith('.') else '.'}{names[0]}"
+        return self._kind_in(importer, below, names[1:])
+
+    def _look(self, file: str) -> _Look | None:
+        if file not in self.looks and file not in self._missing:
+            source = self.read(file) if file.endswith("__init__.py") else b""
+            if not source or self.parse(file, source) is None:
+                self._missing.add(file)
+        return self.looks.get(file)
 
 
-def _borrowed(name: str, module: _Module, modules: Mapping[str, _Module]) -> Iterator[str]:
-    """The names under which the file has another file's endpoints."""
-    for local, (source, original) in module.imported.items():
-        for candidate in _files_of(name, source):
-            if candidate in modules and original in modules[candidate].endpoints:
-                yield local
+def syntax_problem(file: str, error: Exception) -> Problem:
+    """Why the file cannot be parsed, with the line and the place in it."""
+    line = getattr(error, "lineno", None) or 0
+    said = getattr(error, "msg", None) or str(error) or type(error).__name__
+    shown = traceback.format_exception_only(type(error), error)
+    where = f"{file}:{line}" if line else file
+    text = said if said.startswith("invalid syntax") else f"invalid syntax: {said}"
+    return Problem(file, f"{where}: {text}", line, "".join(shown[:-1]))
 
 
-def _files_of(importer: str, module: str) -> list[str]:
-    folder = importer.rpartition("/")[0]
-    path = module.replace(".", "/")
-    near = f"{folder}/{path}" if folder else path
-    return [f"{path}.py", f"{near}.py"]
+def _files_of(importer: str, module: str) -> Iterator[str]:
+    """The files that an imported module may be: below the root, or beside the importer."""
+    name = module.lstrip(".")
+    level = len(module) - len(name)
+    beside = importer.split("/")[:-1]
+    bases = [beside[: len(beside) - level + 1]] if level else [[], beside]
+    for base in bases:
+        parts = [*base, *filter(None, name.split("."))]
+        if name:
+            yield "/".join(parts) + ".py"
+        yield "/".join([*parts, "__init__.py"])
 
 
-def _look(tree: ast.Module) -> _Module:
-    module = _Module()
-    names: set[str] = set()  # what of this file is Endpoint or the like
-    packages: set[str] = set()
-    for node in _outside_of_functions(tree.body):
-        if isinstance(node, ast.ImportFrom):
-            _note_import(node, module, names)
-        elif isinstance(node, ast.Import):
-            packages |= {a.asname or "runpod_flash" for a in node.names if a.name == "runpod_flash"}
-        else:
-            _note_use(node, module, names, packages)
-    return module
-
-
-def _note_import(node: ast.ImportFrom, module: _Module, names: set[str]) -> None:
-    for alias in node.names:
-        if node.module == "runpod_flash" and alias.name in _DECLARING:
-            names.add(alias.asname or alias.name)
-        elif node.module and node.module != "runpod_flash":
-            module.imported[alias.asname or alias.name] = (node.module, alias.name)
-
-
-def _note_use(node: ast.stmt, module: _Module, names: set[str], packages: set[str]) -> None:
-    for decorator in getattr(node, "decorator_list", ()):
-        called = decorator.func if isinstance(decorator, ast.Call) else decorator
-        if _is_declaring(called, names, packages):
-            module.declares = True
-        module.decorators.add(_first_name(called))
-    for call in _calls(node):
-        if _is_declaring(call.func, names, packages) and not _is_client(call):
-            module.endpoints |= set(_targets(node))
-            # An endpoint alone serves nothing; called with a function it decorates that.
-            module.declares = module.declares or _is_decorating(node, call)
-    if isinstance(node, ast.Assign | ast.Expr) and isinstance(node.value, ast.Call):
-        called = node.value.func
-        first = _first_name(called)
-        if first in module.endpoints:
-            module.decorators.add(first)
-
-
-def _is_decorating(node: ast.stmt, call: ast.Call) -> bool:
-    """Whether the statement calls what `call` gives: `f = Endpoint(...)(f)`."""
-    return any(outer.func is call for outer in _calls(node))
-
-
-def _calls(node: ast.stmt) -> Iterable[ast.Call]:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        return ()
-    return (found for found in ast.walk(node) if isinstance(found, ast.Call))
-
-
-def _is_client(call: ast.Call) -> bool:
-    return any(keyword.arg in _CLIENT_KEYWORDS for keyword in call.keywords)
-
-
-def _is_declaring(called: ast.expr, names: set[str], packages: set[str]) -> bool:
-    if isinstance(called, ast.Name):
-        return called.id in names
-    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
-        return called.value.id in packages and called.attr in _DECLARING
+def _makes(look: _Look, definition: ast.FunctionDef | ast.ClassDef) -> bool:
+    """Whether a function or class has to do with `Endpoint`, by the names in it."""
+    known = {
+        local
+        for local, (module, _) in look.imported.items()
+        if module.partition(".")[0] == _PACKAGE
+    }
+    inside: Sequence[ast.AST] = (
+        definition.bases if isinstance(definition, ast.ClassDef) else definition.body
+    )
+    for node in (below for part in inside for below in ast.walk(part)):
+        if isinstance(node, ast.Name) and node.id in known:
+            return True
+        if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
+            return True
     return False
 
 
-def _first_name(expression: ast.expr) -> str:
-    while isinstance(expression, ast.Attribute | ast.Call):
-        expression = expression.func if isinstance(expression, ast.Call) else expression.value
-    return expression.id if isinstance(expression, ast.Name) else ""
+def _chain(expression: ast.AST) -> Chain:
+    """The names that an expression begins with; calls between them do not count."""
+    names: list[str] = []
+    while not isinstance(expression, ast.Name):
+        if isinstance(expression, ast.Attribute):
+            names.append(expression.attr)
+            expression = expression.value
+        elif isinstance(expression, ast.Call):
+            expression = expression.func
+        else:
+            return ()
+    return (expression.id, *reversed(names))
 
 
-def _targets(node: ast.stmt) -> Iterator[str]:
-    targets: list[ast.expr] = []
-    if isinstance(node, ast.Assign):
-        targets = node.targets
-    elif isinstance(node, ast.AnnAssign):
-        targets = [node.target]
-    yield from (target.id for target in targets if isinstance(target, ast.Name))
+def _calls(call: ast.Call) -> Iterator[ast.Call]:
+    """A call, and those that it begins with."""
+    inner: ast.expr = call
+    while isinstance(inner, ast.Call | ast.Attribute):
+        if isinstance(inner, ast.Call):
+            yield inner
+        inner = inner.func if isinstance(inner, ast.Call) else inner.value
 
 
-def _outside_of_functions(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Every statement that runs when the file is imported, those of blocks included."""
-    for node in body:
-        yield node
-        if isinstance(node, ast.If) and _is_main_guard(node):
-            continue
-        for block in ("body", "orelse", "finalbody"):
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                yield from _outside_of_functions(getattr(node, block, ()))
-        for handler in getattr(node, "handlers", ()):
-            yield from _outside_of_functions(handler.body)
-
-
-def _is_main_guard(node: ast.If) -> bool:
-    test = node.test
-    return (
-        isinstance(test, ast.Compare)
-        and isinstance(test.left, ast.Name)
-        and test.left.id == "__name__"
+def _is_client(call: ast.Call) -> bool:
+    """Whether it makes an `Endpoint` of something that runs elsewhere: `Endpoint(id="x")`."""
+    return any(
+        keyword.arg in _CLIENT_KEYWORDS
+        and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is None)
+        for keyword in call.keywords
     )
+
+
+class _Walker(ast.NodeVisitor):
+    """Visits what runs when the file is imported: no function's body, and no `__main__` part."""
+
+    def __init__(self, look: _Look) -> None:
+        self._look = look
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            name = alias.asname or alias.name.partition(".")[0]
+            self._look.imported[name] = (alias.name if alias.asname else name, "")
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        module = "." * node.level + (node.module or "")
+        for alias in node.names:
+            if alias.name == "*":
+                self._look.stars.append(module)
+            else:
+                self._look.imported[alias.asname or alias.name] = (module, alias.name)
+
+    def visit_If(self, node: ast.If) -> None:
+        names = {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}
+        for child in node.orelse if "__name__" in names else [*node.body, *node.orelse]:
+            self.visit(child)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        self._define(node, [*node.args.defaults, *filter(None, node.args.kw_defaults)])
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self._decorate(node)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self._define(node, [*node.bases, *node.body])
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        """Its body does not run."""
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self._assign(node.targets, node.value)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self._assign([node.target], node.value)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        chain = _chain(node.func)
+        if chain and not any(map(_is_client, _calls(node))):
+            again = isinstance(node.func, ast.Call)
+            self._look.uses.append(_Use(chain, "second call" if again else "call"))
+        self.generic_visit(node)
+
+    def _define(self, node: ast.FunctionDef | ast.ClassDef, parts: Sequence[ast.AST]) -> None:
+        if not self._decorate(node):
+            self._look.definitions[node.name] = node
+        for part in parts:
+            self.visit(part)
+
+    def _decorate(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
+        chains = [chain for each in node.decorator_list if (chain := _chain(each))]
+        self._look.uses += [_Use(chain, "decorator") for chain in chains]
+        return bool(chains)
+
+    def _assign(self, targets: Sequence[ast.expr], value: ast.expr) -> None:
+        called = isinstance(value, ast.Call)
+        source = value.func if isinstance(value, ast.Call) else value
+        is_client = isinstance(value, ast.Call) and _is_client(value)
+        chain = _chain(source)
+        if chain and not isinstance(source, ast.Call) and not is_client:
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+            self._look.values.update(dict.fromkeys(names, _Value(chain, called)))
+        self.visit(value)

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.project.catalog import Catalog, Problem
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
 # How long one file may take to import.
 IMPORT_SECONDS = 30.0
+# The process interrupts the file itself. It is killed where that does not help.
+_GRACE_SECONDS = 2.0
 # Without the working directory on its path: the project may have a json.py.
 _PROGRAM = (
     "import sys; sys.path[:] = filter(None, sys.path); "
@@ -27,11 +32,16 @@ _PROGRAM = (
 async def discover(root: Path, import_seconds: float = IMPORT_SECONDS) -> Catalog:
     """Everything in the project that can be served, and why the rest cannot.
 
-    A file that hangs or kills its process is a problem of its own; the others are found without it.
+    A file that hangs or ends its process is a problem of its own; the others are found without it.
+    Cancelling this ends the process, and what the files have started.
     """
+    root = Path(os.path.normpath(root.absolute()))
     deadly: list[Problem] = []
     while True:
-        attempt = _Attempt(root, [problem.file for problem in deadly], import_seconds)
+        try:
+            attempt = _Attempt(root, [problem.file for problem in deadly], import_seconds)
+        except OSError as error:  # no such directory, or no more processes
+            return _nothing(root, f"{type(error).__name__}: {error}")
         try:
             catalog = await attempt.run()
         finally:
@@ -40,30 +50,39 @@ async def discover(root: Path, import_seconds: float = IMPORT_SECONDS) -> Catalo
             problems = sorted((*catalog.problems, *deadly), key=lambda p: (p.file, p.line))
             return replace(catalog, problems=tuple(problems))
         if not attempt.file:
-            text = f"the endpoints of {root} cannot be found: {attempt.death}"
-            return Catalog(str(root), problems=(Problem("", text, detail=attempt.output),))
-        text = f"{attempt.file}: {attempt.death} while it was imported"
+            return _nothing(root, f"the process that looks for them {attempt.death}")
+        text = f"{attempt.file}: the import {attempt.death}"
         deadly.append(Problem(attempt.file, text))
+
+
+def _nothing(root: Path, cause: str) -> Catalog:
+    text = f"the endpoints of {root} cannot be found: {cause}"
+    return Catalog(str(root), problems=(Problem("", text),))
 
 
 class _Attempt:
     """One run of the discoverer. `file` is the one that it imports, `death` how it ended."""
 
-    def __init__(self, root: Path, skipped: list[str], seconds: float) -> None:
+    def __init__(self, root: Path, skipped: Sequence[str], seconds: float) -> None:
         self.file = ""
         self.death = ""
-        self.output = ""
-        self._root = root
         self._seconds = seconds
         reader, writer = os.pipe()
-        command = [sys.executable, "-c", _PROGRAM, str(root), str(writer), *skipped]
+        self._pipe = os.fdopen(reader, "rb", buffering=0)
+        command = [sys.executable, "-c", _PROGRAM, str(root), str(writer), str(seconds), *skipped]
         try:
             self._process = subprocess.Popen(
-                command, cwd=root, pass_fds=(writer,), stdin=subprocess.DEVNULL
+                command,
+                cwd=root,
+                pass_fds=(writer,),
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
+        except BaseException:
+            self._pipe.close()
+            raise
         finally:
             os.close(writer)
-        self._pipe = os.fdopen(reader, "rb", buffering=0)
 
     async def run(self) -> Catalog | None:
         """The catalog; None if the process ended, or was ended, without one."""
@@ -73,24 +92,42 @@ class _Attempt:
             lambda: asyncio.StreamReaderProtocol(stream), self._pipe
         )
         try:
-            while True:
-                line = await asyncio.wait_for(stream.readline(), self._seconds)
-                if not line:
-                    break
+            while line := await self._line(stream):
                 word: dict[str, Any] = json.loads(line)
                 if "catalog" in word:
                     return Catalog.from_wire(word["catalog"])
                 self.file = word["file"]
-        except asyncio.TimeoutError:
-            self.death = f"took longer than {self._seconds:g} s"
-            return None
         finally:
             transport.close()
-        code = await asyncio.to_thread(self._process.wait)
-        self.death = f"ended the process (exit code {code})"
+        self.kill()  # it is over, or it would have the pipe: this does not change its exit code
+        self.death = self.death or _death(self._process.returncode)
         return None
 
+    async def _line(self, stream: asyncio.StreamReader) -> bytes:
+        """The next line; none where it takes too long. (`wait_for` may lose a cancellation.)"""
+
+        def expire() -> None:
+            self.death = f"has not ended after {self._seconds:g} s"
+            stream.feed_eof()
+
+        timer = asyncio.get_running_loop().call_later(self._seconds + _GRACE_SECONDS, expire)
+        try:
+            line = await stream.readline()
+        finally:
+            timer.cancel()
+        return line if line.endswith(b"\n") and not self.death else b""
+
     def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
+        """End the process, and what the files have started in it."""
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+
+
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"ended the process (exit code {code})"
+    with suppress(ValueError):
+        return f"ended the process ({signal.Signals(-code).name})"
+    return f"ended the process (signal {-code})"

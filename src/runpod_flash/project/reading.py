@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-def read(
-    root: Path, modules: Mapping[str, ModuleType]
-) -> tuple[list[Discovered], list[Problem]]:
+def read(root: Path, modules: Mapping[str, ModuleType]) -> tuple[list[Discovered], list[Problem]]:
     """The endpoints of these modules, by their files' POSIX paths below the root."""
     found: list[Discovered] = []
     problems: list[Problem] = []
@@ -137,7 +135,7 @@ def _search_path(file: str) -> tuple[str, ...]:
 def _operation(function: Any, method: str = "") -> Operation:
     streams = entry_kind(function) == "generator"
     return Operation(
-        name=function.__name__ if not method else method,
+        name=method or function.__name__,
         method=method,
         streams=streams,
         doc=summary(function),
@@ -185,7 +183,9 @@ def _discovered_routes(
         others=tuple(each for each in files if each != file),
     )
     digests = [closure_digest(root, each, _search_path(each)) for each in files]
-    code = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    code = (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
     return Discovered(
         spec=endpoint.spec_of(entry, code),
         env=endpoint.worker_env,

@@ -27,29 +27,17 @@ _SIMPLE: dict[Any, Schema] = {
     bool: {"type": "boolean"},
     None: {"type": "null"},
     type(None): {"type": "null"},
-    dict: {"type": "object"},
-    list: {"type": "array"},
-    tuple: {"type": "array"},
-    set: {"type": "array"},
-    frozenset: {"type": "array"},
     bytes: {"type": "string", "contentEncoding": "base64"},
+    bytearray: {"type": "string", "contentEncoding": "base64"},
     datetime.datetime: {"type": "string", "format": "date-time"},
     datetime.date: {"type": "string", "format": "date"},
     datetime.time: {"type": "string", "format": "time"},
-    datetime.timedelta: {"type": "string"},
+    datetime.timedelta: {"type": ["number", "string"]},
     uuid.UUID: {"type": "string", "format": "uuid"},
+    pathlib.PurePath: {"type": "string"},
     pathlib.Path: {"type": "string"},
-    decimal.Decimal: {"type": "string"},
+    decimal.Decimal: {"type": ["number", "string"]},
 }
-_ARRAYS = (
-    list,
-    set,
-    frozenset,
-    collections.abc.Sequence,
-    collections.abc.Iterable,
-    collections.abc.Collection,
-)
-_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _STREAMS = (
     collections.abc.Iterator,
     collections.abc.AsyncIterator,
@@ -58,8 +46,13 @@ _STREAMS = (
     collections.abc.Generator,
     collections.abc.AsyncGenerator,
 )
+# Other modules' containers may be anything.
+_STANDARD = ("builtins", "collections", "collections.abc")
+# A value of a subclass is written as one of these.
+_PLAIN = (str, bool, int, float, bytes)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _MAX_DEPTH = 8
+_MAX_DEFAULT = 4_000  # characters; more is of no use to a reader
 
 
 def input_schema(function: Callable[..., Any]) -> Schema:
@@ -90,7 +83,7 @@ def output_schema(function: Callable[..., Any], *, streams: bool) -> Schema:
 def summary(target: Any) -> str:
     """The first line of the docstring, its own and not an inherited one."""
     text = getattr(target, "__doc__", None)
-    return text.strip().partition("\n")[0] if isinstance(text, str) else ""
+    return text.strip().partition("\n")[0].strip() if isinstance(text, str) else ""
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -111,80 +104,143 @@ def _evaluated(function: Callable[..., Any], hint: Any) -> Any:
 
 
 def _parameter(parameter: inspect.Parameter, hints: dict[str, Any]) -> Schema:
-    schema = dict(schema_of(hints.get(parameter.name, Any)))
-    if parameter.default is not parameter.empty and _is_json(parameter.default):
-        schema["default"] = parameter.default
+    schema = schema_of(hints.get(parameter.name, Any))
+    if parameter.default is None and not _allows_none(schema):
+        schema = {"anyOf": [schema, {"type": "null"}]}  # `seed: int = None`
+    value = parameter.default
+    value = value.value if isinstance(value, enum.Enum) else value
+    if value is not parameter.empty and _is_json(value):
+        text = json.dumps(value)
+        if len(text) <= _MAX_DEFAULT:
+            schema["default"] = json.loads(text)
     return schema
+
+
+def _allows_none(schema: Schema) -> bool:
+    if "enum" in schema:
+        return None in schema["enum"]
+    if "anyOf" in schema:
+        return any(map(_allows_none, schema["anyOf"]))
+    return bool(schema.get("type", "null") == "null")
 
 
 def _is_json(value: Any) -> bool:
     try:
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # a subclass of a dictionary may raise anything
         return False
     return True
 
 
 def schema_of(hint: Any, depth: int = 0) -> Schema:
-    """The schema of one annotation."""
+    """The schema of one annotation. Whatever is wrong with one, it allows anything."""
     if depth > _MAX_DEPTH:
         return {}
     try:
-        if hint in _SIMPLE:
-            return dict(_SIMPLE[hint])
-    except TypeError:  # not hashable
+        simple = _SIMPLE.get(hint)
+        return dict(simple) if simple is not None else _of_type(hint, depth)
+    except Exception:  # not hashable, or a class of the user's that does as it likes
         return {}
+
+
+def _of_type(hint: Any, depth: int) -> Schema:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is None:
+        return _of_class(hint, depth) if isinstance(hint, type) else _of_name(hint, depth)
     if origin is typing.Annotated:
         return schema_of(arguments[0], depth)
     if origin is typing.Literal:
-        values = [value.value if isinstance(value, enum.Enum) else value for value in arguments]
-        return {"enum": values} if _is_json(values) else {}
+        return _enum(arguments)
     if origin in (typing.Union, types.UnionType):
-        return {"anyOf": [schema_of(argument, depth + 1) for argument in arguments]}
+        either = [schema_of(argument, depth + 1) for argument in arguments]
+        return {"anyOf": either} if all(either) else {}  # one of them allows anything
+    if not isinstance(origin, type):  # Required[], Final[] and the like, or an alias with values
+        return schema_of(arguments[0], depth + 1) if len(arguments) == 1 else {}
     if origin is tuple:
         return _tuple(arguments, depth)
-    if origin in _ARRAYS:
-        return {"type": "array", "items": schema_of(arguments[0], depth + 1)}
-    if origin in _MAPPINGS:
-        return {"type": "object", "additionalProperties": schema_of(arguments[1], depth + 1)}
-    return _of_class(hint, depth) if isinstance(hint, type) else {}
+    return _container(origin, arguments, depth) or _of_class(origin, depth)
+
+
+def _of_name(hint: Any, depth: int) -> Schema:
+    """Of `NewType`s, and of aliases by a `type` statement."""
+    named = getattr(hint, "__supertype__", None) or getattr(hint, "__value__", Any)
+    return {} if named is Any else schema_of(named, depth + 1)
+
+
+def _enum(values: Iterable[Any]) -> Schema:
+    plain = [value.value if isinstance(value, enum.Enum) else value for value in values]
+    return {"enum": plain} if _is_json(plain) else {}
+
+
+def _container(kind: type, arguments: tuple[Any, ...], depth: int) -> Schema | None:
+    if kind.__module__ not in _STANDARD or not issubclass(kind, collections.abc.Iterable):
+        return None
+    if issubclass(kind, collections.abc.Mapping):
+        values = schema_of(arguments[1], depth + 1) if len(arguments) == 2 else {}
+        return {"type": "object", **({"additionalProperties": values} if values else {})}
+    items = schema_of(arguments[0], depth + 1) if arguments else {}
+    return {"type": "array", **({"items": items} if items else {})}
 
 
 def _tuple(arguments: tuple[Any, ...], depth: int) -> Schema:
-    if len(arguments) == 2 and arguments[1] is ...:
-        return {"type": "array", "items": schema_of(arguments[0], depth + 1)}
-    return {"type": "array", "minItems": len(arguments), "maxItems": len(arguments)}
+    if not arguments or arguments[-1] is ...:
+        return _container(tuple, arguments[:1], depth) or {}
+    items = [schema_of(argument, depth + 1) for argument in arguments]
+    size = len(items)
+    # (To say it place by place, draft 7 and later ones have different words.)
+    return {"type": "array", "items": {"anyOf": items}, "minItems": size, "maxItems": size}
 
 
 def _of_class(hint: type, depth: int) -> Schema:
     if issubclass(hint, enum.Enum):
-        values = [member.value for member in hint]
-        return {"enum": values} if _is_json(values) else {}
+        return _enum(hint)
     if hasattr(hint, "model_json_schema"):
         return _of_model(hint)
     if dataclasses.is_dataclass(hint):
-        needed = [f.name for f in dataclasses.fields(hint) if _is_required(f)]
-        return _object(hint, needed, depth)
-    if typing.is_typeddict(hint):
-        return _object(hint, sorted(hint.__required_keys__), depth)
+        fields = {f.name: _is_required(f) for f in dataclasses.fields(hint) if f.init}
+        return _object(hint, fields, depth)
+    if issubclass(hint, dict) and hasattr(hint, "__total__"):  # a TypedDict, whoever's
+        return _object(hint, _keys(hint), depth)
     if issubclass(hint, tuple) and hasattr(hint, "_fields"):
-        return {"type": "array"}
-    return {}
+        hints = _hints_of_class(hint)
+        return _tuple(tuple(hints.get(name, Any) for name in hint._fields), depth)
+    plain = next((_SIMPLE[base] for base in hint.__mro__ if base in _PLAIN), {})
+    return dict(plain) or _container(hint, (), depth) or {}
 
 
 def _is_required(field: dataclasses.Field[Any]) -> bool:
     missing = dataclasses.MISSING
-    return field.init and field.default is missing and field.default_factory is missing
+    return field.default is missing and field.default_factory is missing
 
 
-def _object(hint: type, required: Iterable[str], depth: int) -> Schema:
+def _keys(hint: Any) -> dict[str, bool]:
+    """The keys of a `TypedDict`. (Of annotations that are text, it does not know itself.)"""
+    said = {
+        name: str(typing.get_origin(each)).rpartition(".")[2]
+        for name, each in _hints_of_class(hint).items()
+    }
+    known: frozenset[str] = getattr(hint, "__required_keys__", frozenset())
+    return {
+        name: word == "Required" or (word != "NotRequired" and name in known)
+        for name, word in said.items()
+    }
+
+
+def _object(hint: type, fields: dict[str, bool], depth: int) -> Schema:
+    """With these properties, by whether they are required."""
+    hints = _hints_of_class(hint)
+    return {
+        "type": "object",
+        "properties": {name: schema_of(hints.get(name, Any), depth + 1) for name in fields},
+        "required": [name for name, needed in fields.items() if needed],
+    }
+
+
+def _hints_of_class(hint: type) -> dict[str, Any]:
     try:
-        hints = typing.get_type_hints(hint)
+        return typing.get_type_hints(hint, include_extras=True)
     except Exception:
-        hints = dict.fromkeys(getattr(hint, "__annotations__", {}), Any)
-    properties = {name: schema_of(each, depth + 1) for name, each in hints.items()}
-    return {"type": "object", "properties": properties, "required": list(required)}
+        return dict.fromkeys(getattr(hint, "__annotations__", {}), Any)
 
 
 def _of_model(model: Any) -> Schema:
@@ -193,19 +249,22 @@ def _of_model(model: Any) -> Schema:
         schema = model.model_json_schema()
     except Exception:
         return {"type": "object"}
-    definitions = schema.pop("$defs", {})
-    inlined: Schema = _inline(schema, definitions, 0)
+    inlined: Schema = _inline(schema, schema.get("$defs", {}), frozenset())
     return inlined if _is_json(inlined) else {"type": "object"}
 
 
-def _inline(node: Any, definitions: Schema, depth: int) -> Any:
+def _inline(node: Any, definitions: Schema, within: frozenset[str]) -> Any:
     if isinstance(node, list):
-        return [_inline(item, definitions, depth) for item in node]
+        return [_inline(item, definitions, within) for item in node]
     if not isinstance(node, dict):
         return node
     reference = node.get("$ref")
-    if isinstance(reference, str):
-        if depth > _MAX_DEPTH:  # a model that holds itself
-            return {"type": "object"}
-        return _inline(definitions.get(reference.rpartition("/")[2], {}), definitions, depth + 1)
-    return {key: _inline(value, definitions, depth) for key, value in node.items()}
+    rest = {
+        key: _inline(value, definitions, within)
+        for key, value in node.items()
+        if key not in ("$ref", "$defs")
+    }
+    if not isinstance(reference, str) or reference in within:  # (it holds itself)
+        return rest
+    known: Schema = definitions.get(reference.rpartition("/")[2], {})
+    return {**_inline(known, definitions, within | {reference}), **rest}

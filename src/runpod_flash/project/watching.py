@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
+
+from runpod_flash.project.scan import folders
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
-_ALSO = (".env", ".gitignore", ".flashignore", "requirements.txt", "pyproject.toml")
+_ALSO = frozenset({".env", ".gitignore", ".flashignore", "requirements.txt", "pyproject.toml"})
 # Editors write a file in several steps.
 _STEP_MS = 10
 _DEBOUNCE_MS = 200
+# The system tells of changes at once, but not of those in a folder that is newer than the watch.
+_LOOK_MS = 1000
 
 
 async def changes(root: Path) -> AsyncIterator[tuple[str, ...]]:
@@ -21,33 +26,38 @@ async def changes(root: Path) -> AsyncIterator[tuple[str, ...]]:
     """
     from watchfiles import awatch
 
-    from runpod_flash.project.scan import folders
-
+    known = _stamps(root)
     while True:
         watched = folders(root)
-        async for seen in awatch(
+        async for _ in awatch(
             *watched,
             recursive=False,
             step=_STEP_MS,
             debounce=_DEBOUNCE_MS,
             watch_filter=None,
-            stop_event=None,
-            raise_interrupt=False,
+            rust_timeout=_LOOK_MS,
+            yield_on_timeout=True,
         ):
-            paths = [Path(path) for _, path in seen]
-            relevant = sorted({_name(root, path) for path in paths if _matters(path)})
-            if relevant:
-                yield tuple(relevant)
-            if any(path.is_dir() for path in paths) or set(folders(root)) != set(watched):
+            found = _stamps(root)
+            changed = {name for name, _ in found.items() ^ known.items()}
+            known = found
+            if changed:
+                yield tuple(sorted(changed))
+            if folders(root) != watched:
                 break
 
 
-def _matters(path: Path) -> bool:
-    return path.suffix == ".py" or path.name in _ALSO
-
-
-def _name(root: Path, path: Path) -> str:
-    try:
-        return path.relative_to(root).as_posix()
-    except ValueError:
-        return path.as_posix()
+def _stamps(root: Path) -> dict[str, tuple[int, int]]:
+    """Time and size of every file that matters."""
+    found = {}
+    for folder in folders(root):
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".py") or entry.name in _ALSO:
+                        state = entry.stat()
+                        name = folder.joinpath(entry.name).relative_to(root).as_posix()
+                        found[name] = (state.st_mtime_ns, state.st_size)
+        except OSError:  # gone meanwhile: the next look finds it so
+            continue
+    return found
