@@ -545,7 +545,7 @@ def test_a_hundred_thousand_jobs_leave_nothing_behind() -> None:
                 await rig.settle()
         rig.ended.clear()
         await rig.settle()
-        kept = (dispatcher._holders, dispatcher._timers, dispatcher._consumed)
+        kept = (dispatcher._holders, dispatcher.limits._limits, dispatcher._consumed)
         assert [len(each) for each in kept] == [0, 0, 0]
         assert rig.plane.events._by_job == {}
         assert rig.store._rows == {}

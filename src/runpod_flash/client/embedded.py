@@ -14,6 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING
 
 from runpod_flash.client import terminal
+from runpod_flash.client.console import TerminalConsole
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
 from runpod_flash.plane.events import JobEnded
 from runpod_flash.plane.plane import Plane
@@ -26,7 +27,6 @@ from runpod_flash.wire.remote_traceback import format_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
-    from pathlib import Path
     from typing import Any
 
     from runpod_flash.client.backend import Submission
@@ -55,6 +55,7 @@ class EmbeddedBackend:
         self._loop.set_exception_handler(self._went_wrong)
         self._finishing: threading.Event | None = None
         self._fault: Failure | None = None
+        self._console = TerminalConsole()
         self._thread = threading.Thread(target=self._serve, name="flash-plane", daemon=True)
         self._thread.start()
         try:
@@ -63,7 +64,7 @@ class EmbeddedBackend:
             self._loop.call_soon_threadsafe(self._loop.stop)
             raise
         self._views = JobViews(self.plane)
-        self.plane.events.subscribe(terminal.Printer())
+        self.plane.events.subscribe(terminal.Printer(self._console.line))
         self.plane.events.subscribe(self._job_ended)
 
     def _serve(self) -> None:
@@ -72,7 +73,8 @@ class EmbeddedBackend:
         self._loop.close()
 
     async def _make_plane(self, make_engine: Callable[[], Engine]) -> Plane:
-        return Plane(MemoryStore(time.monotonic), make_engine(), dict(os.environ))
+        store = MemoryStore(time.monotonic)
+        return Plane(store, make_engine(), dict(os.environ), console=self._console)
 
     def _went_wrong(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Fail all jobs with a fault that nobody else deals with: they might wait for ever.
@@ -162,7 +164,8 @@ class EmbeddedBackend:
         try:
             if not _interrupted() and not self._all_ended(_SETTLE_SECONDS):
                 left = max(self.plane.unfinished(), 1)
-                terminal.say(f"waiting for {_jobs(left)} (Ctrl-C cancels them)")
+                text = f"waiting for {_jobs(left)} (Ctrl-C cancels them)"
+                terminal.say(text, write=self._console.line)
                 self._all_ended()
         except KeyboardInterrupt:
             terminal.say(f"cancelled {_jobs(self.plane.unfinished())}")
@@ -262,14 +265,16 @@ def _at_thread_shutdown(callback: Callable[[], None]) -> None:
 
 def local_engine(node: Node | None = None) -> Engine:
     """The engine of embedded planes: processes of this machine. Called on the plane's loop."""
-    from platformdirs import user_cache_path
-
     from runpod_flash.engines.local.engine import LocalEngine
-    from runpod_flash.engines.local.environments.environments import Environments, cache_bound
+    from runpod_flash.engines.local.environments.environments import (
+        Environments,
+        cache_bound,
+        cache_directory,
+    )
     from runpod_flash.engines.local.node import Node as RealNode
     from runpod_flash.engines.local.processes.launcher import FreshProcessLauncher
 
-    cache: Path = user_cache_path("flash", appauthor=False)
+    cache = cache_directory()
     return LocalEngine(
         Environments(
             cache, lambda endpoint, text: terminal.say(text, endpoint), cache_bound(os.environ)

@@ -9,24 +9,29 @@ from typing import TYPE_CHECKING
 from runpod_flash.plane.events import Logged, Notice
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runpod_flash.plane.events import Event
 
 
 class Printer:
-    """Prints log lines, prefixed with their endpoint, and notices."""
+    """Prints log lines, prefixed with their endpoint, and notices, when `write` lets them."""
+
+    def __init__(self, write: Callable[[str], None] | None = None) -> None:
+        self._write = write or _write
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Logged):
-            _write(f"{_dim(f'[{event.endpoint}]')} {event.line.text}\n")
+            self._write(f"{_dim(f'[{event.endpoint}]')} {event.line.text}\n")
         elif isinstance(event, Notice):
-            say(event.text, event.endpoint)
+            say(event.text, event.endpoint, self._write)
 
 
-def say(text: str, endpoint: str = "") -> None:
+def say(text: str, endpoint: str = "", write: Callable[[str], None] | None = None) -> None:
     """One line from Flash itself."""
     named = not endpoint or text.startswith(f"{endpoint} ")
     about = "" if named else f" {endpoint}:"
-    _write(f"{_dim('flash:')}{about} {text}\n")
+    (write or _write)(f"{_dim('flash:')}{about} {text}\n")
 
 
 def _write(line: str) -> None:

@@ -33,6 +33,7 @@ class NestedCalls:
             "look": self._look,
             "cancel": lambda worker, call: self._plane.cancel(call.fields["job"]),
             "forget": lambda worker, call: self._views.forget(call.fields["job"]),
+            **plane.debugging.operations,
         }
 
     def handle(self, worker: Worker, call: WorkerCall) -> None:

@@ -9,6 +9,7 @@ under it.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runpod_flash.errors import (
@@ -18,6 +19,7 @@ from runpod_flash.errors import (
     WorkerLostError,
 )
 from runpod_flash.plane.events import ChunkAdded, JobEnded, Notice
+from runpod_flash.plane.limits import TimeLimits
 from runpod_flash.plane.pool import WorkerState
 from runpod_flash.plane.store.base import Chunk, JobState, NewJob, Outcome, Release
 from runpod_flash.plane.store.memory import now
@@ -61,7 +63,7 @@ class Dispatcher:
         self.lock = threading.Lock()
         self._closed = False
         self._holders: dict[str, Worker] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.limits = TimeLimits(loop)
         # How many chunks of a stream its consumers have taken; for running jobs only.
         self._consumed: dict[str, int] = {}
 
@@ -233,17 +235,10 @@ class Dispatcher:
         worker = self._holders.get(job.id)
         held = worker.jobs.get(job.id) if worker else None
         if held is not None and held.attempt == job.attempt:
-            self._disarm(job.id)
             seconds = job.policy.execution_timeout_ms / 1000
-            self._timers[job.id] = self._loop.call_later(seconds, self._time_out, job, seconds)
-
-    def _disarm(self, job_id: str) -> None:
-        timer = self._timers.pop(job_id, None)
-        if timer is not None:
-            self._loop.call_soon_threadsafe(timer.cancel)
+            self.limits.set(job.id, seconds, partial(self._time_out, job, seconds))
 
     def _time_out(self, job: Job, seconds: float) -> None:
-        self._timers.pop(job.id, None)
         text = f"job {job.id} ran longer than its execution_timeout_ms={seconds * 1000:.0f}"
         failure = capture(JobTimeoutError(text), origin="system")
         self._end(job.id, Outcome(JobState.TIMED_OUT, failure=failure))
@@ -302,7 +297,7 @@ class Dispatcher:
             if job.state.final:
                 self._publish(job)
             else:
-                self._disarm(job.id)  # the next attempt has a time of its own
+                self.limits.drop(job.id)  # the next attempt has a time of its own
         again = [job for job in changed if not job.state.final]
         if death and again:
             text = f"{death}; {_runs_again(again)}"
@@ -321,7 +316,7 @@ class Dispatcher:
                 self._end(job_id, Outcome(JobState.FAILED, failure=failure))
 
     def _publish(self, job: Job) -> None:
-        self._disarm(job.id)
+        self.limits.drop(job.id)
         self._consumed.pop(job.id, None)
         self._events.publish(JobEnded(job))
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runpod_flash.plane.calls import NestedCalls
+from runpod_flash.plane.debugging import Debugging
 from runpod_flash.plane.dispatcher import Dispatcher
 from runpod_flash.plane.events import EventStream, Logged, Notice
 from runpod_flash.plane.pool import Pool
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.engines.base import Engine, WorkerExit
     from runpod_flash.links.base import JobRef, LogLine, Part, WorkerCall
+    from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.exchange import Receive, Scope, Send
     from runpod_flash.plane.pool import Worker
     from runpod_flash.plane.store.base import Store
@@ -48,6 +50,7 @@ class Plane:
         engine: Engine,
         caller_env: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
+        console: Console | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.store = store
@@ -65,6 +68,7 @@ class Plane:
             store, engine, self.dispatcher, self.requests, clock, caller_env,
             self._link_events, self,
         )  # fmt: skip
+        self.debugging = Debugging(self.dispatcher.limits, self.events, self._loop, console)
         self.calls = NestedCalls(self)
         self._keeping_up = self._loop.create_task(self._keep_up())
 
@@ -171,6 +175,7 @@ class Plane:
         self.requests.close()
         if failure is not None:
             self.fail_all(failure)
+        self.debugging.close()
         await self.reconciler.close()
         await self.engine.close()
         self.reconciler.let_go()
@@ -184,6 +189,7 @@ class Plane:
     # From the engine (EngineEvents)
 
     def worker_exited(self, exit: WorkerExit) -> None:
+        self.debugging.worker_gone(exit.worker_id)
         self.reconciler.exited(exit.worker_id, exit)
 
     def worker_output(self, worker_id: str, text: str) -> None:

@@ -134,9 +134,8 @@ class Requests:
             self._changed(pool)
         limit = pool.spec.placement.execution_timeout_ms
         if limit and not exchange.is_websocket:
-            asyncio.get_running_loop().call_later(
-                limit / 1000, self._time_out, worker, exchange, limit
-            )
+            expired = partial(self._time_out, worker, exchange, limit)
+            self._dispatcher.limits.set(exchange.id, limit / 1000, expired)
 
     def arrived(self, worker: Worker, part: Part) -> None:
         """A part of an exchange has come from its worker."""
@@ -149,6 +148,7 @@ class Requests:
     def _ended(self, worker: Worker, exchange: str) -> None:
         worker.exchanges.pop(exchange, None)
         worker.ghosts.discard(exchange)
+        self._dispatcher.limits.drop(exchange)
         self._dispatcher.released(exchange, worker)
 
     def _time_out(self, worker: Worker, exchange: Exchange, limit: int) -> None:
@@ -172,6 +172,7 @@ class Requests:
         for exchange in list(worker.exchanges.values()):
             if exchange is not None:
                 exchange.fail(WorkerLostError(text))
+                self._dispatcher.limits.drop(exchange.id)
                 self._dispatcher.released(exchange.id, worker)
         worker.exchanges.clear()
 

@@ -46,12 +46,15 @@ def ended(job: Job) -> Ended:
 
 
 class JobViews:
-    """Callbacks are called once, at once or later, on any thread."""
+    """Callbacks are called once, at once or later, on any thread.
+
+    `wait` and `chunks` give a function by which the caller stops listening.
+    """
 
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
 
-    def wait(self, job_id: str, on_end: Callable[[Job | None], None]) -> None:
+    def wait(self, job_id: str, on_end: Callable[[Job | None], None]) -> Callable[[], object]:
         """Call back when the job has ended; with None if it is not known."""
 
         def follow(event: Event) -> None:
@@ -64,6 +67,7 @@ class JobViews:
         # Whoever takes the follower away makes the call: the end may come at this very moment.
         if (job is None or job.state.final) and events.unfollow(job_id, follow):
             on_end(job)
+        return lambda: events.unfollow(job_id, follow)
 
     def chunks(
         self,
@@ -71,7 +75,7 @@ class JobViews:
         start: int,
         on_chunks: Callable[[Sequence[Chunk], Job | None], None],
         limit: int = 1000,
-    ) -> None:
+    ) -> Callable[[], object]:
         """Call back with chunks from number `start`, or with the job if none will follow."""
 
         def look() -> None:
@@ -91,6 +95,7 @@ class JobViews:
         self._plane.dispatcher.consumed(job_id, start)
         self._plane.events.follow(job_id, follow)
         look()
+        return lambda: self._plane.events.unfollow(job_id, follow)
 
     def look(self, job_id: str) -> Snapshot | None:
         job = self._get(job_id)

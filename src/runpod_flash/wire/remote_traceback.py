@@ -7,17 +7,23 @@ import os.path
 import sys
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.errors import FlashError
+
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Sequence
+    from traceback import FrameSummary, TracebackException
 
 _FLASH = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
 _STANDARD = os.path.dirname(os.path.dirname(importlib.__file__))  # noqa: PTH120
 # On the way from the worker to the user's first frame lie its own, asyncio's and the thread pool's.
-_LEADING = (
+LEADING = (
     _FLASH,
     *(os.path.join(_STANDARD, name) + os.sep for name in ("importlib", "asyncio", "concurrent")),  # noqa: PTH118
     "<frozen importlib",
 )
+# What raises for the user's code stands here as well, as the last of the frames.
+_WORKER = tuple(_FLASH + name + os.sep for name in ("worker", "placeholders"))
+_NOT_TOLD = (*_WORKER, *LEADING[1:])
 
 
 def safe_text(value: Any) -> str:
@@ -31,12 +37,13 @@ def safe_text(value: Any) -> str:
 
 
 def format_remote(error: BaseException) -> str:
-    """The traceback with causes and notes, from the user's first frame on."""
+    """The traceback with causes and notes, in the user's own frames."""
     import traceback  # only for those who fail
 
     try:
-        lines = traceback.format_exception(type(error), error, user_frames(error.__traceback__))
-        text = "".join(lines)
+        told = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
+        _trim(told, error)
+        text = "".join(told.format())
     except Exception:
         text = f"{type(error).__qualname__}: {safe_text(error)}\n"
     if sys.version_info < (3, 11):
@@ -45,16 +52,42 @@ def format_remote(error: BaseException) -> str:
     return encodable(text)
 
 
-def user_frames(first: TracebackType | None) -> TracebackType | None:
-    """The traceback without the worker's and the import system's leading frames."""
-    current = first
-    while current is not None and _is_ours(current.tb_frame.f_code.co_filename):
-        current = current.tb_next
-    return current or first
+def _trim(told: TracebackException, error: BaseException) -> None:
+    """Leave out Flash's own frames, also of causes and of a group's members."""
+    pending: list[tuple[TracebackException | None, BaseException | None]] = [(told, error)]
+    while pending:
+        each, its = pending.pop()
+        if each is None or its is None:
+            continue
+        each.stack[:] = _users(each.stack, its)
+        pending += [(each.__cause__, its.__cause__), (each.__context__, its.__context__)]
+        members = getattr(each, "exceptions", None) or ()
+        pending += zip(members, getattr(its, "exceptions", ()), strict=False)
 
 
-def _is_ours(filename: str) -> bool:
-    return filename.startswith(_LEADING)
+def _users(stack: Sequence[FrameSummary], error: BaseException) -> Sequence[FrameSummary]:
+    """The frames from the user's first one to the user's last one.
+
+    Where there is none of the user's, what remains is for whoever looks after Flash.
+    """
+    first = next((i for i, each in enumerate(stack) if not _leads(each)), None)
+    if first is None:
+        own = isinstance(error, FlashError)
+        return [] if own else [f for f in stack if not f.filename.startswith(_NOT_TOLD)]
+    end = len(stack)
+    raisers = (_FLASH,) if _is_known(error) else _WORKER
+    while stack[end - 1].filename.startswith(raisers):
+        end -= 1
+    return stack[first:end]
+
+
+def _leads(frame: FrameSummary) -> bool:
+    return frame.filename.startswith(LEADING)
+
+
+def _is_known(error: BaseException) -> bool:
+    """Whether Flash raised it on purpose, by itself or for a job elsewhere."""
+    return isinstance(error, FlashError) or "remote_type" in vars(error)
 
 
 def encodable(text: str) -> str:

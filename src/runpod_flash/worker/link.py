@@ -30,6 +30,7 @@ class PlaneLink:
         self._waiting: dict[int, Callable[[Answer], None]] = {}
         self._call_ids = itertools.count(1)
         self._arrived: list[Frame] = []
+        self.on_kept: Callable[[], object] = _nothing
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -57,6 +58,25 @@ class PlaneLink:
                 return None
             self._arrived = arrived
         return self._arrived.pop(0)
+
+    def wait_for(self, done: Callable[[], bool]) -> bool:
+        """Read until an answer has made it true; false once the plane is gone.
+
+        For the thread that reads, when user code stops it. Frames that are no answers are kept
+        for later, and `on_kept` says so.
+        """
+        while not done():
+            arrived = self._reader.read(wait=True)
+            if arrived is None:
+                return False
+            for frame in arrived:
+                if frame.type == "answer":
+                    self.answered(frame)
+                else:
+                    self._arrived.append(frame)
+        if self._arrived:
+            self.on_kept()
+        return True
 
     def hello(self, worker_id: str, token: str) -> None:
         self.send(Frame("hello", {"version": PROTOCOL, "worker": worker_id, "token": token}))
@@ -98,3 +118,7 @@ class PlaneLink:
         on_answer = self._waiting.pop(frame.fields.pop("call"), None)
         if on_answer is not None:
             on_answer(Answer(frame.fields, payload_of(frame.buffers)))
+
+
+def _nothing() -> None:
+    pass

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runpod_flash import context
+from runpod_flash.bytecode import distrust_young_files
 from runpod_flash.errors import FlashError, WorkerStartError
 from runpod_flash.spec import EndpointSpec
 from runpod_flash.wire import failures
 from runpod_flash.wire.frames import Frame
-from runpod_flash.worker import code, environ, output, undeclared
+from runpod_flash.worker import breakpoints, code, environ, output, undeclared
 from runpod_flash.worker.jobs import JobRunner
 from runpod_flash.worker.link import PlaneLink
 
@@ -88,6 +90,7 @@ class Worker:
                 elif self.runner is not None:
                     self.runner.handle(frame)
 
+        self.link.on_kept = functools.partial(loop.call_soon, readable)
         loop.add_reader(self.link.fileno(), readable)
         loop.call_soon(readable)  # what arrived together with the start frame
         try:
@@ -124,10 +127,12 @@ def main(fd: int, worker_id: str, token: str) -> None:
     start = link.receive_one()
     if start is None or start.type != "start":
         return
+    distrust_young_files()
     worker = Worker(link, EndpointSpec.from_wire(start.fields["spec"]))
     faulthandler.enable(2, all_threads=False)  # a crash in a library says where
     out = output.Output(link.send)
     context.enter(worker)
+    breakpoints.install(worker)
     try:
         target = worker.load(start.fields["caller_env"])
     except BaseException as error:
