@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,8 @@ or start from a skeleton: flash init my-project"""
 
 
 def _out(text: str = "") -> None:
-    try:
+    with contextlib.suppress(OSError):  # the terminal is gone; the work goes on
         click.echo(text)
-    except OSError:
-        pass  # the terminal is gone; the work goes on
 
 
 def say(text: str) -> None:
@@ -228,8 +226,3 @@ def stopping() -> None:
     if sys.stderr.isatty():
         click.echo(err=True)
     say("stopping (Ctrl-C again: at once)")
-
-
-def width() -> int:
-    """Columns of the terminal."""
-    return shutil.get_terminal_size().columns

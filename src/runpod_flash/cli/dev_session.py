@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import time
 from contextlib import suppress
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen
+from runpod_flash.client.console import TerminalConsole
+from runpod_flash.client.credentials import keep_key
 from runpod_flash.client.embedded import local_engine
 from runpod_flash.client.terminal import Printer
 from runpod_flash.errors import ConnectionClosedError, FlashError
@@ -25,7 +28,7 @@ from runpod_flash.project.watching import changes
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Set
+    from collections.abc import Coroutine
     from typing import Any
 
     from runpod_flash.plane.pool import Pool
@@ -116,10 +119,17 @@ class _Session:
         self._root = root
         self._options = options
         self._caller_env = {**dotenv.values(), **os.environ}
-        self._plane = Plane(MemoryStore(time.monotonic), local_engine(), self._caller_env)
-        self._plane.events.subscribe(Printer())
+        console = TerminalConsole()
+        store = MemoryStore(time.monotonic)
+        self._plane = Plane(store, local_engine(), self._caller_env, console=console)
+        self._plane.events.subscribe(Printer(console.line))
+        self._key = secrets.token_urlsafe(32)
+        self._key_file: Path | None = None
         self._gateway = Gateway(
-            self._plane, allowed_hosts=(options.host,), on_request=dev_screen.request
+            self._plane,
+            allowed_hosts=(options.host,),
+            key=self._key,
+            on_request=dev_screen.request,
         )
         self._server: GatewayServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -133,6 +143,8 @@ class _Session:
         self._gateway.serve(catalog)
         self._server = GatewayServer(self._gateway, self._options.host, self._options.port)
         await self._server.start()
+        # For this user's programs that are run with FLASH_TARGET.
+        self._key_file = keep_key(self._server.address, self._key)
 
     def follow(self) -> None:
         """Watch the files, and have workers ready, as the options say."""
@@ -150,7 +162,7 @@ class _Session:
 
     async def _provision(self) -> None:
         slots = asyncio.Semaphore(_AT_ONCE)
-        pools = self._gateway.pools()
+        pools = self._gateway.declare_all()
         dev_screen.say(f"preparing {len(pools)} endpoint{'s' if len(pools) != 1 else ''}")
         began = time.monotonic()
         ready = await asyncio.gather(*(self._warm(pool, slots) for pool in pools))
@@ -204,6 +216,9 @@ class _Session:
             task.cancel()
         if stopped:
             dev_screen.stopping()
+        if self._key_file is not None:
+            self._key_file.unlink(missing_ok=True)
+        self._plane.debugging.close()
         if self._server is not None:
             await self._server.stop(_GRACE_SECONDS)
         failure = capture(ConnectionClosedError("the server was stopped"), origin="system")

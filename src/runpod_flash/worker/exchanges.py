@@ -256,7 +256,8 @@ def _scope(wire: dict[str, Any]) -> dict[str, Any]:
     """The scope as ASGI has it."""
     scope = {
         **wire,
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        # (2.3: applications listen for the client's end themselves, as under uvicorn.)
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
         "query_string": wire.pop("query").encode("latin-1"),
         "headers": [(n.encode("latin-1"), v.encode("latin-1")) for n, v in wire["headers"]],
         "client": tuple(wire["client"]) if wire["client"] else None,

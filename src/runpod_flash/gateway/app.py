@@ -1,0 +1,251 @@
+"""The gateway: one ASGI application for everything that clients ask of a plane.
+
+Dispatch is by hand, since a framework's router would halve the throughput of the hot paths.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from runpod_flash.errors import FlashError, JobTimeoutError, WorkerLostError
+from runpod_flash.gateway.addresses import Addresses, prefix_of
+from runpod_flash.gateway.documents import Documents
+from runpod_flash.gateway.functions import FunctionApi
+from runpod_flash.gateway.guard import Guard, cors_headers, preflight
+from runpod_flash.gateway.jobs import Jobs
+from runpod_flash.gateway.messages import Answer, Refusal
+from runpod_flash.gateway.queue_api import QueueApi
+from runpod_flash.project.catalog import Catalog
+from runpod_flash.suggest import near
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from runpod_flash.gateway.messages import Message, Receive, Scope, Send
+    from runpod_flash.plane.plane import Plane
+    from runpod_flash.plane.pool import Pool
+    from runpod_flash.project.catalog import Discovered, Problem
+
+
+class Gateway:
+    """Serves a catalog, which may be replaced at any time; create it on the plane's loop.
+
+    `key` lets the owner of the code send and get values that JSON has no words for. `on_request` is
+    told of each request: method, path, status, seconds.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        *,
+        allowed_hosts: Iterable[str] = (),
+        key: str | None = None,
+        on_request: Callable[[str, str, int, float], None] | None = None,
+    ) -> None:
+        self._plane = plane
+        self._guard = Guard(allowed_hosts)
+        self._on_request = on_request
+        self._addresses = Addresses(Catalog(""))
+        self._pools: dict[str, Pool] = {}
+        jobs = Jobs(plane)
+        self._functions = FunctionApi(jobs, self.pool_of)
+        self._queue = QueueApi(jobs, self.pool_of, key)
+        self._documents = Documents(self._describe)
+
+    # What is served
+
+    def serve(self, catalog: Catalog) -> list[Pool]:
+        """Serve this from now on; requests in flight finish. The pools whose workers change.
+
+        Endpoints of a file that is broken now go on with their jobs until it is mended.
+        """
+        self._addresses = Addresses(catalog, self._addresses.homes)
+        self._documents.serve(catalog)
+        found = {each.spec.key: each for each in catalog.endpoints}
+        broken = {problem.file for problem in catalog.problems}
+        changed = []
+        for key, pool in list(self._pools.items()):
+            each = found.get(key)
+            if each is not None:
+                if _differs(pool, each):
+                    changed.append(pool)
+                self._plane.declare(each.spec, each.env)
+            elif pool.spec.entry.file not in broken:
+                del self._pools[key]
+                self._plane.withdraw(pool)
+        return changed
+
+    def pool_of(self, endpoint: Discovered) -> Pool:
+        """The endpoint's pool, made by its first use."""
+        pool = self._plane.declare(endpoint.spec, endpoint.env)
+        self._pools[pool.key] = pool
+        return pool
+
+    def declare_all(self) -> list[Pool]:
+        """The pools of all endpoints."""
+        return [self.pool_of(each) for each in self._addresses.catalog.endpoints]
+
+    def pools(self) -> list[Pool]:
+        """The pools that were used so far."""
+        return list(self._pools.values())
+
+    async def _describe(self, endpoint: Discovered) -> dict[str, object] | None:
+        pool = self._pools.get(endpoint.spec.key)
+        return None if pool is None else await self._plane.describe_routes(pool)
+
+    # ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "lifespan":
+            raise RuntimeError("the gateway has no lifespan")
+        noted = self._noted(scope, send)
+        try:
+            self._guard.check(scope)
+            if kind == "websocket":
+                await self._web_socket(scope, receive, noted)
+            else:
+                await self._http(scope, receive, noted)
+        except Refusal as refusal:
+            await _refuse(scope, refusal.answer, noted)
+        except ConnectionAbortedError:
+            raise  # the server closes the connection: the response is not whole
+        except ConnectionError:
+            pass  # the client has left
+        except Exception as error:
+            # A fault of ours: the client hears of it where it can, the terminal in full.
+            logging.getLogger(__name__).exception("%s %s failed", kind, scope["path"])
+            text = f"an internal error in Flash's server: {error!r}; please report it"
+            await _refuse(scope, Refusal(500, text).answer, noted)
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        endpoint = self._addresses.route(path, scope["method"])
+        if endpoint is not None:
+            await self._route(endpoint, scope, receive, send)
+            return
+        found = preflight(scope) or await self._answer(scope, receive)
+        await found.send(send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        path = scope["path"]
+        if path.startswith("/v2/"):
+            return await self._queue.answer(self._addresses, scope, receive)
+        found = await self._functions.answer(self._addresses, scope, receive)
+        if found is None:
+            found = await self._documents.answer(scope)
+        if found is None:
+            raise self._unknown(scope["method"], path)
+        return found
+
+    def _unknown(self, method: str, path: str) -> Refusal:
+        methods = self._addresses.methods(path)
+        if methods:
+            return _wrong_method(method, path, methods)
+        problem = self._addresses.problem(path)
+        if problem is not None:
+            return refusal_of(problem)
+        known = list(self._addresses.known())
+        nearest = near(path, known)
+        hint = f"; did you mean {' or '.join(nearest)}?" if nearest else "; see /docs"
+        return Refusal(404, f"nothing is served at {path}{hint}")
+
+    # Routes
+
+    async def _web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
+        if endpoint is None:
+            raise self._unknown("a WebSocket", scope["path"])
+        await self._route(endpoint, scope, receive, send)
+
+    async def _route(
+        self, endpoint: Discovered, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        scope = {**scope, "root_path": prefix_of(endpoint)}
+        pool = self.pool_of(endpoint)
+        try:
+            await self._plane.serve_request(pool, scope, receive, send)
+        except (ConnectionError, Refusal):
+            raise
+        except Exception as error:
+            raise _failed_route(error) from None
+
+    def _noted(self, scope: Scope, send: Send) -> Send:
+        """Adds what pages of this machine need to read answers, and tells of the request."""
+        began = time.perf_counter()
+        headers = cors_headers(scope)
+        if self._on_request is None and not headers:
+            return send
+        note = self._on_request
+        method = "WS" if scope["type"] == "websocket" else scope["method"]
+
+        async def noted(message: Message) -> None:
+            kind = message["type"]
+            if kind == "http.response.start" and headers:
+                message["headers"] = [*message.get("headers", ()), *headers]
+            await send(message)
+            if note is not None:
+                status = _status(message)
+                if status:
+                    note(method, scope["path"], status, time.perf_counter() - began)
+
+        return noted
+
+
+def _status(message: Message) -> int:
+    """The status that is known now, if this is the message that tells it."""
+    kind = message["type"]
+    if kind == "http.response.start":
+        return int(message["status"])
+    if kind == "websocket.accept":
+        return 101
+    return 0
+
+
+def _differs(pool: Pool, endpoint: Discovered) -> bool:
+    """Whether the pool's workers are to be replaced."""
+    old, new = pool.spec, endpoint.spec
+    return (
+        old.build_digest != new.build_digest
+        or old.placement_digest != new.placement_digest
+        or pool.env != endpoint.env
+    )
+
+
+def refusal_of(problem: Problem) -> Refusal:
+    """The answer for what a broken file would serve."""
+    more = {"detail": problem.detail} if problem.detail else {}
+    return Refusal(500, problem.message, **more)
+
+
+def _wrong_method(method: str, path: str, methods: Iterable[str]) -> Refusal:
+    allowed = ", ".join(m for m in methods if m != "WEBSOCKET")
+    refusal = Refusal(405, f"{path} takes {allowed or 'WebSockets'}, not {method}")
+    refusal.answer = Answer(
+        405, refusal.answer.body, headers=((b"allow", allowed.encode("latin-1")),)
+    )
+    return refusal
+
+
+def _failed_route(error: Exception) -> Refusal:
+    """The answer in the place of a route that gave none."""
+    status = 503
+    if isinstance(error, JobTimeoutError):
+        status = 504
+    elif isinstance(error, WorkerLostError):
+        status = 502
+    elif not isinstance(error, FlashError):
+        status = 500
+    text = str(error) if isinstance(error, FlashError) else f"{type(error).__name__}: {error}"
+    cause = error.__cause__
+    return Refusal(status, text, **({"detail": str(cause).strip().strip('"')} if cause else {}))
+
+
+async def _refuse(scope: Scope, refused: Answer, send: Send) -> None:
+    if scope["type"] == "websocket":
+        # (Before it is accepted, closing answers the handshake with 403.)
+        await send({"type": "websocket.close", "code": 1008})
+    else:
+        await refused.send(send)

@@ -1,0 +1,108 @@
+"""HTTP as the gateway's rooms speak it: bodies within a limit in, JSON answers out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Message = MutableMapping[str, Any]
+    Scope = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+
+# Of a body that is too large, so much is read and dropped: many clients look for an answer only
+# once they have sent all.
+_DISCARDED = 256_000_000
+
+Headers = list[tuple[bytes, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response."""
+
+    status: int
+    body: bytes
+    media_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    async def send(self, send: Send) -> None:
+        headers = [
+            (b"content-type", self.media_type),
+            (b"content-length", str(len(self.body)).encode()),
+            *self.headers,
+        ]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
+    """Ends the handling of a request with an answer that says in a sentence why."""
+
+    def __init__(self, status: int, sentence: str, **more: Any) -> None:
+        super().__init__(sentence)
+        self.answer = answer(status, {"error": sentence, **more})
+
+
+def answer(status: int, value: Any, *headers: tuple[bytes, bytes]) -> Answer:
+    """A JSON answer."""
+    return Answer(status, json.dumps(value).encode(), headers=headers)
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that (lower-case) name."""
+    for key, value in scope["headers"]:
+        if key == name:
+            text: str = value.decode("latin-1")
+            return text
+    return None
+
+
+def query(scope: Scope) -> dict[str, str]:
+    """The query's parameters; of several with one name, the last."""
+    from urllib.parse import parse_qsl
+
+    return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int, remedy: str) -> bytes:
+    """The whole body; a larger one is refused before it is read."""
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("the client has left")
+        piece = message.get("body", b"")
+        size += len(piece)
+        more = message.get("more_body", False)
+        if size <= limit:
+            pieces.append(piece)
+        elif not more or size > limit + _DISCARDED:
+            raise _too_large(scope, size, limit, remedy)
+        if not more:
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(scope: Scope, size: int, limit: int, remedy: str) -> Refusal:
+    announced = header(scope, b"content-length")
+    size = int(announced) if announced is not None and announced.isdigit() else size
+    text = f"the body has {size / 1e6:.1f} MB and may have {limit / 1e6:.0f} MB here; {remedy}"
+    return Refusal(413, text)
+
+
+def parse_json(body: bytes) -> Any:
+    """The body's value; 400 says where it is not JSON."""
+    try:
+        return json.loads(body)
+    except UnicodeDecodeError as error:
+        raise Refusal(400, f"the body is not UTF-8 (byte {error.start})") from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise Refusal(400, f"the body is not JSON: {error.msg} ({where})") from None
+    except (RecursionError, ValueError) as error:
+        raise Refusal(400, f"the body cannot be read as JSON: {error}") from None

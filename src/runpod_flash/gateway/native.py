@@ -1,0 +1,131 @@
+"""The queue API in frames, for Flash's own SDK: the code's owner calls as if embedded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.gateway.messages import Answer, Refusal, query, read_body
+from runpod_flash.plane.store.base import Call
+from runpod_flash.plane.views import ended
+from runpod_flash.project.catalog import choose_method
+from runpod_flash.wire import failures, frames
+from runpod_flash.wire.codec import decode, encode, payload_of
+from runpod_flash.wire.frames import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runpod_flash.gateway.jobs import Jobs
+    from runpod_flash.gateway.messages import Receive, Scope
+    from runpod_flash.plane.pool import Pool
+    from runpod_flash.plane.store.base import Chunk, Job
+    from runpod_flash.plane.views import Snapshot
+    from runpod_flash.project.catalog import Discovered
+    from runpod_flash.wire.codec import Payload
+
+MEDIA_TYPE = "application/x-flash-frames"
+# Values of one's own programs are bounded by memory, not by a contract.
+_LIMIT = 8_000_000_000
+_MOST_SECONDS = 60.0
+
+
+class NativeApi:
+    """Runs on the plane's loop; the caller has been found to be the code's owner."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+
+    async def answer(
+        self, endpoint: Discovered, pool: Pool, rest: Sequence[str], scope: Scope, receive: Receive
+    ) -> Answer:
+        """The answer to one request."""
+        verb, job_id = rest[0] if rest else "", rest[1] if len(rest) > 1 else ""
+        given = query(scope)
+        seconds = min(int(given.get("wait") or 0) / 1000, _MOST_SECONDS)
+        if verb in ("run", "runsync"):
+            body = await read_body(scope, receive, _LIMIT, "pass it through a volume")
+            job_id = self._accept(endpoint, pool, body)
+            return await self._state(job_id, seconds if verb == "runsync" else 0)
+        if verb == "status":
+            return await self._state(job_id, seconds)
+        if verb == "stream":
+            return await self._stream(job_id, int(given.get("start") or 0))
+        if verb == "cancel":
+            self._jobs.cancel(job_id)
+            return await self._state(job_id, 0)
+        raise Refusal(404, f"{scope['path']} is no operation of the queue API")
+
+    def _accept(self, endpoint: Discovered, pool: Pool, body: bytes) -> str:
+        try:
+            (frame,) = frames.decode(body)
+            fields = frame.fields
+            split = len(frame.buffers) - fields.get("constructor", 0)
+            payload = payload_of(frame.buffers[:split])
+            job_id: str = fields["job"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refusal(400, f"the body is no job of this version: {error}") from None
+        if payload is None:
+            raise Refusal(400, "the body is no job of this version: it lacks the arguments")
+        method = fields.get("method", "")
+        if fields["form"] == "input" and endpoint.owner and not method:
+            method, payload = _split(endpoint, payload)
+        if bool(method) != bool(endpoint.owner):
+            raise Refusal(409, f"{endpoint.spec.name} is another kind of endpoint than here")
+        call = Call(payload, fields["form"], method, payload_of(frame.buffers[split:]))
+        self._jobs.accept(pool, job_id, call, fields.get("credits", 0))
+        return job_id
+
+    async def _state(self, job_id: str, seconds: float) -> Answer:
+        if seconds:
+            job = await self._jobs.end(job_id, seconds)
+            if job is not None:
+                self._jobs.forget_soon(job)
+        return _message([_look(self._jobs.views.look(job_id))])
+
+    async def _stream(self, job_id: str, start: int) -> Answer:
+        chunks, job = await self._jobs.chunks(job_id, start, _MOST_SECONDS / 2)
+        frames_ = [_chunk(chunk) for chunk in chunks]
+        known = self._jobs.views.look(job_id)
+        last = _end(job) if job is not None else Frame("look", {"state": known and known.state})
+        return _message([*frames_, last])
+
+
+def _split(endpoint: Discovered, payload: Payload) -> tuple[str, Payload]:
+    """An input that names its method by a key, from a caller who does not know the class."""
+    try:
+        value = decode(payload, trusted=False)
+        methods = [operation.method for operation in endpoint.operations]
+        method, rest = choose_method(endpoint.owner, methods, value)
+    except (TypeError, ValueError) as error:
+        raise Refusal(400, str(error)) from None
+    return method, encode(rest)
+
+
+def _chunk(chunk: Chunk) -> Frame:
+    buffers = (chunk.payload.body, *chunk.payload.buffers)
+    return Frame("chunk", {"index": chunk.index}, buffers)
+
+
+def _look(seen: Snapshot | None) -> Frame:
+    if seen is None:
+        return Frame("look", {})
+    fields: dict[str, Any] = {**seen._asdict(), "ended": seen.ended is not None}
+    return _with_end(fields, seen.ended)
+
+
+def _end(job: Job) -> Frame:
+    return _with_end({"state": job.state.value, "ended": True}, ended(job))
+
+
+def _with_end(fields: dict[str, Any], end: Any) -> Frame:
+    buffers: tuple[frames.Buffer, ...] = ()
+    if end is not None and end.payload is not None:
+        buffers = (end.payload.body, *end.payload.buffers)
+    if end is not None and end.failure is not None:
+        fields["failure"] = failures.to_wire(end.failure)
+    return Frame("look", fields, buffers)
+
+
+def _message(sent: Sequence[Frame]) -> Answer:
+    body = b"".join(piece for frame in sent for piece in frames.encode(frame))
+    return Answer(200, body, MEDIA_TYPE.encode())

@@ -1,0 +1,143 @@
+"""The HTTP server under the gateway: uvicorn as a library, in the running event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from runpod_flash.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from runpod_flash.gateway.app import Gateway
+
+_TRIES = 20
+_BACKLOG = 2048
+
+
+class GatewayServer:
+    """Serves a gateway on the first free port from `port` on (0: any)."""
+
+    def __init__(self, gateway: Gateway, host: str, port: int) -> None:
+        self._host = host
+        self._sockets = bind(host, port)
+        config = uvicorn.Config(
+            gateway,
+            lifespan="off",
+            log_config=None,
+            log_level="critical",  # a response that is broken off is no news to the terminal
+            proxy_headers=False,
+            access_log=False,
+            server_header=False,
+            ws="websockets-sansio",
+            ws_max_size=64 << 20,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = _Server(config)
+        self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def port(self) -> int:
+        number: int = self._sockets[0].getsockname()[1]
+        return number
+
+    @property
+    def address(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Accept requests from now on."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=self._sockets))
+        ready = asyncio.create_task(self._server.ready.wait())
+        await asyncio.wait((self._serving, ready), return_when=asyncio.FIRST_COMPLETED)
+        if self._serving.done():
+            self._serving.result()
+
+    async def stop(self, grace: float) -> None:
+        """Accept nothing more; requests in flight get `grace` seconds."""
+        self._server.config.timeout_graceful_shutdown = max(int(grace), 1)
+        self._server.should_exit = True
+        if self._serving is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._serving
+        for each in self._sockets:
+            each.close()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        """Signals are the program's business."""
+        yield
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets of the host's addresses, on the first port that is free in all of them.
+
+    Raises `ConfigurationError` where none of twenty is, and for a host that is not here.
+    """
+    addresses = _addresses(host)
+    for candidate in range(port, port + 1 if port == 0 else port + _TRIES):
+        if candidate > 65535:
+            break
+        bound = _bind_all(addresses, candidate)
+        if bound:
+            return bound
+    raise ConfigurationError(
+        f"the ports from {port} to {port + _TRIES - 1} are all in use; give another one with --port"
+    )
+
+
+def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise ConfigurationError(f"--host {host}: {error.strerror or error}") from None
+    addresses = {(family, str(place[0])) for family, _, _, _, place in found}
+    # IPv4 first: its port is the one that is shown.
+    return sorted(addresses, key=lambda each: each[0] != socket.AF_INET)
+
+
+def _bind_all(addresses: list[tuple[socket.AddressFamily, str]], port: int) -> list[socket.socket]:
+    bound: list[socket.socket] = []
+    for family, address in addresses:
+        try:
+            bound.append(_bind(family, address, bound[0].getsockname()[1] if bound else port))
+        except OSError as error:
+            if bound and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                continue  # a name with an address that this machine has switched off
+            for each in bound:
+                each.close()
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                return []
+            raise ConfigurationError(f"{address} cannot be listened on: {error.strerror}") from None
+    return bound
+
+
+def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address, port))
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,258 @@
+"""`flash dev` from start to Ctrl-C: the screen, the addresses, reloads, wrong projects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+
+from e2e.dev_server import dev, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORKER = """
+    import torch
+    from runpod_flash import Endpoint
+
+    @Endpoint(name="hello", cpu="cpu3c-1-2")
+    async def hello(name: str = "world", times: int = 1) -> dict:
+        print(f"greets {name}")
+        return {"message": f"hello {name}" * times, "version": VERSION}
+
+    VERSION = 1
+"""
+ROUTES = """
+    from runpod_flash import Endpoint
+
+    api = Endpoint(name="api", cpu="cpu3c-1-2")
+
+    @api.get("/items/{number}")
+    async def item(number: int) -> dict:
+        return {"number": number}
+"""
+
+
+def test_every_line_on_the_screen_can_be_pasted_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    with dev(tmp_path, {"worker.py": WORKER, "web/routes.py": ROUTES}) as server:
+        server.wait_for("ready in")
+        assert "POST /worker/runsync" in server.screen
+        assert "GET /web/routes/items/{number}" in server.screen
+        curls = [line.strip() for line in server.lines if line.strip().startswith("curl ")]
+        assert len(curls) == 2
+        for line in curls:
+            done = subprocess.run(
+                [*shlex.split(line), "-s", "-S", "--fail-with-body"],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done
+            json.loads(done.stdout)
+        server.wait_for(r"\[hello\] greets world")
+        server.wait_for(r"POST /worker/runsync  200 OK")
+        workers = server.children()
+        assert workers
+        assert server.interrupt() == 0
+        assert not psutil.wait_procs(workers, timeout=2)[1]
+
+
+def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_path: Path) -> None:
+    with dev(tmp_path, {"worker.py": WORKER, "web/routes.py": ROUTES}) as server:
+        address = server.address
+
+        def version() -> int:
+            answer = httpx.post(f"{address}/worker/runsync", json={"input": {}})
+            return int(answer.json()["output"]["version"]) if answer.status_code == 200 else 0
+
+        server.wait_for("ready in")
+        assert version() == 1
+        write(tmp_path, {"worker.py": WORKER.replace("VERSION = 1", "VERSION = 2")})
+        server.wait_for("worker.py changed: now serves the new hello")
+        assert version() == 2
+        write(tmp_path, {"worker.py": WORKER + "\n    def broken(:\n"})
+        server.wait_for(r"Error: worker.py:12: invalid syntax")
+        answer = httpx.post(f"{address}/worker/runsync", json={"input": {}})
+        assert answer.status_code == 500
+        assert "worker.py:12" in answer.json()["error"]
+        assert httpx.get(f"{address}/web/routes/items/3").json() == {"number": 3}
+        write(tmp_path, {"worker.py": WORKER.replace("VERSION = 1", "VERSION = 3")})
+        until = time.monotonic() + 20
+        while version() != 3:
+            assert time.monotonic() < until, server.screen
+            time.sleep(0.02)
+        new = WORKER.replace("hello", "other")
+        write(tmp_path, {"new/deeper/other.py": new})
+        server.wait_for("other.py changed")
+        answer = httpx.post(f"{address}/new/deeper/other/runsync", json={"input": {}})
+        assert answer.status_code == 200
+
+
+def test_no_request_fails_across_ten_reloads(tmp_path: Path) -> None:
+    files = {"worker.py": WORKER, "web/routes.py": ROUTES}
+
+    async def load(address: str, done: asyncio.Event) -> list[int]:
+        statuses: list[int] = []
+        async with httpx.AsyncClient(base_url=address, timeout=60) as http:
+            while not done.is_set() or len(statuses) < 250:
+                posted = await http.post("/worker/runsync", json={"input": {}})
+                statuses.append(posted.status_code)
+                statuses.append((await http.get("/web/routes/items/1")).status_code)
+        return statuses
+
+    async def scenario(address: str) -> list[int]:
+        done = asyncio.Event()
+        clients = [asyncio.create_task(load(address, done)) for _ in range(4)]
+        for version in range(2, 12):
+            write(tmp_path, {"worker.py": WORKER.replace("VERSION = 1", f"VERSION = {version}")})
+            write(tmp_path, {"web/routes.py": ROUTES + f"\n    V = {version}\n"})
+            await asyncio.sleep(0.6)
+        done.set()
+        return [status for client in clients for status in await client]
+
+    with dev(tmp_path, files) as server:
+        address = server.address
+        server.wait_for("ready in")
+        statuses = asyncio.run(scenario(address))
+        assert len(statuses) >= 500
+        assert set(statuses) == {200}
+        answer = httpx.post(f"{address}/worker/runsync", json={"input": {}})
+        assert answer.json()["output"]["version"] == 11
+
+
+def test_workers_are_there_before_the_first_request_with_auto_provision(tmp_path: Path) -> None:
+    files = {"worker.py": WORKER, "web/routes.py": ROUTES}
+    with dev(tmp_path, files, "--port", "0", "--auto-provision") as server:
+        server.wait_for("2 of 2 endpoints ready in")
+        began = time.monotonic()
+        answer = httpx.post(f"{server.address}/worker/runsync", json={"input": {}})
+        assert answer.json()["delayTime"] < 100
+        assert time.monotonic() - began < 5
+
+
+def test_a_port_in_use_is_said_and_the_next_one_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with dev(tmp_path, {"worker.py": WORKER}, "--port", str(port)) as server:
+            server.wait_for(rf"port {port} is in use: this is \d+")
+            assert httpx.get(f"{server.address}/ping").status_code == 200
+
+
+def test_a_directory_without_endpoints_says_what_to_write(tmp_path: Path) -> None:
+    with dev(tmp_path, {"script.py": "print('never')\n"}) as server:
+        assert server.wait() == 1
+        assert "no endpoint in" in server.screen
+        assert "@Endpoint(" in server.screen
+        assert "never" not in server.screen
+
+
+def test_problems_of_some_files_are_shown_and_the_rest_is_served(tmp_path: Path) -> None:
+    files = {
+        "worker.py": WORKER,
+        "again.py": WORKER,
+        "broken.py": "from runpod_flash import Endpoint\n@Endpoint(\n",
+        "v2.py": WORKER.replace("hello", "reserved"),
+        "fails.py": "from runpod_flash import Endpoint\n\n@Endpoint()\ndef f(): ...\n\n1 / 0\n",
+    }
+    with dev(tmp_path, files) as server:
+        server.wait_for("ready in")
+        assert "the endpoint 'hello' is declared at again.py:" in server.screen
+        assert "broken.py:2:" in server.screen
+        assert "/v2 is an address of the server itself" in server.screen
+        assert "fails.py:6: ZeroDivisionError: division by zero" in server.screen
+        answer = httpx.post(f"{server.address}/again/runsync", json={"input": {}})
+        assert answer.status_code == 200
+        broken = httpx.post(f"{server.address}/fails/runsync", json={"input": {}})
+        assert (broken.status_code, "ZeroDivisionError" in broken.text) == (500, True)
+
+
+def test_other_machines_are_not_let_in_by_accident(tmp_path: Path) -> None:
+    with dev(tmp_path, {"worker.py": WORKER}, "--host", "0.0.0.0") as server:
+        assert server.wait() == 1
+        assert "--insecure" in server.screen
+
+
+def test_a_program_calls_the_running_server_with_its_own_values(tmp_path: Path) -> None:
+    files = {
+        "worker.py": """
+            from runpod_flash import Endpoint
+
+            @Endpoint(name="echo", cpu="cpu3c-1-2")
+            async def echo(value):
+                if isinstance(value, str):
+                    raise KeyError(value)
+                return value, {1, 2}
+
+            @Endpoint(name="steps", cpu="cpu3c-1-2")
+            def steps(n: int):
+                for i in range(n):
+                    yield (i, i)
+
+            @Endpoint(name="counter", cpu="cpu3c-1-2")
+            class Counter:
+                def __init__(self, start: int = 0):
+                    self.n = start
+
+                async def add(self, by: int) -> int:
+                    self.n += by
+                    return self.n
+        """,
+        "program.py": """
+            import asyncio
+            from worker import Counter, echo, steps
+
+            async def main():
+                assert await echo(b"bytes") == (b"bytes", {1, 2})
+                try:
+                    await echo("no")
+                except KeyError as error:
+                    assert error.args == ("no",)
+                else:
+                    raise AssertionError
+                assert [item async for item in steps(3)] == [(0, 0), (1, 1), (2, 2)]
+                assert await Counter(10).add(5) == 15
+                job = echo.run(7)
+                await job.wait(20)
+                assert job.output == (7, {1, 2})
+                print("all right")
+
+            asyncio.run(main())
+            assert echo.call(8) == (8, {1, 2})
+        """,
+    }
+    with dev(tmp_path, files) as server:
+        server.wait_for("ready in")
+        for key, code in ((None, 0), ("wrong", 1)):
+            extra = {} if key is None else {"FLASH_API_KEY": key}
+            done = subprocess.run(
+                [sys.executable, "program.py"],
+                cwd=tmp_path,
+                env={**os.environ, "FLASH_TARGET": server.address, **extra},
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == code, done
+            assert ("all right" if key is None else "server's key") in done.stdout + done.stderr
+
+
+def test_nothing_is_left_when_the_server_is_killed(tmp_path: Path) -> None:
+    with dev(tmp_path, {"worker.py": WORKER}) as server:
+        httpx.post(f"{server.address}/worker/runsync", json={"input": {}})
+        workers = server.children()
+        assert workers
+        psutil.Process(server.pid).kill()
+        assert not psutil.wait_procs(workers, timeout=2)[1]

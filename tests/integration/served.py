@@ -1,0 +1,96 @@
+"""A gateway over a real plane with real workers, on a free port, for tests to ask."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import textwrap
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from runpod_flash.client.embedded import local_engine
+from runpod_flash.engines.local.node import made_up_node
+from runpod_flash.gateway.app import Gateway
+from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.plane.plane import Plane
+from runpod_flash.plane.store.memory import MemoryStore
+from runpod_flash.project.discovery import discover
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from runpod_flash.project.catalog import Catalog
+
+KEY = "the-owners-key"
+
+
+class Served:
+    """What tests need of a running server. `get` and `post` give httpx responses."""
+
+    def __init__(self, root: Path, plane: Plane, gateway: Gateway, address: str) -> None:
+        self.root = root
+        self.plane = plane
+        self.gateway = gateway
+        self.address = address
+        self.http = httpx.AsyncClient(base_url=address, timeout=30)
+
+    async def get(self, path: str, **options: Any) -> httpx.Response:
+        return await self.http.get(path, **options)
+
+    async def post(self, path: str, json: Any = None, **options: Any) -> httpx.Response:
+        return await self.http.post(path, json=json, **options)
+
+    async def call(self, path: str, **given: Any) -> Any:
+        """The output of a function by its address."""
+        answer = await self.post(f"{path}/runsync", {"input": given})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["output"]
+
+    async def rewrite(self, files: Mapping[str, str]) -> Catalog:
+        """Change files and serve what is there then."""
+        write(self.root, files)
+        catalog = await discover(self.root)
+        self.gateway.serve(catalog)
+        return catalog
+
+
+def write(root: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))
+
+
+@asynccontextmanager
+async def serving(root: Path, files: Mapping[str, str]) -> AsyncIterator[Served]:
+    write(root, files)
+    # (As on a machine with cores for several workers, whatever this one has.)
+    node = made_up_node([], root / ".locks", 8)
+    plane = Plane(MemoryStore(time.monotonic), local_engine(node), dict(os.environ))
+    gateway = Gateway(plane, key=KEY)
+    gateway.serve(await discover(root))
+    server = GatewayServer(gateway, "localhost", 0)
+    await server.start()
+    served = Served(root, plane, gateway, server.address)
+    try:
+        yield served
+    finally:
+        await served.http.aclose()
+        await server.stop(1)
+        await plane.close()
+
+
+def serve(
+    root: Path, files: Mapping[str, str], scenario: Callable[[Served], Awaitable[None]]
+) -> None:
+    """Run a scenario against a project's server."""
+
+    async def whole() -> None:
+        async with serving(root, files) as served:
+            await scenario(served)
+
+    asyncio.run(whole())
