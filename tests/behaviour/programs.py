@@ -174,7 +174,7 @@ class Program:
 
     def processes(self) -> list[psutil.Process]:
         """All processes of the program but its own, also those that left its tree."""
-        return [process for process in _with_home(self._home) if process.pid != self.pid]
+        return [process for process in processes_of(self._home) if process.pid != self.pid]
 
     def workers(self) -> list[psutil.Process]:
         """Its worker processes, without what user code started in them."""
@@ -194,7 +194,7 @@ class Programs:
     def __init__(self, folder: Path, cache: Path, python: str = sys.executable) -> None:
         self.folder = folder
         self._cache = cache
-        self._python = python
+        self.python = python
         self._started = 0
 
     def write(self, files: Mapping[str, str]) -> None:
@@ -231,13 +231,11 @@ class Programs:
         """Start a program: `source` after PRELUDE as script `name`, else Python's `arguments`."""
         if source:
             self.write({name: PRELUDE + textwrap.dedent(source)})
-        self._started += 1
-        home = self.folder / f".home-{self._started}"
-        home.mkdir()
+        home = self.new_home()
         process = subprocess.Popen(
-            [self._python, "-W", "error", *(arguments or (name,))],
+            [self.python, "-W", "error", *(arguments or (name,))],
             cwd=cwd or self.folder,
-            env={**self._environ(home), **(env or {})},
+            env={**self.environ(home), **(env or {})},
             stdin=subprocess.PIPE if typed else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -246,7 +244,13 @@ class Programs:
         )
         return Program(process, home)
 
-    def _environ(self, home: Path) -> dict[str, str]:
+    def new_home(self) -> Path:
+        self._started += 1
+        home = self.folder / f".home-{self._started}"
+        home.mkdir()
+        return home
+
+    def environ(self, home: Path) -> dict[str, str]:
         own = {k: v for k, v in os.environ.items() if k.startswith(_INDEX_PREFIXES)}
         own |= {k: v for k, v in os.environ.items() if k.lower() in _PROXIES}
         folders = [str(Path(path).parent) for path in interpreters_once().values()]
@@ -275,7 +279,7 @@ def _collect(stream: Any, lines: list[str]) -> None:
         lines.append(line)
 
 
-def _with_home(home: Path) -> Iterator[psutil.Process]:
+def processes_of(home: Path) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             if process.status() == psutil.STATUS_ZOMBIE:

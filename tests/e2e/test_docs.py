@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -85,22 +85,23 @@ def test_the_variables_that_flash_sets_are_those_that_are_listed() -> None:
 # protocol.md
 
 
-def constants(source: str, call: str) -> set[str]:
+def constants(source: str, call: str, place: int = 0) -> set[str]:
     """The first arguments, where they are texts, of calls by that name in a source file."""
     tree = ast.parse((ROOT / "src/runpod_flash" / source).read_text())
     return {
-        str(node.args[0].value)
+        str(cast("ast.Constant", node.args[place]).value)
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and getattr(node.func, "attr", getattr(node.func, "id", "")) == call
-        and node.args
-        and isinstance(node.args[0], ast.Constant)
+        and len(node.args) > place
+        and isinstance(node.args[place], ast.Constant)
     }
 
 
 def test_the_frame_types_are_those_that_are_listed() -> None:
     assert set(rows(section(PROTOCOL, "From the worker"))) == set(framed._HANDLERS)
-    sent = constants("links/framed.py", "Frame")
+    parts = constants("plane/exchange.py", "Part", 1)
+    sent = constants("links/framed.py", "Frame") | {f"asgi_{kind}" for kind in parts}
     assert set(rows(section(PROTOCOL, "From the plane"))) == sent
 
 
@@ -132,6 +133,7 @@ class Plain:
 @Endpoint(name="outer", cpu="cpu3c-1-2")
 async def outer():
     print("asks")
+    breakpoint()
     values = [v async for v in inner(3)]
     job = Plain(1).add.run(2)
     await job.wait()
@@ -157,7 +159,10 @@ async def main():
         pass
 
 if __name__ == "__main__":
+    from runpod_flash.client.console import TerminalConsole
     from runpod_flash.links.framed import FramedLink
+    TerminalConsole.available = lambda self: True
+    TerminalConsole.ask = lambda self, prompt, on_line: on_line("c")
     sent, arrived, calls = {}, {}, {}
     send, dispatch = FramedLink._send, FramedLink._dispatch
 
@@ -240,7 +245,12 @@ def test_every_dependency_has_its_line() -> None:
     assert distributions("For development") == development
 
 
-IMPORT_NAMES = {"nvidia-ml-py": "pynvml", "python-dotenv": "dotenv"}
+IMPORT_NAMES = {
+    "nvidia-ml-py": "pynvml",
+    "python-dotenv": "dotenv",
+    "swagger-ui-bundle": "swagger_ui_bundle",
+}
+OF_UVICORN = {"httptools", "websockets"}  # which imports them, where they are
 
 
 def test_every_dependency_is_imported_and_nothing_else_is() -> None:
@@ -252,6 +262,6 @@ def test_every_dependency_is_imported_and_nothing_else_is() -> None:
             elif isinstance(node, ast.ImportFrom):
                 imported.add(str(node.module).partition(".")[0])
     third_party = imported - set(sys.stdlib_module_names) - {"runpod_flash"}
-    optional = {"numpy"}  # read and written where the user has it
+    of_workers = {"numpy", "fastapi", "starlette", "pydantic"}  # there where they are needed
     run_time, _ = declared()
-    assert third_party - optional == {IMPORT_NAMES.get(n, n) for n in run_time}
+    assert third_party - of_workers == {IMPORT_NAMES.get(n, n) for n in run_time - OF_UVICORN}

@@ -18,6 +18,7 @@ PROGRAMS = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL
 
 OUTPUTS = [
     "{'mean_color': [192.0, 16.0, 32.0]}\n",
+    "",
     "2\n[0, 2, 4, 6]\n42\n0\n1\n2\n10\n",
 ]
 

@@ -19,6 +19,7 @@ from runpod_flash.wire.codec import decode, encode
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.events import Event
     from runpod_flash.plane.pool import Pool
     from runpod_flash.plane.store.base import Job
@@ -48,11 +49,13 @@ def spec(
 class Rig:
     """A plane, what it said, and short words for what tests do to it."""
 
-    def __init__(self, engine: ScriptedEngine, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: ScriptedEngine, clock: Callable[[], float], console: Console | None = None
+    ) -> None:
         self.clock = clock
         self.engine = engine
         self.store = MemoryStore(clock)
-        self.plane = Plane(self.store, engine, {"CALLER": "1"}, clock)
+        self.plane = Plane(self.store, engine, {"CALLER": "1"}, clock, console)
         self.views = JobViews(self.plane)
         self.ended: list[Job] = []
         self.chunks: list[ChunkAdded] = []
@@ -134,13 +137,15 @@ def real(engine: ScriptedEngine) -> Rig:
     return Rig(engine, time.monotonic)
 
 
-def play(scenario: Callable[[Rig], Awaitable[None]], **engine: Any) -> Rig:
+def play(
+    scenario: Callable[[Rig], Awaitable[None]], console: Console | None = None, **engine: Any
+) -> Rig:
     """Run a scenario on a rig whose engine has these settings; the rig, closed."""
     clock = ManualClock()
     rigs: list[Rig] = []
 
     async def whole() -> None:
-        rig = Rig(ScriptedEngine(**engine), clock)
+        rig = Rig(ScriptedEngine(**engine), clock, console)
         rigs.append(rig)
         errors: list[dict[str, Any]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))

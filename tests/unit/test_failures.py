@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import traceback
@@ -13,7 +15,12 @@ from typing import Any
 
 import pytest
 
-from runpod_flash.errors import MissingVariableError, RemoteError, WorkerStartError
+from runpod_flash.errors import (
+    MissingVariableError,
+    RemoteError,
+    SerializationError,
+    WorkerStartError,
+)
 from runpod_flash.wire.codec import Payload
 from runpod_flash.wire.failures import Failure, capture, from_wire, restore, to_wire
 from runpod_flash.wire.module_names import ModuleNames
@@ -250,6 +257,54 @@ def test_the_traceback_starts_at_the_users_frame(tmp_path: pathlib.Path) -> None
     text = capture(error, origin="import").traceback
 
     assert text.splitlines()[1].strip().startswith(f'File "{tmp_path / "broken.py"}"')
+
+
+def raised_through(error: Exception, *places: str) -> Exception:
+    """The error with a traceback of frames in files of these names."""
+    step, code = None, "def step(): raise error"
+    for place in reversed(places):
+        namespace: dict[str, Any] = {"error": error, "inner": step}
+        exec(compile(code, place, "exec"), namespace)
+        step, code = namespace["step"], "def step(): inner()"
+    assert step is not None
+    with contextlib.suppress(type(error)):
+        step()
+    assert error.__traceback__ is not None
+    return error.with_traceback(error.__traceback__.tb_next)
+
+
+FLASH = pathlib.Path(SRC, "runpod_flash")
+WORKER, WIRE = str(FLASH / "worker" / "jobs.py"), str(FLASH / "wire" / "codec.py")
+
+
+@pytest.mark.parametrize(
+    ("kind", "places", "told"),
+    [
+        (ValueError, [WORKER, "app.py", "lib.py"], ["app.py", "lib.py"]),
+        (ValueError, [WORKER, "app.py", WORKER], ["app.py"]),
+        (ValueError, [WORKER, "app.py", WIRE], ["app.py", WIRE]),
+        (SerializationError, [WORKER, "app.py", WIRE], ["app.py"]),
+        (ValueError, [WORKER, WORKER], []),
+        (ValueError, [WORKER, WIRE], [WIRE]),
+        (SerializationError, [WORKER, WIRE], []),
+    ],
+)
+def test_a_traceback_has_the_users_frames_and_none_of_the_workers(
+    kind: type[Exception], places: list[str], told: list[str]
+) -> None:
+    error = raised_through(kind("inner"), *places)
+    outer = raised_through(RuntimeError("outer"), WORKER, "outer.py")
+    outer.__cause__ = error
+
+    assert re.findall(r'File "([^"]+)"', capture(error).traceback) == told
+    assert re.findall(r'File "([^"]+)"', capture(outer).traceback) == [*told, "outer.py"]
+
+
+def test_what_was_raised_elsewhere_ends_with_the_users_call() -> None:
+    back = restore(capture(raised(ValueError("there"))))
+    text = capture(raised_through(back, WORKER, "app.py", str(FLASH / "calls.py"))).traceback
+
+    assert "there" in text and "calls.py" not in text and "app.py" in text
 
 
 def test_odd_wire_data_gives_a_failure_and_not_an_error() -> None:
