@@ -485,6 +485,129 @@ def test_a_wrong_declaration_is_told_with_its_line(tmp_path: Path) -> None:
     assert problem.message.startswith("app.py:3: TypeError: Endpoint")
 
 
+def test_deprecated_declarations_are_found(tmp_path: Path) -> None:
+    catalog = found(
+        tmp_path,
+        {
+            "app.py": """
+                from runpod_flash import CpuLiveLoadBalancer, CpuLiveServerless, remote
+
+                queue, model = CpuLiveServerless(name="queue"), CpuLiveServerless(name="model")
+                balancer = CpuLiveLoadBalancer(name="balancer")
+
+                @remote(queue, dependencies=["numpy"])
+                async def work(x: int) -> int: ...
+
+                @remote(model)
+                class Model:
+                    def predict(self): ...
+
+                @remote(balancer, method="POST", path="/x")
+                async def post(): ...
+
+                @remote(queue, local=True)
+                def here(): ...
+            """
+        },
+    )
+    assert messages(catalog) == []
+    assert names(catalog) == ["queue", "model", "balancer"]
+    assert catalog.endpoints[0].spec.build.dependencies == ("numpy",)
+    assert [route.path for route in catalog.endpoints[2].routes] == ["/x"]
+
+
+def test_functions_behind_decorators_are_where_their_names_are(tmp_path: Path) -> None:
+    catalog = found(
+        tmp_path,
+        {
+            "deco.py": """
+                import functools
+
+                def wrapped(function):
+                    @functools.wraps(function)
+                    async def wrapper(*args): return await function(*args)
+                    return wrapper
+
+                def bare(function):
+                    async def wrapper(*args): return await function(*args)
+                    return wrapper
+            """,
+            "app.py": """
+                import functools
+                from deco import bare, wrapped
+                from runpod_flash import Endpoint
+
+                one = Endpoint(name="one", cpu="cpu3c-1-2")
+                two = Endpoint(name="two", cpu="cpu3c-1-2")
+
+                @one.get("/1")
+                @wrapped
+                async def first(): ...
+
+                @two.get("/2")
+                @bare
+                async def second(): ...
+            """,
+        },
+    )
+    assert messages(catalog) == []
+    assert {each.spec.entry.qualname for each in catalog.endpoints} == {"first", "second"}
+    assert {each.file for each in catalog.endpoints} == {"app.py"}
+
+
+def test_a_function_without_a_file_is_refused(tmp_path: Path) -> None:
+    code = "@Endpoint(name='made', cpu='cpu3c-1-2')\ndef made(): ..."
+    problem = only_problem(found(tmp_path, {"app.py": IMPORT + f"A = Endpoint()\nexec({code!r})"}))
+    assert problem.endpoint == "made"
+    assert "no file that a worker could import" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("route", "address"),
+    [
+        ("api.post('/f/runsync')", "POST /app/f/runsync"),
+        ("api.post('/runsync')", "POST /app/runsync"),
+        ("api.post('/run')", "POST /app/run"),
+        ("api.get('/status/{job}')", "GET /app/status/{id}"),
+        ("api.get('/f/stream/x')", "GET /app/f/stream/{id}"),
+        ("api.post('/f/cancel/{x}')", "POST /app/f/cancel/{id}"),
+    ],
+)
+def test_a_route_at_the_address_of_a_function_is_refused(
+    tmp_path: Path, route: str, address: str
+) -> None:
+    code = f"api = Endpoint(name='api', cpu='cpu3c-1-2')\n@{route}\ndef r(): ...\n"
+    problem = only_problem(found(tmp_path, {"app.py": QUEUE.format("f") + code}))
+    assert (problem.endpoint, address in problem.message) == ("api", True)
+    assert "give the route another path" in problem.message
+
+
+def test_routes_meet_only_where_they_are_the_same(tmp_path: Path) -> None:
+    catalog = found(
+        tmp_path,
+        {
+            "app.py": QUEUE.format("f")
+            + QUEUE.format("g").removeprefix(IMPORT)
+            + "a = Endpoint(name='a', cpu='cpu3c-1-2')\nb = Endpoint(name='b', cpu='cpu3c-1-2')\n"
+            + "@a.post('/runsync')\ndef r1(): ...\n@a.get('/x/status/a')\ndef r2(): ...\n"
+            + "@b.get('/x/status/b')\ndef r3(): ...\n@b.get('/f/runsync')\ndef r4(): ...\n"
+            + "c = Endpoint(name='c', cpu='cpu3c-1-2')\n@c.get('/x/status/{z}')\ndef r5(): ...\n"
+            + "d = Endpoint(name='d', cpu='cpu3c-1-2')\n@d.get('/x/status/{y}')\ndef r6(): ...\n"
+        },
+    )
+    assert names(catalog) == ["f", "g", "a", "b", "c"]
+    assert only_problem(catalog).endpoint == "d"
+
+
+def test_methods_of_two_classes_have_their_class_in_their_address(tmp_path: Path) -> None:
+    code = "@Endpoint(name='{0}', cpu='cpu3c-1-2')\nclass {0}:\n    def go(self): ...\n"
+    route = "api = Endpoint(name='api', cpu='cpu3c-1-2')\n@api.post('{}')\ndef r(): ...\n"
+    app = IMPORT + code.format("A") + code.format("B")
+    assert messages(found(tmp_path, {"app.py": app + route.format("/go/run")})) == []
+    problem = only_problem(found(tmp_path, {"app.py": app + route.format("/B/go/run")}))
+    assert "POST /app/B/go/run is an address of the endpoint 'B' (app.py:5)" in problem.message
+
+
 def test_a_function_in_a_function_and_a_lambda_are_refused(tmp_path: Path) -> None:
     catalog = found(
         tmp_path,
@@ -498,7 +621,9 @@ def test_a_function_in_a_function_and_a_lambda_are_refused(tmp_path: Path) -> No
     )
     assert names(catalog) == []
     assert [problem.endpoint for problem in catalog.problems] == ["inner", "short"]
-    assert "make.<locals>.inner" in catalog.problems[0].message
+    inner, short = messages(catalog)
+    assert inner.endswith("no worker can find it; move it to the top level of its module")
+    assert "by `def`" in short
 
 
 def test_the_first_of_two_endpoints_of_one_name_is_served(tmp_path: Path) -> None:

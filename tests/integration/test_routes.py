@@ -322,3 +322,40 @@ def test_a_workers_own_models_are_in_the_description(tmp_path: Path) -> None:
         assert schema == {"$ref": "#/components/schemas/api.Item"}
 
     serve(tmp_path, {"app.py": API}, scenario)
+
+
+def test_routes_of_one_endpoint_may_stand_in_several_files(tmp_path: Path) -> None:
+    files = {
+        "sub/app.py": """
+            from runpod_flash import Endpoint
+
+            api = Endpoint(name="spread", cpu="cpu3c-1-2")
+
+            @api.get("/1")
+            def one() -> int:
+                return 1
+        """,
+        "sub/more.py": """
+            from app import api
+
+            @api.get("/2")
+            def two() -> int:
+                return 2
+        """,
+        "old.py": """
+            import warnings
+            warnings.simplefilter("ignore")
+            from runpod_flash import LiveLoadBalancer, remote
+
+            @remote(resource_config=LiveLoadBalancer(name="old"), method="POST", path="/x")
+            def legacy(n: int) -> int:
+                return n + 1
+        """,
+    }
+
+    async def scenario(served: Served) -> None:
+        assert (await served.get("/sub/app/1")).json() == 1
+        assert (await served.get("/sub/app/2")).json() == 2
+        assert (await served.post("/old/x", {"n": 1})).json() == 2
+
+    serve(tmp_path, files, scenario)

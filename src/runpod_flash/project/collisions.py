@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.project.catalog import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence, Set
 
     from runpod_flash.project.catalog import Discovered
 
 # What the server itself answers at the top of its address.
 RESERVED = ("v2", "docs", "openapi.json", "ping", "health", "metrics")
+_JOB_VERBS = {"status": "GET", "stream": "GET", "cancel": "POST"}
+_MEETS = {"{id}": "*", "*": "{id}"}
+
+
+class _Address(NamedTuple):
+    """A method and a path; "{id}" at its end is the id of a function's job, "*" a route's place
+    where such an id could stand."""
+
+    method: str
+    path: str
+
+    def met(self) -> _Address:
+        """The address of another endpoint that cannot be told from this one."""
+        base, _, last = self.path.rpartition("/")
+        return _Address(self.method, f"{base}/{_MEETS.get(last, last)}")
 
 
 def collisions(found: Sequence[Discovered]) -> tuple[list[Discovered], list[Problem]]:
@@ -21,9 +36,10 @@ def collisions(found: Sequence[Discovered]) -> tuple[list[Discovered], list[Prob
     served: list[Discovered] = []
     problems: list[Problem] = []
     names: dict[str, Discovered] = {}
-    addresses: dict[tuple[str, str], Discovered] = {}
+    addresses: dict[_Address, Discovered] = {}
     for each in found:
-        said = _reserved(each) or _same_name(each, names) or _same_address(each, addresses)
+        own = set(_addresses(each, [other for other in found if other.file == each.file]))
+        said = _reserved(each) or _same_name(each, names) or _same_address(own, addresses)
         if said:
             place = f"{each.file}:{each.line}"
             problems.append(
@@ -32,7 +48,7 @@ def collisions(found: Sequence[Discovered]) -> tuple[list[Discovered], list[Prob
             continue
         served.append(each)
         names[each.spec.name] = each
-        addresses.update(dict.fromkeys(_addresses(each), each))
+        addresses.update(dict.fromkeys(own, each))
     return served, problems
 
 
@@ -53,23 +69,43 @@ def _same_name(each: Discovered, names: dict[str, Discovered]) -> str:
     )
 
 
-def _same_address(each: Discovered, addresses: dict[tuple[str, str], Discovered]) -> str:
-    for method, path in _addresses(each):
-        other = addresses.get((method, path))
-        if other is not None:
-            return (
-                f"{method} {path} is an address of the endpoint {other.spec.name!r} "
-                f"({other.file}:{other.line}) already; give the route another path"
-            )
+def _same_address(own: Set[_Address], addresses: Mapping[_Address, Discovered]) -> str:
+    for address in sorted({each.met() for each in own} & addresses.keys()):
+        other = addresses[address]
+        return (
+            f"{address.method} {address.path} is an address of the endpoint {other.spec.name!r} "
+            f"({other.file}:{other.line}) already; give the route another path"
+        )
     return ""
 
 
-def _addresses(each: Discovered) -> Iterator[tuple[str, str]]:
-    """Methods and paths; what a path parameter is called makes no difference."""
+def _addresses(each: Discovered, neighbours: Sequence[Discovered]) -> Iterator[_Address]:
+    """What a path parameter is called makes no difference."""
     prefix = "/" + each.file.removesuffix(".py")
     for route in each.routes:
-        yield route.method, prefix + re.sub(r"{[^}:]*", "{", route.path)
+        path = prefix + re.sub(r"{[^}]*}", "{}", route.path)
+        yield _Address(route.method, path)
+        yield from _like_a_job_s(route.method, path)
     for operation in each.operations:
-        place = f"{prefix}/{each.owner}" if each.owner else prefix
-        for verb in ("run", "runsync"):
-            yield "POST", f"{place}/{operation.name}/{verb}"
+        for base in _bases(prefix, each, operation.name, neighbours):
+            yield from (_Address("POST", f"{base}/{verb}") for verb in ("run", "runsync"))
+            for verb, method in _JOB_VERBS.items():
+                yield _Address(method, f"{base}/{verb}/{{id}}")
+
+
+def _like_a_job_s(method: str, path: str) -> Iterator[_Address]:
+    base, _, _ = path.rpartition("/")
+    if _JOB_VERBS.get(base.rpartition("/")[2]) == method:
+        yield _Address(method, f"{base}/*")
+
+
+def _bases(
+    prefix: str, each: Discovered, name: str, neighbours: Sequence[Discovered]
+) -> Iterator[str]:
+    """Where a function is called: by its name, its class's too, and by none if it is the only."""
+    file_s = [operation.name for other in neighbours for operation in other.operations]
+    yield f"{prefix}/{each.owner}/{name}" if each.owner else f"{prefix}/{name}"
+    if file_s.count(name) == 1:
+        yield f"{prefix}/{name}"
+    if len(file_s) == 1:
+        yield prefix

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import ConfigurationError
+from runpod_flash.placeholders.inert import Inert
 from runpod_flash.project.catalog import Discovered, Operation, Problem, Route
 from runpod_flash.project.closure import closure_digest
 from runpod_flash.project.collisions import collisions
@@ -16,8 +16,11 @@ from runpod_flash.project.schemas import input_schema, output_schema, summary
 from runpod_flash.spec import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import ModuleType
+
+    _Places = dict[int, tuple[str, str]]  # of routes' functions: file, and name in its module
 
 
 def read(root: Path, modules: Mapping[str, ModuleType]) -> tuple[list[Discovered], list[Problem]]:
@@ -25,18 +28,23 @@ def read(root: Path, modules: Mapping[str, ModuleType]) -> tuple[list[Discovered
     found: list[Discovered] = []
     problems: list[Problem] = []
     endpoints: dict[int, Any] = {}
+    places: _Places = {}
     for file, module in modules.items():
-        for value in list(vars(module).values()):
+        for name, value in list(vars(module).items()):
             config = _config(value)
             if config is None:
                 continue
-            endpoint = config["resource_config"]
-            if config.get("is_lb_route_handler"):
-                endpoints[id(endpoint)] = endpoint
-            elif _is_here(value, file, root):
-                _read_one(root, file, endpoint, value, found, problems)
+            endpoint = _endpoint_of(value, config)
+            is_here = _is_here(value, module, root / file)
+            if not config.get("is_lb_route_handler"):
+                if is_here:
+                    _read_one(root, file, endpoint, value, found, problems)
+                continue
+            endpoints[id(endpoint)] = endpoint
+            if is_here or id(value) not in places:
+                places[id(value)] = (file, name)
     for endpoint in endpoints.values():
-        _read_routes(root, endpoint, found, problems)
+        _read_routes(root, endpoint, places, found, problems)
     found.sort(key=lambda each: (each.file, each.line))
     served, collided = collisions(found)
     return served, [*problems, *collided]
@@ -50,10 +58,22 @@ def _config(value: Any) -> dict[str, Any] | None:
     return config if isinstance(config, dict) and "resource_config" in config else None
 
 
-def _is_here(value: Any, file: str, root: Path) -> bool:
+def _endpoint_of(value: Any, config: dict[str, Any]) -> Any:
+    """The `Endpoint` that declared it; the configuration may have a deprecated resource."""
+    declared = getattr(value, "_flash_declared", None) or getattr(
+        getattr(value, "__flash_reference__", None), "__self__", None
+    )
+    resource = config["resource_config"]
+    return getattr(resource, "_shared", resource) if declared is None else declared.endpoint
+
+
+def _is_here(value: Any, module: ModuleType, file: Path) -> bool:
     """Whether the object is defined in this file, and not imported from another."""
     original = getattr(value, "__flash_target__", value)
-    return _file_of(original) in (None, str(root / file))
+    place = _file_of(original)
+    if place is None or place.startswith("<"):  # made by `exec`: by the module that it names
+        return bool(original.__module__ == module.__name__)
+    return place == str(file)
 
 
 def _file_of(target: Any) -> str | None:
@@ -67,7 +87,7 @@ def _file_of(target: Any) -> str | None:
 
 
 def _line_of(target: Any) -> int:
-    code = getattr(target, "__code__", None)
+    code = getattr(inspect.unwrap(target), "__code__", None)
     if code is not None:
         return int(code.co_firstlineno)
     try:
@@ -97,12 +117,28 @@ def _read_one(
         problems.append(Problem(file, f"{file}:{line}: {error}", line, endpoint=endpoint.name))
 
 
-def _discovered(root: Path, file: str, endpoint: Any, original: Any, line: int) -> Discovered:
-    if "<locals>" in original.__qualname__ or original.__name__ == "<lambda>":
+def _check_place(endpoint: Any, original: Any) -> None:
+    """Raise `ConfigurationError` where no worker could find it. The words are those of `locate`."""
+    what = f"endpoint {endpoint.name!r}: {original.__qualname__}"
+    if (_file_of(original) or "<").startswith("<"):
         raise ConfigurationError(
-            f"endpoint {endpoint.name!r}: {original.__qualname__} cannot be found by a worker; "
-            "define it by `def` at the top level of its file"
+            f"{what} is in module {original.__module__!r}, which has no file that a worker could "
+            "import; define it in a file"
         )
+    if original.__name__ == "<lambda>":
+        raise ConfigurationError(
+            f"{what} has no name by which a worker could find it; define it by `def` at the top "
+            "level of its module"
+        )
+    if "<locals>" in original.__qualname__:
+        raise ConfigurationError(
+            f"{what} is defined inside a function, where no worker can find it; move it to the "
+            "top level of its module"
+        )
+
+
+def _discovered(root: Path, file: str, endpoint: Any, original: Any, line: int) -> Discovered:
+    _check_place(endpoint, original)
     entry = Entry(
         module=_module(file),
         qualname=original.__qualname__,
@@ -149,38 +185,41 @@ def _methods(owner: type) -> Iterator[Operation]:
     from runpod_flash.functions import public_methods
 
     for name in public_methods(owner):
-        yield _operation(inspect.unwrap(getattr(owner, name)), name)
+        method = inspect.unwrap(getattr(owner, name))
+        if not isinstance(method, Inert):  # a value of an absent package's
+            yield _operation(method, name)
 
 
 # Routes
 
 
 def _read_routes(
-    root: Path, endpoint: Any, found: list[Discovered], problems: list[Problem]
+    root: Path, endpoint: Any, places: _Places, found: list[Discovered], problems: list[Problem]
 ) -> None:
-    functions = [route["function"] for route in endpoint._routes]
-    file = _relative(root, functions[0])
-    line = _line_of(functions[0])
-    if file is None:
-        return  # of an installed package
+    # Where the functions can be had from; a decorator's wrapper has another file for its own.
+    named = [each["function"] for each in endpoint._routes if id(each["function"]) in places]
+    if not named:
+        return
+    file, line = places[id(named[0])][0], _line_of(named[0])
     try:
-        found.append(_discovered_routes(root, endpoint, functions, file, line))
+        found.append(_discovered_routes(root, endpoint, [places[id(f)] for f in named], line))
     except (ConfigurationError, TypeError, ValueError) as error:
         problems.append(Problem(file, f"{file}:{line}: {error}", line, endpoint=endpoint.name))
 
 
 def _discovered_routes(
-    root: Path, endpoint: Any, functions: list[Any], file: str, line: int
+    root: Path, endpoint: Any, places: Sequence[tuple[str, str]], line: int
 ) -> Discovered:
-    files = dict.fromkeys(each for f in functions if (each := _relative(root, f)) is not None)
+    (file, name), *_ = places
+    files = list(dict.fromkeys(each for each, _ in places))
     entry = Entry(
         module=_module(file),
-        qualname=functions[0].__qualname__,
+        qualname=name,
         kind="routes",
         file=file,
         root=str(root),
         search_path=_search_path(file),
-        others=tuple(each for each in files if each != file),
+        others=tuple(files[1:]),
     )
     digests = [closure_digest(root, each, _search_path(each)) for each in files]
     code = (
@@ -193,11 +232,6 @@ def _discovered_routes(
         line=line,
         routes=tuple(_route(each) for each in endpoint._routes),
     )
-
-
-def _relative(root: Path, function: Any) -> str | None:
-    path = Path(function.__code__.co_filename)
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else None
 
 
 def _route(route: dict[str, Any]) -> Route:

@@ -15,9 +15,10 @@ from runpod_flash.errors import ConfigurationError
 from runpod_flash.placeholders import finder
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
-    from runpod_flash.spec import EndpointSpec
+    from runpod_flash.spec import EndpointSpec, Entry
 
 
 def load(spec: EndpointSpec) -> Any:
@@ -35,14 +36,26 @@ def load(spec: EndpointSpec) -> Any:
         _check_python(spec)
         found = pickle.loads(entry.value)
     else:
-        found = _import(entry.module, Path(entry.root, entry.file))
+        found = _import(entry.module, Path(entry.root, entry.file), _other_names(entry))
         for part in entry.qualname.split("."):
             found = getattr(found, part)
     if entry.kind == "routes":
         for file in entry.others:
-            importlib.import_module(file.removesuffix(".py").replace("/", "."))
-        return found.__remote_config__["resource_config"]
+            importlib.import_module(_module_name(file))
+        resource = found.__remote_config__["resource_config"]
+        return getattr(resource, "_shared", resource)  # a deprecated class has its Endpoint there
     return getattr(found, "__flash_target__", found)
+
+
+def _module_name(file: str) -> str:
+    return file.removesuffix(".py").replace("/", ".")
+
+
+def _other_names(entry: Entry) -> list[str]:
+    """The names by which files beside it may import the entry's file: it is to run only once."""
+    folders = [folder for folder in entry.search_path if entry.file.startswith(f"{folder}/")]
+    names = [_module_name(entry.file.removeprefix(f"{folder}/")) for folder in folders]
+    return [name for name in names if name not in sys.stdlib_module_names]
 
 
 def _check_python(spec: EndpointSpec) -> None:
@@ -56,7 +69,7 @@ def _check_python(spec: EndpointSpec) -> None:
         )
 
 
-def _import(name: str, file: Path) -> ModuleType:
+def _import(name: str, file: Path, other_names: Sequence[str] = ()) -> ModuleType:
     """Import exactly this file under exactly this name, with its parent packages."""
     parent, _, leaf = name.rpartition(".")
     if parent:
@@ -72,6 +85,8 @@ def _import(name: str, file: Path) -> ModuleType:
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
+    for other in other_names:
+        sys.modules.setdefault(other, module)
     try:
         found.loader.exec_module(module)
     except BaseException:
