@@ -13,6 +13,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 import runpod_flash
 from runpod_flash import Endpoint, EndpointJob, GpuType, NetworkVolume, PodTemplate, legacy
 from runpod_flash.client.backend import backend_for
@@ -21,8 +23,6 @@ from runpod_flash.errors import NotAvailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    import pytest
 
 PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
 INTRODUCTION = """\
@@ -207,9 +207,10 @@ def page() -> str:
             names(),
             "## Parameters of `Endpoint`\n",
             parameters(),
-            f"With `FLASH_TARGET` set: {state(lambda: backend_for('x'))}.\n",
+            f"With `FLASH_TARGET` set: {state(at_a_target)}.\n",
             "## Members of `Endpoint`\n",
-            "A client is an `Endpoint` with `id=` or `image=`.\n",
+            "A client is an `Endpoint` with `id=` or `image=`. With `FLASH_TARGET` set, `.run()`,\n"
+            "`.runsync()`, `.status()` and `.cancel()` of one with `id=` ask that server.\n",
             endpoint_members(),
             f"Attributes: {', '.join(f'`.{name}`' for name in attributes())}.\n",
             f"`.run(input, webhook=...)`: {state(webhook)}.\n",
@@ -223,14 +224,17 @@ def page() -> str:
     )
 
 
+def at_a_target() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLASH_TARGET", "http://localhost:1")
+        return backend_for("x")
+
+
 def webhook() -> Any:
     return Endpoint(id=None).run({}, webhook="https://example.com")
 
 
-def test_the_page_on_compatibility_says_what_trying_everything_shows(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("FLASH_TARGET", "http://localhost:1")
+def test_the_page_on_compatibility_says_what_trying_everything_shows() -> None:
     found = page()
     if os.environ.get("FLASH_WRITE_DOCS"):
         PAGE.write_text(found, encoding="utf-8")
