@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runpod_flash.cli import output
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -196,17 +198,15 @@ def _value(schema: dict[str, Any]) -> Any:
 # While it runs
 
 
-def request(method: str, path: str, status: int, seconds: float) -> None:
+def request_line(method: str, path: str, status: int, seconds: float) -> str:
     """One line for a request that was answered."""
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     shown = click.style(f"{status} {phrase}".rstrip(), fg=colour)
     took = f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
-    _write_line(f"{method} {path}  {shown}  {click.style(took, dim=True)}")
-
-
-def _write_line(line: str) -> None:
-    click.echo(line, err=True)
+    line = f"{method} {path}  {shown}  {click.style(took, dim=True)}\n"
+    plain = output.colour() is False or not sys.stderr.isatty()
+    return click.unstyle(line) if plain else line
 
 
 def reloaded(changed: Sequence[str], replaced: Sequence[Pool], seconds: float) -> None:

@@ -129,7 +129,7 @@ class _Session:
             self._plane,
             allowed_hosts=(options.host,),
             key=self._key,
-            on_request=dev_screen.request,
+            on_request=lambda *told: console.line(dev_screen.request_line(*told)),
         )
         self._server: GatewayServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
