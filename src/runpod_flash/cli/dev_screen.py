@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.gateway.addresses import Addresses, prefix_of
+from runpod_flash.gateway.openapi import example
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from runpod_flash.plane.pool import Pool
-    from runpod_flash.project.catalog import Catalog, Discovered, Operation, Problem
+    from runpod_flash.project.catalog import Catalog, Discovered, Problem
 
 _EXAMPLE = """\
 Write a file such as hello.py:
@@ -41,23 +43,18 @@ def say(text: str) -> None:
     click.echo(f"{click.style('flash:', dim=True)} {text}", err=True)
 
 
-def error(text: str) -> None:
-    """Something that went wrong, in one sentence."""
-    click.echo(f"{click.style('Error:', fg='red')} {text}", err=True)
-
-
 def nothing_found(root: Path, catalog: Catalog) -> None:
     """The directory holds no endpoint."""
     if catalog.problems:
         return
-    error(f"no endpoint in {root}: no file below it uses Endpoint of runpod_flash.")
+    output.error(f"no endpoint in {root}: no file below it uses Endpoint of runpod_flash.")
     click.echo(f"\n{_EXAMPLE}", err=True)
 
 
 def problems(found: Iterable[Problem]) -> None:
     """Why files or endpoints are not served."""
     for problem in found:
-        error(problem.message)
+        output.error(problem.message)
         if problem.detail:
             click.echo(_indented(problem.detail), err=True)
 
@@ -79,22 +76,23 @@ def ready(catalog: Catalog, address: str, wanted_port: int, seconds: float) -> N
         port = address.rpartition(":")[2]
         _out(f"  {click.style(f'port {wanted_port} is in use: this is {port}', fg='yellow')}")
     _out()
-    rows = [row for endpoint in catalog.endpoints for row in _rows(catalog, endpoint)]
+    addresses = Addresses(catalog)
+    rows = [row for endpoint in catalog.endpoints for row in _rows(addresses, endpoint)]
     _table(("ENDPOINT", "WHERE", "ADDRESS"), rows)
     _out()
-    for line in _curls(catalog, address):
+    for line in _curls(addresses, address):
         _out(f"  {line}")
     _out()
     _out(f"  ready in {seconds:.2f} s; saved changes are served at once; Ctrl-C stops")
     _out()
 
 
-def _rows(catalog: Catalog, endpoint: Discovered) -> list[tuple[str, str, str]]:
+def _rows(addresses: Addresses, endpoint: Discovered) -> list[tuple[str, str, str]]:
     where = "cpu" if not endpoint.spec.uses_gpu else "gpu"
     low, high = endpoint.spec.scaling.workers_min, endpoint.spec.scaling.workers_max
     place = f"{where} {low}-{high}"
-    calls = [f"POST {path_of(catalog, endpoint, each)}/runsync" for each in endpoint.operations]
-    prefix = _prefix(endpoint)
+    calls = [f"POST {bound.path}/runsync" for bound in addresses.operations_of(endpoint)]
+    prefix = prefix_of(endpoint)
     calls += [f"{_verb(each.method)} {prefix}{each.path}" for each in endpoint.routes]
     heads = [(endpoint.spec.name, place), *[("", "")] * (len(calls) - 1)]
     return [(*head, call) for head, call in zip(heads, calls, strict=True)]
@@ -102,26 +100,6 @@ def _rows(catalog: Catalog, endpoint: Discovered) -> list[tuple[str, str, str]]:
 
 def _verb(method: str) -> str:
     return "WS" if method == "WEBSOCKET" else method
-
-
-def _prefix(endpoint: Discovered) -> str:
-    return "/" + endpoint.file.removesuffix(".py")
-
-
-def path_of(catalog: Catalog, endpoint: Discovered, operation: Operation) -> str:
-    """The shortest path of a function or method."""
-    prefix = _prefix(endpoint)
-    siblings = [
-        each
-        for other in catalog.endpoints
-        if other.file == endpoint.file
-        for each in other.operations
-    ]
-    if len(siblings) == 1:
-        return prefix
-    if sum(each.name == operation.name for each in siblings) > 1 and endpoint.owner:
-        return f"{prefix}/{endpoint.owner}/{operation.name}"
-    return f"{prefix}/{operation.name}"
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -135,13 +113,12 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 # Lines to try
 
 
-def _curls(catalog: Catalog, address: str) -> list[str]:
+def _curls(addresses: Addresses, address: str) -> list[str]:
     lines = []
-    for endpoint in catalog.endpoints:
-        for operation in endpoint.operations:
-            path = path_of(catalog, endpoint, operation)
-            body = json.dumps({"input": example(operation.input)})
-            lines.append(_curl("POST", f"{address}{path}/runsync", body))
+    for endpoint in addresses.catalog.endpoints:
+        for bound in addresses.operations_of(endpoint):
+            body = json.dumps({"input": example(bound.operation.input)})
+            lines.append(_curl("POST", f"{address}{bound.path}/runsync", body))
         for route in endpoint.routes:
             if route.method != "WEBSOCKET":
                 lines.append(_route_curl(endpoint, route, address))
@@ -155,7 +132,7 @@ def _route_curl(endpoint: Discovered, route: Any, address: str) -> str:
         if f"{{{name}" in path:
             head, _, tail = path.partition(f"{{{name}")
             path = f"{head}{given.pop(name)}{tail.partition('}')[2]}"
-    url = f"{address}{_prefix(endpoint)}{path}"
+    url = f"{address}{prefix_of(endpoint)}{path}"
     if route.method == "GET":
         query = "&".join(f"{name}={value}" for name, value in given.items())
         return _curl("GET", f"{url}?{query}" if query else url, "")
@@ -168,31 +145,6 @@ def _curl(method: str, url: str, body: str) -> str:
     if method == "GET":
         return f"curl {quoted}"
     return f"curl{verb} {quoted} -H 'content-type: application/json' -d '{body}'"
-
-
-_EXAMPLES: dict[str, Any] = {
-    "string": "text",
-    "integer": 1,
-    "number": 1.5,
-    "boolean": True,
-    "array": [],
-    "object": {},
-}
-
-
-def example(schema: dict[str, Any]) -> dict[str, Any]:
-    """Values for what is required, as the types say."""
-    properties = schema.get("properties", {})
-    return {name: _value(properties.get(name, {})) for name in schema.get("required", ())}
-
-
-def _value(schema: dict[str, Any]) -> Any:
-    if "enum" in schema:
-        return schema["enum"][0]
-    if schema.get("type") == "array" and schema.get("items"):
-        return [_value(schema["items"])]
-    kind = schema.get("type")
-    return _EXAMPLES.get(kind, "text") if isinstance(kind, str) else "text"
 
 
 # While it runs

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runpod_flash import dotenv
-from runpod_flash.cli import dev_screen
+from runpod_flash.cli import dev_screen, output
 from runpod_flash.client.console import TerminalConsole
 from runpod_flash.client.credentials import keep_key
 from runpod_flash.client.embedded import local_engine
@@ -78,7 +78,7 @@ async def _serve(options: Options) -> int:
         session.follow()
         await stop.wait()
     except FlashError as error:
-        dev_screen.error(str(error))
+        output.error(str(error))
         return 1
     finally:
         await session.close(stopped=stop.is_set())
@@ -174,7 +174,7 @@ class _Session:
             try:
                 await self._plane.warm(pool)
             except Exception as error:  # the user's own, from a module that does not import
-                dev_screen.error(f"{pool.spec.name}: {error}")
+                output.error(f"{pool.spec.name}: {error}")
                 return False
             dev_screen.say(f"{pool.spec.name}: ready in {time.monotonic() - began:.1f} s")
             return True
@@ -207,7 +207,7 @@ class _Session:
         try:
             await self._plane.warm(pool)
         except Exception as error:
-            dev_screen.error(f"{pool.spec.name}: {error}")
+            output.error(f"{pool.spec.name}: {error}")
 
     # The end
 

@@ -19,7 +19,7 @@ from runpod_flash.plane.views import Ended, Snapshot
 from runpod_flash.project.entry import module_names
 from runpod_flash.wire import failures, frames
 from runpod_flash.wire.codec import Payload, payload_of
-from runpod_flash.wire.frames import Frame
+from runpod_flash.wire.frames import MEDIA_TYPE, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MEDIA_TYPE = "application/x-flash-frames"
 # How long one request may wait for a job; the next one goes on waiting.
 _WAIT_MS = 30_000
 _TRIES = 5

@@ -106,6 +106,11 @@ class Addresses:
             *dict.fromkeys(m for methods in (self._routes.get(path, {}), *found) for m in methods)
         ]
 
+    def operations_of(self, endpoint: Discovered) -> list[Bound]:
+        """The endpoint's operations in their order, each with its shortest address."""
+        bound = {id(each.operation): each for each in self.operations.values()}
+        return [bound[id(operation)] for operation in endpoint.operations]
+
     def problem(self, path: str) -> Problem | None:
         """Why nothing answers there, if the file or endpoint is broken."""
         for prefix, problem in self.problems.items():

@@ -15,7 +15,7 @@ from runpod_flash.gateway.documents import Documents
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, cors_headers, preflight
 from runpod_flash.gateway.jobs import Jobs
-from runpod_flash.gateway.messages import Answer, Refusal
+from runpod_flash.gateway.messages import Answer, Refusal, wrong_method
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.suggest import near
@@ -137,13 +137,14 @@ class Gateway:
         if found is None:
             found = await self._documents.answer(scope)
         if found is None:
-            raise self._unknown(scope["method"], path)
+            raise self._unknown(scope)
         return found
 
-    def _unknown(self, method: str, path: str) -> Refusal:
+    def _unknown(self, scope: Scope) -> Refusal:
+        path = scope["path"]
         methods = self._addresses.methods(path)
         if methods:
-            return _wrong_method(method, path, methods)
+            return wrong_method(scope, ", ".join(m for m in methods if m != "WEBSOCKET"))
         problem = self._addresses.problem(path)
         if problem is not None:
             return refusal_of(problem)
@@ -157,7 +158,7 @@ class Gateway:
     async def _web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
         if endpoint is None:
-            raise self._unknown("a WebSocket", scope["path"])
+            raise self._unknown(scope)
         await self._route(endpoint, scope, receive, send)
 
     async def _route(
@@ -218,15 +219,6 @@ def refusal_of(problem: Problem) -> Refusal:
     """The answer for what a broken file would serve."""
     more = {"detail": problem.detail} if problem.detail else {}
     return Refusal(500, problem.message, **more)
-
-
-def _wrong_method(method: str, path: str, methods: Iterable[str]) -> Refusal:
-    allowed = ", ".join(m for m in methods if m != "WEBSOCKET")
-    refusal = Refusal(405, f"{path} takes {allowed or 'WebSockets'}, not {method}")
-    refusal.answer = Answer(
-        405, refusal.answer.body, headers=((b"allow", allowed.encode("latin-1")),)
-    )
-    return refusal
 
 
 def _failed_route(error: Exception) -> Refusal:

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.inputs import read_input
-from runpod_flash.gateway.messages import Answer, Refusal, answer, query, read_body
+from runpod_flash.gateway.messages import Answer, Refusal, answer, query, read_body, wrong_method
 from runpod_flash.plane.store.base import JobState
 
 if TYPE_CHECKING:
@@ -121,8 +121,4 @@ async def _left(receive: Callable[[], Awaitable[Any]]) -> None:
 
 def _check_method(scope: Scope, wanted: str) -> None:
     if scope["method"] != wanted:
-        refusal = Refusal(405, f"{scope['path']} takes {wanted}, not {scope['method']}")
-        refusal.answer = Answer(
-            405, refusal.answer.body, headers=((b"allow", wanted.encode("latin-1")),)
-        )
-        raise refusal
+        raise wrong_method(scope, wanted)

@@ -48,6 +48,15 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
         self.answer = answer(status, {"error": sentence, **more})
 
 
+def wrong_method(scope: Scope, allowed: str) -> Refusal:
+    """The refusal of a method that the path does not take."""
+    text = f"{scope['path']} takes {allowed or 'WebSockets'}, not {scope.get('method')}"
+    refusal = Refusal(405, text)
+    headers = ((b"allow", allowed.encode("latin-1")),)
+    refusal.answer = Answer(405, refusal.answer.body, headers=headers)
+    return refusal
+
+
 def answer(status: int, value: Any, *headers: tuple[bytes, bytes]) -> Answer:
     """A JSON answer."""
     return Answer(status, json.dumps(value).encode(), headers=headers)

@@ -10,7 +10,7 @@ from runpod_flash.plane.views import ended
 from runpod_flash.project.catalog import choose_method
 from runpod_flash.wire import failures, frames
 from runpod_flash.wire.codec import decode, encode, payload_of
-from runpod_flash.wire.frames import Frame
+from runpod_flash.wire.frames import MEDIA_TYPE, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Discovered
     from runpod_flash.wire.codec import Payload
 
-MEDIA_TYPE = "application/x-flash-frames"
 # Values of one's own programs are bounded by memory, not by a contract.
 _LIMIT = 8_000_000_000
 _MOST_SECONDS = 60.0

@@ -67,7 +67,7 @@ def example(schema: Node) -> Any:
         return {name: example(schema["properties"].get(name, {})) for name in required}
     if kind == "array" and schema.get("items"):
         return [example(schema["items"])]
-    return _EXAMPLES.get(kind, {}) if isinstance(kind, str) else {}
+    return _EXAMPLES.get(kind, "text") if isinstance(kind, str) else "text"
 
 
 def shown(schema: Any) -> Any:

@@ -20,10 +20,11 @@ from runpod_flash.gateway.messages import (
     query,
     read_body,
 )
-from runpod_flash.gateway.native import MEDIA_TYPE, NativeApi
+from runpod_flash.gateway.native import NativeApi
 from runpod_flash.plane.store.base import JobState
 from runpod_flash.project.catalog import choose_method
 from runpod_flash.suggest import did_you_mean
+from runpod_flash.wire.frames import MEDIA_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PROTOCOL = 1
+# Of HTTP bodies that hold frames.
+MEDIA_TYPE = "application/x-flash-frames"
 
 Buffer = bytes | bytearray | memoryview
 
