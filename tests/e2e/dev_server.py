@@ -7,13 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psutil
+
+from integration.served import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,13 +92,6 @@ class DevServer:
         self._reader.join(5)
         assert self._process.stdout is not None
         self._process.stdout.close()
-
-
-def write(root: Path, files: Mapping[str, str]) -> None:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(text))
 
 
 @contextmanager

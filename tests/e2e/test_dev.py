@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import httpx
 import psutil
 
-from e2e.dev_server import dev, write
+from e2e.dev_server import dev
+from integration.served import write
 
 if TYPE_CHECKING:
     from pathlib import Path
