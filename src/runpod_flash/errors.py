@@ -11,6 +11,7 @@
     ├── SerializationError                     a value cannot travel
     │   └── PayloadTooLargeError
     ├── ConnectionClosedError                  the plane or the worker went away
+    ├── StoreFullError                         the server has no room for another job
     └── JobError                               a job ended without a result
         ├── RemoteError                        the function raised a type unknown here
         ├── WorkerLostError                    the worker died with the job
@@ -69,6 +70,10 @@ class PayloadTooLargeError(SerializationError):
 
 class ConnectionClosedError(FlashError):
     """The other end of a link went away before it answered."""
+
+
+class StoreFullError(FlashError):
+    """The store has reached its bound, or the disk is full; jobs that it has are safe."""
 
 
 class JobError(FlashError):

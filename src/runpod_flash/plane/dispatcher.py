@@ -81,7 +81,7 @@ class Dispatcher:
                 raise ConnectionClosedError(f"job {new.id} was not accepted: the plane is closed")
             worker = pool.next_free()
             lease = pool.lease if worker is not None else None
-            ((job, is_new),) = now(self._store.submit([new], lease))
+            ((job, is_new),) = now(self._store.submit([new], lease, worker.id if worker else ""))
             if worker is not None and is_new and job.state is JobState.IN_PROGRESS:
                 self._take(worker, job)
             else:
@@ -165,7 +165,7 @@ class Dispatcher:
                 if worker is None:
                     return
                 wanted = worker.free_slots
-                jobs = now(self._store.claim(pool.key, wanted, pool.lease))
+                jobs = now(self._store.claim(pool.key, wanted, pool.lease, worker.id))
                 pool.backlog = len(jobs) == wanted
                 for job in jobs:
                     self._take(worker, job)

@@ -124,8 +124,9 @@ class Reconciler:
         return others_wait or draining or too_many or late
 
     def _counts(self, pool: Pool) -> Counts:
-        """Jobs and requests that wait."""
+        """Jobs and requests that wait, those aside that are content to wait."""
         counts = now(self._store.counts(pool.key))
+        counts = counts._replace(queued=counts.queued - counts.patient)
         if not pool.waiting:
             return counts
         since = pool.waiting[0][0]

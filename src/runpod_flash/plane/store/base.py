@@ -57,19 +57,26 @@ class Call(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """How often a job may be tried, and how long it may take (milliseconds, 0 for no limit)."""
+    """How often a job may be tried, and how long it may take (milliseconds, 0 for no limit).
+
+    `ttl_ms` counts from the submission, waiting included. A job of `low_priority` does not make the
+    endpoint grow. The ended job is kept for `retention_ms` (0: as long as the plane keeps any).
+    """
 
     max_attempts: int = 2
     restartable: bool = False
     execution_timeout_ms: int = 0
     ttl_ms: int = 0
+    low_priority: bool = False
+    retention_ms: int = 0
 
 
 class NewJob(NamedTuple):
     """A job to accept. Submitting the same `id` again gives the job that is there.
 
     `parent` is the job whose code submitted this one. `credits` is how many stream chunks its
-    consumer takes before it grants more; 0 for no bound.
+    consumer takes before it grants more; 0 for no bound. `webhook` is told of the job's end;
+    `extras` are other fields of the request, as the text of a JSON object.
     """
 
     id: str
@@ -78,6 +85,8 @@ class NewJob(NamedTuple):
     policy: Policy = Policy()
     parent: str = ""
     credits: int = 0
+    webhook: str = ""
+    extras: str = ""
 
 
 class Outcome(NamedTuple):
@@ -89,7 +98,10 @@ class Outcome(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A job as stored. Times are the store's clock, in seconds; `deaths` counts lost workers."""
+    """A job as stored. Times are the store's clock, in seconds; `deaths` counts lost workers.
+
+    `worker` is the one that has it, or had it last. `progress` is what it has said of itself.
+    """
 
     id: str
     endpoint: str
@@ -105,6 +117,10 @@ class Job(NamedTuple):
     started_at: float | None
     finished_at: float | None
     outcome: Outcome | None
+    webhook: str = ""
+    extras: str = ""
+    worker: str = ""
+    progress: Payload | None = None
 
     @property
     def ref(self) -> JobRef:
@@ -151,13 +167,15 @@ class Accepted(NamedTuple):
 class Counts(NamedTuple):
     """An endpoint's queue: how many wait and run, and the clock at which the oldest was queued.
 
-    `nested` is how many of those that wait were submitted by other jobs.
+    `nested` is how many of those that wait were submitted by other jobs, `patient` how many are of
+    low priority.
     """
 
     queued: int = 0
     running: int = 0
     oldest_queued_at: float | None = None
     nested: int = 0
+    patient: int = 0
 
 
 class Change(NamedTuple):
@@ -194,12 +212,17 @@ class Store(Protocol):
         """Take or keep the endpoint; its epoch, or None while another owner's lease lasts."""
 
     async def submit(
-        self, jobs: Sequence[NewJob], claim: Lease | None = None
+        self, jobs: Sequence[NewJob], claim: Lease | None = None, worker: str = ""
     ) -> Sequence[Accepted]:
-        """Accept jobs. With `claim`, a new one with none waiting before it is claimed at once."""
+        """Accept jobs. With `claim`, a new one with none waiting before it is claimed at once.
 
-    async def claim(self, endpoint: str, limit: int, lease: Lease) -> Sequence[Job]:
-        """Take up to `limit` waiting jobs: the deepest nested first, then the oldest.
+        Raises `StoreFullError` where there is no room for more; then none is accepted.
+        """
+
+    async def claim(
+        self, endpoint: str, limit: int, lease: Lease, worker: str = ""
+    ) -> Sequence[Job]:
+        """Take up to `limit` waiting jobs for a worker: the deepest nested first, then the oldest.
 
         Whoever waits for a nested job holds a worker meanwhile.
         """
@@ -220,6 +243,12 @@ class Store(Protocol):
     async def end(self, job_id: str, outcome: Outcome) -> Job | None:
         """End a job whatever it is doing (cancel, time-out). None if it has ended already."""
 
+    async def retry(self, job_id: str) -> Job | None:
+        """Queue a job again that has FAILED or TIMED_OUT, as new. None if it has not."""
+
+    async def note(self, ref: JobRef, progress: Payload) -> bool:
+        """Keep what a claimed job says of its progress, while it runs. False as for `append`."""
+
     async def append(self, ref: JobRef, chunk: Chunk) -> bool:
         """Keep a stream chunk. False if the claim is not this one or the number was seen before."""
 
@@ -239,11 +268,26 @@ class Store(Protocol):
     async def waiting(self, endpoint: str, limit: int = 1000) -> Sequence[Job]:
         """Jobs that wait, in the order in which `claim` will take them."""
 
+    async def recent(self, endpoint: str, limit: int = 100) -> Sequence[Job]:
+        """Jobs of any state, the youngest first."""
+
     async def forget(self, job_ids: Sequence[str]) -> None:
         """Drop ended jobs with their results and chunks."""
 
     async def retire(self, older_than: float) -> int:
-        """Forget jobs that ended more than so many seconds ago; how many."""
+        """Forget jobs that ended more than so many seconds ago; how many.
+
+        A job whose policy has a retention of its own is kept by that.
+        """
+
+    async def durable(self) -> None:
+        """Return once a crash can take back nothing that was commanded before.
+
+        Raises `StoreFullError` where it cannot be written. Never immediate where there is a disk.
+        """
+
+    async def close(self) -> None:
+        """Write what is left, and let go of everything."""
 
     def watch(self, cursor: int | None = None) -> AsyncIterator[Change]:
         """Changes after `cursor` (None: from now), for gateways that do not own the endpoint.

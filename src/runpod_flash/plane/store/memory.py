@@ -1,12 +1,15 @@
-"""The store that lives as long as its process: the embedded plane's, and tests'."""
+"""The store that lives as long as its process: the embedded plane's, and tests'.
+
+A store that outlives it keeps the same rows, and writes down what changes (`sqlite`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import threading
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,11 +28,13 @@ from runpod_flash.plane.store.base import (
     not_rerun,
     outlived,
 )
+from runpod_flash.plane.store.rows import Queue, Row
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from runpod_flash.links.base import JobRef
+    from runpod_flash.wire.codec import Payload
 
 T = TypeVar("T")
 
@@ -47,80 +52,6 @@ def now(command: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("the store is not immediate: await its commands")
 
 
-@dataclass(slots=True, eq=False)
-class _Row:
-    new: NewJob
-    number: int
-    depth: int
-    created_at: float
-    state: JobState = JobState.IN_QUEUE
-    attempt: int = 0
-    deaths: int = 0
-    started_at: float | None = None
-    finished_at: float | None = None
-    outcome: Outcome | None = None
-    owner: str = ""
-    leased_until: float = 0.0
-    stream: list[Chunk] | None = None
-
-    @property
-    def streamed(self) -> int:
-        return len(self.stream) if self.stream else 0
-
-    def job(self) -> Job:
-        new = self.new
-        return Job(
-            new.id, new.endpoint, new.call, new.policy, new.parent, new.credits, self.state,
-            self.attempt, self.deaths, self.streamed, self.created_at, self.started_at,
-            self.finished_at, self.outcome,
-        )  # fmt: skip
-
-
-@dataclass(slots=True, eq=False)
-class _Queue:
-    """One endpoint's waiting jobs (ended ones are skipped lazily), owner and running jobs.
-
-    `levels` holds the waiting ones by depth: 0 for those that clients submitted, 1 for those that
-    these submitted, and so on.
-    """
-
-    levels: dict[int, deque[_Row]] = field(default_factory=dict)
-    queued: int = 0
-    nested: int = 0
-    running: dict[str, _Row] = field(default_factory=dict)
-    owner: str = ""
-    epoch: int = 0
-    owned_until: float = 0.0
-
-    def heads(self) -> Iterator[_Row]:
-        """The first waiting job of each level, the deepest first."""
-        if not self.queued:
-            self.levels.clear()
-        for depth in sorted(self.levels, reverse=True):
-            level = self.levels[depth]
-            while level and level[0].state is not JobState.IN_QUEUE:
-                level.popleft()
-            if level:
-                yield level[0]
-            else:
-                del self.levels[depth]
-
-    def put(self, row: _Row) -> None:
-        """Line the job up by its number: one that comes back takes its old place."""
-        level = self.levels.setdefault(row.depth, deque())
-        if not level or level[-1].number < row.number:
-            level.append(row)
-        else:
-            ahead = (i for i, other in enumerate(level) if other.number > row.number)
-            level.insert(next(ahead), row)
-        self.count(row, 1)
-
-    def count(self, row: _Row, by: int) -> None:
-        self.queued += by
-        if row.depth:
-            self.nested += by
-
-
 class MemoryStore:
     """`Store` in memory, safe to use from several threads; `clock` gives seconds."""
 
@@ -129,11 +60,12 @@ class MemoryStore:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[str, Row] = {}
         self._accepted = 0
-        self._mortal: dict[str, _Row] = {}  # those with a time to live
-        self._ended: dict[str, _Row] = {}  # in the order in which they ended
-        self._queues: dict[str, _Queue] = {}
+        self._mortal: list[tuple[float, str]] = []  # a heap: when a time to live is over
+        self._ended: dict[str, Row] = {}  # in the order in which they ended
+        self._passing: list[tuple[float, str]] = []  # a heap: those with a retention of their own
+        self._queues: dict[str, Queue] = {}
         self._changes: deque[Change] = deque(maxlen=_CHANGES_KEPT)
         self._cursor = 0
         self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -150,23 +82,22 @@ class MemoryStore:
             return queue.epoch
 
     async def submit(
-        self, jobs: Sequence[NewJob], claim: Lease | None = None
+        self, jobs: Sequence[NewJob], claim: Lease | None = None, worker: str = ""
     ) -> Sequence[Accepted]:
         with self._lock:
-            return [self._submit(new, claim) for new in jobs]
+            return [self._submit(new, claim, worker) for new in jobs]
 
-    def _submit(self, new: NewJob, claim: Lease | None) -> Accepted:
+    def _submit(self, new: NewJob, claim: Lease | None, worker: str) -> Accepted:
         present = self._rows.get(new.id)
         if present is not None:
             return Accepted(present.job(), new=False)
         queue = self._queue(new.endpoint)
         self._accepted += 1
         depth = self._depth(new.parent) if new.parent else 0
-        row = self._rows[new.id] = _Row(new, self._accepted, depth, self._clock())
-        if new.policy.ttl_ms:
-            self._mortal[new.id] = row
+        row = self._rows[new.id] = Row(new, self._accepted, depth, self._clock())
+        self._limit_life(row)
         if claim is not None and queue.queued == 0 and self._holds(queue, claim):
-            self._start(queue, row, claim)
+            self._start(queue, row, claim, worker)
         else:
             queue.put(row)
             self._note(row)
@@ -176,7 +107,14 @@ class MemoryStore:
         row = self._rows.get(parent)
         return 1 if row is None else row.depth + 1
 
-    async def claim(self, endpoint: str, limit: int, lease: Lease) -> Sequence[Job]:
+    def _limit_life(self, row: Row) -> None:
+        ttl_ms = row.new.policy.ttl_ms
+        if ttl_ms:
+            heapq.heappush(self._mortal, (row.created_at + ttl_ms / 1000, row.new.id))
+
+    async def claim(
+        self, endpoint: str, limit: int, lease: Lease, worker: str = ""
+    ) -> Sequence[Job]:
         with self._lock:
             queue = self._queue(endpoint)
             claimed: list[Job] = []
@@ -185,7 +123,7 @@ class MemoryStore:
             while len(claimed) < limit and (row := next(queue.heads(), None)) is not None:
                 queue.levels[row.depth].popleft()
                 queue.count(row, -1)
-                self._start(queue, row, lease)
+                self._start(queue, row, lease, worker)
                 claimed.append(row.job())
             return claimed
 
@@ -206,7 +144,7 @@ class MemoryStore:
                     changed.append(row.job())
             return changed
 
-    def _release(self, row: _Row, release: Release) -> None:
+    def _release(self, row: Row, release: Release) -> None:
         policy = row.new.policy
         if release.lost is not None:
             row.deaths += 1
@@ -216,17 +154,18 @@ class MemoryStore:
                 return
         self._requeue(row)
 
-    def _requeue(self, row: _Row) -> None:
+    def _requeue(self, row: Row) -> None:
         if row.streamed and not row.new.policy.restartable:
             self._end(row, not_rerun(row.new.id, "it had delivered a part of its stream"))
             return
         queue = self._queue(row.new.endpoint)
         queue.running.pop(row.new.id, None)
         row.state, row.owner, row.started_at = JobState.IN_QUEUE, "", None
+        row.progress = None
         queue.put(row)
         self._note(row)
 
-    def _lapse(self, row: _Row) -> None:
+    def _lapse(self, row: Row) -> None:
         """The holder has not renewed its lease: nobody knows how far the job has come."""
         if row.new.policy.max_attempts <= 1:
             self._end(row, not_rerun(row.new.id, "max_attempts=1 lets it run once"))
@@ -249,6 +188,28 @@ class MemoryStore:
             self._end(row, outcome)
             return row.job()
 
+    async def retry(self, job_id: str) -> Job | None:
+        with self._lock:
+            row = self._rows.get(job_id)
+            if row is None or row.state not in (JobState.FAILED, JobState.TIMED_OUT):
+                return None
+            self._ended.pop(job_id, None)
+            self._queue(row.new.endpoint).take_out(row)
+            self._accepted += 1
+            row.number, row.created_at, row.deaths = self._accepted, self._clock(), 0
+            row.finished_at = row.outcome = row.stream = None
+            self._keep_no_chunks(row)
+            self._limit_life(row)
+            self._requeue(row)
+            return row.job()
+
+    async def note(self, ref: JobRef, progress: Payload) -> bool:
+        with self._lock:
+            row = self._held(ref)
+            if row is not None:
+                row.progress = progress
+            return row is not None
+
     async def append(self, ref: JobRef, chunk: Chunk) -> bool:
         with self._lock:
             row = self._held(ref)
@@ -257,6 +218,7 @@ class MemoryStore:
             if row.stream is None:
                 row.stream = []
             row.stream.append(chunk)
+            self._keep_chunk(row, chunk)
             self._note(row)
             return True
 
@@ -268,17 +230,22 @@ class MemoryStore:
     async def expire(self) -> Sequence[Job]:
         with self._lock:
             clock = self._clock()
-            changed: list[_Row] = []
+            changed: list[Row] = []
             for queue in self._queues.values():
                 for row in [r for r in queue.running.values() if r.leased_until <= clock]:
                     self._lapse(row)
                     changed.append(row)
-            for row in list(self._mortal.values()):
-                ttl_ms = row.new.policy.ttl_ms
-                if clock >= row.created_at + ttl_ms / 1000:
-                    self._end(row, outlived(row.new.id, ttl_ms))
-                    changed.append(row)
+            while self._mortal and self._mortal[0][0] <= clock:
+                _, job_id = heapq.heappop(self._mortal)
+                row_ = self._rows.get(job_id)
+                if row_ is not None and self._outlived(row_, clock):
+                    self._end(row_, outlived(job_id, row_.new.policy.ttl_ms))
+                    changed.append(row_)
             return [row.job() for row in dict.fromkeys(changed)]
+
+    def _outlived(self, row: Row, clock: float) -> bool:
+        # (One that was retried lives on by a later entry of the heap.)
+        return not row.state.final and row.created_at + row.new.policy.ttl_ms / 1000 <= clock
 
     async def get(self, job_id: str) -> Job | None:
         with self._lock:
@@ -291,7 +258,7 @@ class MemoryStore:
             if queue is None:
                 return Counts()
             oldest = min((row.created_at for row in queue.heads()), default=None)
-            return Counts(queue.queued, len(queue.running), oldest, queue.nested)
+            return Counts(queue.queued, len(queue.running), oldest, queue.nested, queue.patient)
 
     async def waiting(self, endpoint: str, limit: int = 1000) -> Sequence[Job]:
         with self._lock:
@@ -299,20 +266,47 @@ class MemoryStore:
             rows = (row for _, level in levels for row in level if row.state is JobState.IN_QUEUE)
             return [row.job() for row in islice(rows, limit)]
 
+    async def recent(self, endpoint: str, limit: int = 100) -> Sequence[Job]:
+        with self._lock:
+            rows = (row for row in reversed(self._rows.values()) if row.new.endpoint == endpoint)
+            return [row.job() for row in islice(rows, limit)]
+
     async def forget(self, job_ids: Sequence[str]) -> None:
         with self._lock:
             for job_id in job_ids:
                 row = self._rows.get(job_id)
                 if row is not None and row.state.final:
-                    del self._rows[job_id], self._ended[job_id]
+                    self._drop(row)
 
     async def retire(self, older_than: float) -> int:
         with self._lock:
-            before = self._clock() - older_than
+            clock = self._clock()
+            before = clock - older_than
             old = list(takewhile(lambda job_id: self._ended_by(job_id, before), self._ended))
+            old += self._passed(clock)
             for job_id in old:
-                del self._rows[job_id], self._ended[job_id]
+                self._drop(self._rows[job_id])
             return len(old)
+
+    def _passed(self, clock: float) -> list[str]:
+        """Ended jobs whose own retention is over."""
+        passed = []
+        while self._passing and self._passing[0][0] <= clock:
+            _, job_id = heapq.heappop(self._passing)
+            row = self._rows.get(job_id)
+            if row is not None and row.state.final and self._kept_until(row) <= clock:
+                passed.append(job_id)
+        return list(dict.fromkeys(passed))
+
+    def _kept_until(self, row: Row) -> float:
+        assert row.finished_at is not None
+        return row.finished_at + row.new.policy.retention_ms / 1000
+
+    async def durable(self) -> None:
+        """Nothing here outlives the process."""
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
 
     def _ended_by(self, job_id: str, clock: float) -> bool:
         finished_at = self._ended[job_id].finished_at
@@ -349,40 +343,64 @@ class MemoryStore:
             raise CursorLostError(f"changes after {seen} are no longer kept")
         return list(islice(reversed(self._changes), missed))[::-1]
 
-    def _queue(self, endpoint: str) -> _Queue:
+    def _queue(self, endpoint: str) -> Queue:
         queue = self._queues.get(endpoint)
         if queue is None:
-            queue = self._queues[endpoint] = _Queue()
+            queue = self._queues[endpoint] = Queue()
         return queue
 
-    def _holds(self, queue: _Queue, lease: Lease) -> bool:
+    def _holds(self, queue: Queue, lease: Lease) -> bool:
         return queue.owner == lease.owner and queue.epoch == lease.epoch
 
-    def _held(self, ref: JobRef) -> _Row | None:
+    def _held(self, ref: JobRef) -> Row | None:
         row = self._rows.get(ref.job_id)
         if row is None or row.state is not JobState.IN_PROGRESS or row.attempt != ref.attempt:
             return None
         return row
 
-    def _start(self, queue: _Queue, row: _Row, lease: Lease) -> None:
+    def _start(self, queue: Queue, row: Row, lease: Lease, worker: str) -> None:
         clock = self._clock()
-        row.state, row.owner = JobState.IN_PROGRESS, lease.owner
+        row.state, row.owner, row.worker = JobState.IN_PROGRESS, lease.owner, worker
         row.attempt += 1
         row.started_at, row.leased_until = clock, clock + lease.seconds
         queue.running[row.new.id] = row
         self._note(row)
 
-    def _end(self, row: _Row, outcome: Outcome) -> None:
+    def _end(self, row: Row, outcome: Outcome) -> None:
         queue = self._queue(row.new.endpoint)
         if row.state is JobState.IN_QUEUE:
             queue.count(row, -1)
         queue.running.pop(row.new.id, None)
-        self._mortal.pop(row.new.id, None)
-        self._ended[row.new.id] = row
         row.state, row.outcome, row.finished_at = outcome.state, outcome, self._clock()
+        row.progress = None
+        self._file(row)
         self._note(row)
 
-    def _note(self, row: _Row) -> None:
+    def _file(self, row: Row) -> None:
+        """Put an ended job where it is found when its time is over."""
+        if row.new.policy.retention_ms:
+            heapq.heappush(self._passing, (self._kept_until(row), row.new.id))
+        else:
+            self._ended[row.new.id] = row
+
+    # What a store that writes things down adds to.
+
+    def _keep(self, row: Row) -> None:
+        """The row is new or has changed."""
+
+    def _keep_chunk(self, row: Row, chunk: Chunk) -> None:
+        """Its stream has grown."""
+
+    def _keep_no_chunks(self, row: Row) -> None:
+        """Its stream begins anew."""
+
+    def _drop(self, row: Row) -> None:
+        """Forget an ended job."""
+        del self._rows[row.new.id]
+        self._ended.pop(row.new.id, None)
+
+    def _note(self, row: Row) -> None:
+        self._keep(row)
         self._cursor += 1
         new = row.new
         self._changes.append(Change(self._cursor, new.id, new.endpoint, row.state, row.streamed))

@@ -1,0 +1,71 @@
+"""The server's SQLite file: its schema, brought up to date as it is opened, and connections to it.
+
+`migrations/NNNN_what.sql` are the steps of the schema, in their order. A step is never changed once
+it was released; `PRAGMA user_version` says how many a file has had.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from runpod_flash.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_BUSY_SECONDS = 30.0
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection that may be used by any thread, one at a time; each statement is a transaction.
+
+    A commit has reached the disk when it returns.
+    """
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    return connection
+
+
+def prepare(path: Path) -> None:
+    """Make the file, or bring its schema up to date.
+
+    Raises `ConfigurationError` for a file that is none, or that a newer version has written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.touch(mode=0o600)
+    try:
+        with closing(connect(path)) as connection:
+            _migrate(connection, path)
+    except sqlite3.DatabaseError as error:
+        raise ConfigurationError(f"{path} cannot be used as the server's store: {error}") from None
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    steps = migrations()
+    (done,) = connection.execute("PRAGMA user_version").fetchone()
+    if done > len(steps):
+        raise ConfigurationError(
+            f"{path} was written by a newer version of Flash (schema {done}, known here: "
+            f"{len(steps)}); update this one, or restore a backup"
+        )
+    if not done:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    for number, step in enumerate(steps[done:], done + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version={number}; COMMIT;")
+
+
+def migrations() -> list[str]:
+    """The steps of the schema, as SQL."""
+    folder = files("runpod_flash.plane.store") / "migrations"
+    found = sorted(
+        (each for each in folder.iterdir() if each.name.endswith(".sql")),
+        key=lambda each: each.name,
+    )
+    return [each.read_text(encoding="utf-8") for each in found]
