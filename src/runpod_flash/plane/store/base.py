@@ -204,7 +204,11 @@ def outlived(job_id: str, ttl_ms: int) -> Outcome:
 
 
 class Store(Protocol):
-    """The commands. `immediate` stores never suspend, so any thread may call them (see `now`)."""
+    """The commands. `immediate` stores never suspend, so any thread may call them (see `now`).
+
+    (But for `durable` and `close`, which wait for a disk.) `claim` and `get` give jobs whole; what
+    other commands give may lack the values of the call, and those of earlier outcomes.
+    """
 
     immediate: bool
 
@@ -283,7 +287,7 @@ class Store(Protocol):
     async def durable(self) -> None:
         """Return once a crash can take back nothing that was commanded before.
 
-        Raises `StoreFullError` where it cannot be written. Never immediate where there is a disk.
+        Raises `StoreFullError` where it cannot be written.
         """
 
     async def close(self) -> None:

@@ -15,11 +15,11 @@ CREATE TABLE jobs (
     finished_at REAL,
     call        BLOB NOT NULL,
     outcome     BLOB
-) WITHOUT ROWID;
+);
 
 CREATE TABLE chunks (
     job     TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     number  INTEGER NOT NULL,
     value   BLOB NOT NULL,
     PRIMARY KEY (job, number)
-) WITHOUT ROWID;
+);

@@ -1,0 +1,180 @@
+"""Group commit: what changes in memory is written by one thread, many changes in one transaction.
+
+Whoever must not be taken back by a crash waits for `durable`. A commit begins when somebody waits,
+or a moment after the first change: a short job's beginning and end make one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from runpod_flash.errors import StoreFullError
+from runpod_flash.plane.store.database import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# Changes for which nobody waits are written after so long.
+_LINGER_SECONDS = 0.05
+# A disk that is full is tried again so often.
+_RETRY_SECONDS = 1.0
+
+Write = tuple[str, "list[tuple[object, ...]]"]  # a statement, and its parameters for each row
+
+
+class _Waiter(NamedTuple):
+    change: int
+    loop: asyncio.AbstractEventLoop
+    future: asyncio.Future[None]
+
+
+class Journal:
+    """Writes what `take` gives, in the order in which it gives it.
+
+    `take` is called on the journal's thread and gives the statements of one transaction. When it is
+    committed `written` is called, else `failed`, after which `take` gives them again.
+
+    `used_bytes` is the size of what the file holds, `free_bytes` what its disk has left, `broken`
+    why the last transaction failed.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        take: Callable[[], list[Write]],
+        written: Callable[[], None],
+        failed: Callable[[], None],
+        max_pages: int,
+    ) -> None:
+        self._take = take
+        self._written = written
+        self._failed = failed
+        self._connection = connect(path)
+        self._connection.execute(f"PRAGMA max_page_count={max_pages}")
+        self._lock = threading.Lock()
+        self._changes = 0
+        self._durable = 0
+        self._waiters: list[_Waiter] = []
+        self._something = threading.Event()
+        self._urgent = threading.Event()
+        self._closing = False
+        self.broken: str = ""
+        self._path = path
+        self._measure()
+        self._thread = threading.Thread(target=self._run, name="flash-journal", daemon=True)
+        self._thread.start()
+
+    def changed(self) -> None:
+        """There is something to write; from any thread."""
+        self._changes += 1  # (under the store's lock)
+        if not self._something.is_set():
+            self._something.set()
+
+    async def durable(self) -> None:
+        """Return once all changes until now have been committed; raises `StoreFullError`."""
+        if self._durable >= self._changes:
+            return
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(self._changes, loop, loop.create_future())
+        with self._lock:
+            self._waiters.append(waiter)
+        self._urgent.set()
+        await waiter.future
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._closing = True
+        self._urgent.set()
+        self._something.set()
+        self._thread.join()
+        self._connection.close()
+
+    # On the thread
+
+    def _run(self) -> None:
+        while True:
+            self._something.wait()
+            if not self._closing:
+                self._urgent.wait(_LINGER_SECONDS)
+            self._urgent.clear()
+            self._something.clear()
+            closing = self._closing  # (looked at last: it is set before the events)
+            committed = self._commit()
+            if closing:
+                return
+            if not committed:
+                self._something.set()
+                time.sleep(_RETRY_SECONDS)
+
+    def _commit(self) -> bool:
+        change = self._changes
+        try:
+            self._write(self._take())
+            self._measure()
+        except (sqlite3.Error, OSError) as error:
+            self.broken = str(error)
+            self._failed()
+            self._answer(self._changes, StoreFullError(_refusal(self.broken)))
+            return False
+        self.broken = ""
+        self._durable = change
+        self._written()
+        self._answer(change, None)
+        return True
+
+    def _write(self, writes: list[Write]) -> None:
+        if not writes:
+            return
+        run = self._connection
+        run.execute("BEGIN IMMEDIATE")
+        try:
+            for statement, rows in writes:
+                run.executemany(statement, rows)
+            run.execute("COMMIT")
+        except BaseException:
+            if run.in_transaction:
+                run.execute("ROLLBACK")
+            raise
+
+    def _measure(self) -> None:
+        pages, free, size = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        self.used_bytes = int((pages - free) * size)
+        self.free_bytes = shutil.disk_usage(self._path.parent).free
+
+    def _answer(self, change: int, error: StoreFullError | None) -> None:
+        with self._lock:
+            ready = [waiter for waiter in self._waiters if waiter.change <= change]
+            self._waiters = [waiter for waiter in self._waiters if waiter.change > change]
+            if self._waiters:
+                self._urgent.set()
+        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        for waiter in ready:
+            by_loop.setdefault(waiter.loop, []).append(waiter.future)
+        for loop, futures in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_resolve, futures, error)
+            except RuntimeError:  # the loop has closed: nobody waits there any more
+                continue
+
+
+def _resolve(futures: list[asyncio.Future[None]], error: StoreFullError | None) -> None:
+    for future in futures:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+
+def _refusal(cause: str) -> str:
+    return f"the server cannot write to its disk ({cause}); jobs that it has accepted are safe"
