@@ -68,23 +68,39 @@ def _indented(text: str) -> str:
 
 def ready(catalog: Catalog, address: str, wanted_port: int, seconds: float) -> None:
     """Everything that can be called, and how."""
-    _out()
-    served = str(catalog.root)
-    _out(f"  {click.style('flash dev', bold=True)}  {served}")
-    _out(f"  {click.style(address, fg='cyan')}  (docs: {address}/docs)")
+    _head("flash dev", catalog, address)
     if wanted_port and not address.endswith(f":{wanted_port}"):
         port = address.rpartition(":")[2]
         _out(f"  {click.style(f'port {wanted_port} is in use: this is {port}', fg='yellow')}")
-    _out()
-    addresses = Addresses(catalog)
-    rows = [row for endpoint in catalog.endpoints for row in _rows(addresses, endpoint)]
-    _table(("ENDPOINT", "WHERE", "ADDRESS"), rows)
+    addresses = _endpoints(catalog)
     _out()
     for line in _curls(addresses, address):
         _out(f"  {line}")
     _out()
     _out(f"  ready in {seconds:.2f} s; saved changes are served at once; Ctrl-C stops")
     _out()
+
+
+def served(catalog: Catalog, address: str) -> None:
+    """What a server serves, and where."""
+    _head("flash server", catalog, address)
+    if catalog.endpoints:
+        _endpoints(catalog)
+    _out()
+
+
+def _head(command: str, catalog: Catalog, address: str) -> None:
+    _out()
+    _out(f"  {click.style(command, bold=True)}  {catalog.root}".rstrip())
+    _out(f"  {click.style(address, fg='cyan')}  (docs: {address}/docs)")
+
+
+def _endpoints(catalog: Catalog) -> Addresses:
+    _out()
+    addresses = Addresses(catalog)
+    rows = [row for endpoint in catalog.endpoints for row in _rows(addresses, endpoint)]
+    _table(("ENDPOINT", "WHERE", "ADDRESS"), rows)
+    return addresses
 
 
 def _rows(addresses: Addresses, endpoint: Discovered) -> list[tuple[str, str, str]]:

@@ -16,6 +16,7 @@ from runpod_flash.suggest import did_you_mean
 _COMMANDS = {
     "init": "Write a project that runs.",
     "dev": "Serve this directory's endpoints on localhost.",
+    "server": "Serve endpoints durably: jobs survive a restart.",
     "doctor": "Say what Flash finds here, and what is wrong.",
     "cache": "Show or clear the environments of workers.",
     "update": "Update Flash from where it was installed.",
@@ -32,7 +33,6 @@ _LATER = {
     "undeploy": "workers end with the program or the `flash dev` that started them",
     "env": "FLASH_ENV names an environment, and `flash doctor` shows it",
     "app": "FLASH_APP names an app, and `flash doctor` shows it",
-    "server": "`flash dev` serves a directory on this machine",
 }
 
 # Options of `flash dev` that the project's .env may set.

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import socket
+import ssl
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -13,6 +14,8 @@ import uvicorn
 from runpod_flash.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runpod_flash.gateway.app import Gateway
 
 _TRIES = 20
@@ -20,11 +23,22 @@ _BACKLOG = 2048
 
 
 class GatewayServer:
-    """Serves a gateway on the first free port from `port` on (0: any)."""
+    """Serves a gateway on the first of `tries` ports from `port` on that is free (0: any).
 
-    def __init__(self, gateway: Gateway, host: str, port: int) -> None:
+    `tls` are the files of a certificate and of its key.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        host: str,
+        port: int,
+        tries: int = _TRIES,
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
         self._host = host
-        self._sockets = bind(host, port)
+        self._scheme = "http" if tls is None else "https"
+        self._sockets = bind(host, port, tries)
         config = uvicorn.Config(
             gateway,
             lifespan="off",
@@ -37,7 +51,10 @@ class GatewayServer:
             ws_max_size=64 << 20,
             backlog=_BACKLOG,
             timeout_graceful_shutdown=1,
+            ssl_certfile=None if tls is None else tls[0],
+            ssl_keyfile=None if tls is None else tls[1],
         )
+        _load_tls(config)
         self._server = _Server(config)
         self._serving: asyncio.Task[None] | None = None
 
@@ -49,7 +66,7 @@ class GatewayServer:
     @property
     def address(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}"
+        return f"{self._scheme}://{host}:{self.port}"
 
     async def start(self) -> None:
         """Accept requests from now on."""
@@ -85,21 +102,34 @@ class _Server(uvicorn.Server):
         yield
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def _load_tls(config: uvicorn.Config) -> None:
+    if config.ssl_certfile is None:
+        return
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            f"--tls-cert {config.ssl_certfile} and --tls-key {config.ssl_keyfile} cannot be used: "
+            f"{error.strerror or error}"
+        ) from None
+
+
+def bind(host: str, port: int, tries: int = _TRIES) -> list[socket.socket]:
     """Listening sockets of the host's addresses, on the first port that is free in all of them.
 
-    Raises `ConfigurationError` where none of twenty is, and for a host that is not here.
+    Raises `ConfigurationError` where none of so many is, and for a host that is not here.
     """
     addresses = _addresses(host)
-    for candidate in range(port, port + 1 if port == 0 else port + _TRIES):
+    for candidate in range(port, port + 1 if port == 0 else port + tries):
         if candidate > 65535:
             break
         bound = _bind_all(addresses, candidate)
         if bound:
             return bound
-    raise ConfigurationError(
-        f"the ports from {port} to {port + _TRIES - 1} are all in use; give another one with --port"
+    ports = (
+        f"port {port} is" if tries == 1 else f"the ports from {port} to {port + tries - 1} are all"
     )
+    raise ConfigurationError(f"{ports} in use; give another one with --port")
 
 
 def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:

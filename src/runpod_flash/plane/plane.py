@@ -9,6 +9,7 @@ import asyncio
 import secrets
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 LEASE_SECONDS = 30.0
 # Ended jobs that nobody has collected are kept so long.
 RETENTION_SECONDS = 1800.0
+# Lapsed leases and times to live are looked for so often.
+_EXPIRY_SECONDS = 1.0
+_RENEWAL_SECONDS = LEASE_SECONDS / 3
 
 
 class Plane:
@@ -51,7 +55,9 @@ class Plane:
         caller_env: Mapping[str, str],
         clock: Callable[[], float] = time.monotonic,
         console: Console | None = None,
+        retention_seconds: float = RETENTION_SECONDS,
     ) -> None:
+        self._retention_seconds = retention_seconds
         self.id = secrets.token_hex(8)
         self.store = store
         self.events = EventStream()
@@ -60,6 +66,7 @@ class Plane:
         self._thread = threading.get_ident()
         self._pools: dict[str, Pool] = {}
         self._dirty: set[str] = set()
+        self._someone_idle = asyncio.Event()
         self.dispatcher = Dispatcher(
             store, self.events, self._loop, clock, self._changed, self._went_idle
         )
@@ -164,6 +171,23 @@ class Plane:
         pools = list(self._pools.values())
         return [worker for pool in pools for worker in list(pool.workers.values())]
 
+    async def drain(self, seconds: float) -> None:
+        """Start nothing more; what runs gets so long to come to its end. Jobs still wait in line.
+
+        Prepares for `close`: nothing starts again.
+        """
+        self.reconciler.draining = True
+        for pool in list(self._pools.values()):
+            self.dispatcher.retire_all(pool)
+            self._changed(pool)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._quiet(), seconds)
+
+    async def _quiet(self) -> None:
+        while any(worker.busy for worker in self.workers()):
+            self._someone_idle.clear()
+            await self._someone_idle.wait()
+
     async def close(self, failure: Failure | None = None) -> None:
         """End every worker. Jobs that have not ended stay in the store, to be run another time.
 
@@ -191,6 +215,7 @@ class Plane:
     def worker_exited(self, exit: WorkerExit) -> None:
         self.debugging.worker_gone(exit.worker_id)
         self.reconciler.exited(exit.worker_id, exit)
+        self._someone_idle.set()
 
     def worker_output(self, worker_id: str, text: str) -> None:
         from runpod_flash.links.base import LogLine
@@ -213,6 +238,8 @@ class Plane:
             self._loop.call_soon_threadsafe(self._reconcile, pool)
 
     def _went_idle(self, pool: Pool) -> None:
+        if self.reconciler.draining:
+            self._loop.call_soon_threadsafe(self._someone_idle.set)
         if threading.get_ident() == self._thread:
             self.reconciler.went_idle(pool)
         elif self.reconciler.must_look(pool):
@@ -223,26 +250,34 @@ class Plane:
         self.reconciler.reconcile(pool)
 
     async def _keep_up(self) -> None:
+        renewed_at = self._loop.time()
         while True:
-            await asyncio.sleep(LEASE_SECONDS / 3)
+            await asyncio.sleep(_EXPIRY_SECONDS)
             try:
-                await self.upkeep()
+                await self.expire()
+                if self._loop.time() - renewed_at >= _RENEWAL_SECONDS:
+                    renewed_at = self._loop.time()
+                    await self.upkeep()
             except Exception as error:
                 # Without the next turns, every lease would lapse.
                 self._loop.call_exception_handler({"message": "upkeep failed", "exception": error})
 
     async def upkeep(self) -> None:
-        """Prolong leases, let lapsed ones go, and forget old results."""
+        """Prolong leases, and forget old results."""
         for pool in list(self._pools.values()):
             epoch = await self.store.own(pool.key, self.id, LEASE_SECONDS)
             if epoch is not None and epoch != pool.lease.epoch:
                 pool.lease = pool.lease._replace(epoch=epoch)
             refs = [j.ref for w in list(pool.workers.values()) for j in list(w.jobs.values())]
             await self.store.renew(refs, pool.lease)
+        await self.expire()
+        await self.store.retire(self._retention_seconds)
+
+    async def expire(self) -> None:
+        """Let go of lapsed leases, and of jobs whose time to live is over."""
         changed = await self.store.expire()
         for key in {job.endpoint for job in changed} & self._pools.keys():
             self.dispatcher.lapsed(self._pools[key], [j for j in changed if j.endpoint == key])
-        await self.store.retire(RETENTION_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,8 @@ class Reconciler:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        # Whether nothing is to be started any more.
+        self.draining = False
 
     def add(self, pool: Pool) -> None:
         self._pools[pool.key] = pool
@@ -85,7 +87,7 @@ class Reconciler:
         self._dispatcher.pump(pool)
         self._requests.pump(pool)
         self._stop_drained(pool)
-        if pool.withdrawn:
+        if pool.withdrawn or self.draining:
             return
         clock, counts = self._clock(), self._counts(pool)
         self._note_wait(pool, counts)

@@ -1,0 +1,112 @@
+"""`flash server`: serve a project's endpoints durably, on one port of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--host", default="localhost", show_default=True, help="Where to listen.")
+@click.option(
+    "-p",
+    "--port",
+    default=8000,
+    type=click.IntRange(0, 65535),
+    show_default=True,
+    help="The port; 0 for any free one.",
+)
+@click.option(
+    "--app",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="The directory whose endpoints are served.",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="FLASH_DATA_DIR",
+    help="Where jobs and logs are kept (default: the user's data directory).",
+)
+@click.option("--store", help="Where jobs are kept instead: sqlite:///PATH.")
+@click.option("--max-gb", default=10.0, show_default=True, help="Room for jobs and results.")
+@click.option("--datacenter", help="The data center that this machine is in.")
+@click.option("--tls-cert", type=_FILE, help="A certificate's file (PEM).")
+@click.option("--tls-key", type=_FILE, help="The file of its key (PEM).")
+@click.option(
+    "--grace",
+    default=30.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that running jobs get when the server stops.",
+)
+@click.option(
+    "--insecure", is_flag=True, help="Let other machines in without keys or TLS (see --host)."
+)
+@click.pass_context
+def server(
+    context: click.Context,
+    host: str,
+    port: int,
+    app: Path | None,
+    data_dir: Path | None,
+    store: str | None,
+    max_gb: float,
+    datacenter: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    grace: float,
+    insecure: bool,
+) -> None:
+    """Serve endpoints durably, on one port of this machine.
+
+    Accepted jobs survive a crash and a restart. Ctrl-C (or SIGTERM) lets running jobs finish
+    within the grace time; what is left is queued again for the next start.
+
+    Example: flash server --app .
+    """
+    from runpod_flash.cli.server_session import Options, database_path, run
+
+    database = database_path(data_dir, store)
+    context.obj = database
+    if context.invoked_subcommand is not None:
+        return
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together.")
+    if host not in _LOOPBACK and not insecure:
+        raise click.ClickException(
+            f"--host {host} would let other machines run code without a key; leave it out, or add "
+            "--insecure if the network is yours alone."
+        )
+    tls = (tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
+    raise SystemExit(run(Options(host, port, app, database, max_gb, datacenter, tls, grace)))
+
+
+@server.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.pass_obj
+def backup(database: Path, file: Path) -> None:
+    """Copy the store to FILE, whether or not the server runs."""
+    from runpod_flash.plane.store.backup import copy
+
+    jobs = copy(database, file)
+    click.echo(f"{jobs} jobs copied to {file}")
+
+
+@server.command()
+@click.argument("file", type=_FILE)
+@click.option("--yes", is_flag=True, help="Replace the store that is there.")
+@click.pass_obj
+def restore(database: Path, file: Path, yes: bool) -> None:
+    """Put a backup in the place of the store. The server must not run."""
+    from runpod_flash.control.data_dir import DataDirectory
+    from runpod_flash.plane.store.backup import put_back
+
+    if database.exists() and not yes:
+        raise click.ClickException(f"{database} is there: add --yes to replace it with the backup.")
+    with DataDirectory(database.parent):
+        jobs = put_back(file, database)
+    click.echo(f"{jobs} jobs restored to {database}")

@@ -1,0 +1,147 @@
+"""One run of `flash server`: a durable store, a plane and a gateway, from start to drained end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from platformdirs import user_data_path
+
+from runpod_flash import dotenv
+from runpod_flash.cli import dev_screen, output
+from runpod_flash.client.credentials import keep_key
+from runpod_flash.client.embedded import local_engine
+from runpod_flash.client.terminal import Printer
+from runpod_flash.control.data_dir import DataDirectory
+from runpod_flash.errors import ConfigurationError, FlashError
+from runpod_flash.gateway.app import Gateway
+from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.plane.clock import steady_clock
+from runpod_flash.plane.plane import Plane
+from runpod_flash.plane.store.sqlite import Bounds, SqliteStore
+from runpod_flash.project.catalog import Catalog
+from runpod_flash.project.discovery import discover
+
+# Connections get so long once nothing runs any more.
+_CLOSE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said."""
+
+    host: str
+    port: int
+    app: Path | None
+    database: Path
+    max_gb: float
+    datacenter: str | None
+    tls: tuple[Path, Path] | None
+    grace: float
+
+
+def database_path(data_dir: Path | None, store: str | None) -> Path:
+    """The file that jobs are in. Raises `ConfigurationError` for a store that is none of ours."""
+    if store is not None:
+        parts = urlsplit(store)
+        if parts.scheme != "sqlite" or not parts.path.strip("/") or parts.netloc:
+            raise ConfigurationError(
+                f"--store {store!r} is not known; give one such as sqlite:///var/lib/flash/flash.db"
+            )
+        return Path(parts.path)
+    directory = data_dir or user_data_path("flash", appauthor=False) / "server"
+    return DataDirectory(directory.absolute()).database
+
+
+def run(options: Options) -> int:
+    """Serve until Ctrl-C or SIGTERM; the exit code."""
+    with suppress(ImportError):
+        import uvloop
+
+        return int(uvloop.run(_serve(options)))
+    return asyncio.run(_serve(options))
+
+
+async def _serve(options: Options) -> int:
+    stop = _stop_signal()
+    try:
+        with DataDirectory(options.database.parent):
+            session = await _Session.start(options)
+            try:
+                await stop.wait()
+            finally:
+                await session.close()
+    except FlashError as error:
+        output.error(str(error))
+        return 1
+    return 0
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by Ctrl-C or SIGTERM; a second one ends the server at once: its jobs are on disk."""
+    stop = asyncio.Event()
+
+    def requested() -> None:
+        if stop.is_set():
+            os._exit(130)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, requested)
+    return stop
+
+
+class _Session:
+    def __init__(self, options: Options, plane: Plane, gateway: Gateway) -> None:
+        self._options = options
+        self._plane = plane
+        self._gateway = gateway
+        self._server = GatewayServer(gateway, options.host, options.port, tries=1, tls=options.tls)
+        self._key_file: Path | None = None
+
+    @classmethod
+    async def start(cls, options: Options) -> _Session:
+        """Open the store, take up its jobs, and accept requests."""
+        catalog = await _catalog(options)
+        clock = steady_clock()
+        store = SqliteStore(options.database, clock, Bounds(int(options.max_gb * 1e9)))
+        caller_env = {**dotenv.values(), **os.environ}
+        plane = Plane(store, local_engine(), caller_env, clock)
+        plane.events.subscribe(Printer())
+        key = secrets.token_urlsafe(32)
+        gateway = Gateway(plane, allowed_hosts=(options.host,), key=key)
+        session = cls(options, plane, gateway)
+        gateway.serve(catalog)
+        gateway.declare_all()
+        await session._server.start()
+        session._key_file = keep_key(session._server.address, key)
+        dev_screen.served(catalog, session._server.address)
+        return session
+
+    async def close(self) -> None:
+        """Let what runs finish, keep the rest for the next start."""
+        dev_screen.say(f"draining: running jobs get {self._options.grace:g} s (again: at once)")
+        await self._plane.drain(self._options.grace)
+        if self._key_file is not None:
+            self._key_file.unlink(missing_ok=True)
+        await self._server.stop(_CLOSE_SECONDS)
+        await self._plane.close()
+        await self._plane.store.close()
+
+
+async def _catalog(options: Options) -> Catalog:
+    if options.app is None:
+        return Catalog("")
+    os.chdir(options.app)
+    catalog = await discover(Path.cwd())
+    dev_screen.problems(catalog.problems)
+    if not catalog.endpoints:
+        dev_screen.nothing_found(Path.cwd(), catalog)
+        raise ConfigurationError(f"--app {options.app}: nothing to serve")
+    return catalog

@@ -1,0 +1,1 @@
+"""What a server knows besides jobs."""
