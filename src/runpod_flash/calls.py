@@ -215,6 +215,7 @@ def _submission(
             placement.max_attempts, placement.restartable, placement.execution_timeout_ms
         ),
         credits=window,
+        describe=target.discovered,
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.endpoint import Endpoint
     from runpod_flash.job import EndpointJob
+    from runpod_flash.project.catalog import Discovered
     from runpod_flash.spec import EndpointSpec
 
     P = ParamSpec("P")
@@ -120,6 +121,22 @@ class Target:
         if spec is None or spec.build.code != code:
             spec = self._spec = self.endpoint.spec_of(entry, code)
         return spec
+
+    def discovered(self) -> Discovered:
+        """What a server has to know of it, without what only people read."""
+        from runpod_flash.project.catalog import Discovered, Operation
+
+        spec, original = self.spec, self.original
+        operations: tuple[Operation, ...] = (Operation(spec.entry.qualname),)
+        if isinstance(original, type):
+            operations = tuple(Operation(name, name) for name in public_methods(original))
+        return Discovered(
+            spec=spec,
+            env=dict(self.env),
+            file=spec.entry.file or f"{spec.name}.py",
+            owner=original.__name__ if isinstance(original, type) else "",
+            operations=operations,
+        )
 
     def split_input(self, value: Any) -> tuple[str, Any]:
         """Which method of a class an `input` means, and what is left for its parameters."""

@@ -106,25 +106,32 @@ class Scaling:
 
 @dataclass(frozen=True)
 class EndpointSpec:
-    """The single description of an endpoint that build, autoscaler, engine and worker consume."""
+    """The single description of an endpoint that build, autoscaler, engine and worker consume.
+
+    `app` is what the endpoint belongs to where a plane serves several, and is in no digest.
+    """
 
     name: str
     entry: Entry
     build: Build
     placement: Placement = Placement()
     scaling: Scaling = Scaling()
+    app: str = ""
 
     @cached_property
     def key(self) -> str:
         """Identity inside one plane: two functions may share a name, not a worker.
 
-        By the file, for one file may be imported under several names.
+        By the file, for one file may be imported under several names. An app's code moves as it
+        changes, so that its endpoints are known by the file's place in it.
         """
-        entry = self.entry
+        entry, app = self.entry, f"{self.app}:" if self.app else ""
         if entry.kind == "routes":
-            return f"{self.name}:routes"
-        place = entry.module if entry.by_value else os.path.realpath(Path(entry.root, entry.file))
-        return f"{self.name}:{place}:{entry.qualname}"
+            return f"{app}{self.name}:routes"
+        place = entry.module
+        if not entry.by_value:
+            place = entry.file if app else os.path.realpath(Path(entry.root, entry.file))
+        return f"{app}{self.name}:{place}:{entry.qualname}"
 
     @property
     def uses_gpu(self) -> bool:

@@ -64,9 +64,11 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from runpod_flash.engines.local.environments.environments import EnvironmentRequest, Environments
-environments = Environments(Path(sys.argv[1]), lambda _, line: print(line, flush=True))
+environments = Environments(Path(sys.argv[1]))
 request = EnvironmentRequest("e", tuple(sys.argv[2:]), None)
-print(asyncio.run(environments.ensure(request)).key, flush=True)
+def show(line):
+    print(line, flush=True)
+print(asyncio.run(environments.ensure(request, show)).key, flush=True)
 sys.stdin.read()
 """
 
@@ -85,13 +87,15 @@ class Room:
 
     def open(self) -> Environments:
         """As another program would."""
-        return Environments(self.root, lambda _, line: self.lines.append(line))
+        return Environments(self.root)
 
     def request(self, *requirements: str, python: str | None = None) -> EnvironmentRequest:
         return EnvironmentRequest("endpoint-a", requirements, python, root=self.project)
 
     def ensure(self, *requirements: str, python: str | None = None) -> Environment:
-        return asyncio.run(self.environments.ensure(self.request(*requirements, python=python)))
+        return asyncio.run(
+            self.environments.ensure(self.request(*requirements, python=python), self.lines.append)
+        )
 
     def error(self, *requirements: str, python: str | None = None) -> str:
         with pytest.raises(EnvironmentBuildError) as caught:
@@ -319,7 +323,9 @@ def test_concurrent_requests_of_one_program_build_once(room: Room) -> None:
 
     async def many() -> set[str]:
         requests = [room.request("zztiny"), room.request("zztiny"), room.request("zztiny==1.0")]
-        found = await asyncio.gather(*[room.environments.ensure(r) for r in requests])
+        found = await asyncio.gather(
+            *[room.environments.ensure(r, room.lines.append) for r in requests]
+        )
         return {environment.key for environment in found}
 
     assert len(asyncio.run(many())) == 1
@@ -477,7 +483,9 @@ def test_a_cancelled_build_ends_its_processes_and_leaves_nothing(room: Room) -> 
     started = tree / "started"
 
     async def cancel() -> None:
-        building = asyncio.ensure_future(room.environments.ensure(room.request(".")))
+        building = asyncio.ensure_future(
+            room.environments.ensure(room.request("."), room.lines.append)
+        )
         while not (started.exists() and started.read_text()):
             assert not building.done()
             await asyncio.sleep(0.02)
@@ -494,8 +502,12 @@ def test_one_callers_cancellation_does_not_end_the_build_of_another(room: Room) 
     room.wheel("zztiny")
 
     async def both() -> Environment:
-        first = asyncio.ensure_future(room.environments.ensure(room.request("zztiny")))
-        second = asyncio.ensure_future(room.environments.ensure(room.request("zztiny")))
+        first = asyncio.ensure_future(
+            room.environments.ensure(room.request("zztiny"), room.lines.append)
+        )
+        second = asyncio.ensure_future(
+            room.environments.ensure(room.request("zztiny"), room.lines.append)
+        )
         await asyncio.sleep(0)
         first.cancel()
         return await second

@@ -79,7 +79,7 @@ def clear(keys: tuple[str, ...], unused_days: float | None, yes: bool, as_json: 
 def _environments() -> Environments:
     from runpod_flash.engines.local.environments.environments import Environments, cache_directory
 
-    return Environments(cache_directory(), lambda _endpoint, _line: None)
+    return Environments(cache_directory())
 
 
 def _human(count: int) -> str:

@@ -144,7 +144,7 @@ def _caches() -> Iterator[Finding]:
         yield _CACHES.error("environments", f"{there} cannot be written to", remedy, source)
         return
     yield _CACHES.fine("environments", str(cache), source, path=str(cache))
-    stored = Environments(cache, lambda _endpoint, _line: None).stored()
+    stored = Environments(cache).stored()
     taken = sum(each.bytes for each in stored)
     text = f"{output.counted(len(stored), 'environment')}, {human_bytes(taken)}"
     yield _CACHES.fine("they take", text, number=len(stored), bytes=taken)

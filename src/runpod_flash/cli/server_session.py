@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,11 +17,14 @@ from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
 from runpod_flash.client.credentials import keep_key
 from runpod_flash.client.embedded import local_engine
+from runpod_flash.client.session import app_name, environment_name
 from runpod_flash.client.terminal import Printer
+from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.errors import ConfigurationError, FlashError
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.gateway.sessions import Place
 from runpod_flash.plane.clock import steady_clock
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.sqlite import Bounds, SqliteStore
@@ -115,9 +118,16 @@ class _Session:
         plane = Plane(store, local_engine(), caller_env, clock)
         plane.events.subscribe(Printer())
         key = secrets.token_urlsafe(32)
-        gateway = Gateway(plane, allowed_hosts=(options.host,), key=key)
+        directory = DataDirectory(options.database.parent)
+        gateway = Gateway(
+            plane,
+            allowed_hosts=(options.host,),
+            key=key,
+            place=Place(directory.apps(), Blobs(directory.path / "blobs")),
+            deployed_as=(app_name(Path.cwd()), environment_name()) if options.app else None,
+        )
         session = cls(options, plane, gateway)
-        gateway.serve(catalog)
+        gateway.serve(_of_app(catalog))
         gateway.declare_all()
         await session._server.start()
         session._key_file = keep_key(session._server.address, key)
@@ -133,6 +143,13 @@ class _Session:
         await self._server.stop(_CLOSE_SECONDS)
         await self._plane.close()
         await self._plane.store.close()
+
+
+def _of_app(catalog: Catalog) -> Catalog:
+    """Under names that stay when the directory moves: jobs in the store go by them."""
+    app = f"{app_name(Path(catalog.root))}-{environment_name()}"
+    endpoints = (replace(e, spec=replace(e.spec, app=app)) for e in catalog.endpoints)
+    return replace(catalog, endpoints=tuple(endpoints))
 
 
 async def _catalog(options: Options) -> Catalog:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.plane.store.base import Call, Policy
     from runpod_flash.plane.views import Ended, Snapshot
+    from runpod_flash.project.catalog import Discovered
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.codec import Payload
     from runpod_flash.wire.module_names import ModuleNames
@@ -26,7 +27,10 @@ STREAM_WINDOW = 64
 
 
 class Submission(NamedTuple):
-    """A job to run. `credits` bounds how far a stream runs ahead (0: not at all bounded)."""
+    """A job to run. `credits` bounds how far a stream runs ahead (0: not at all bounded).
+
+    `describe` says what is behind the spec, to a server that has to learn it.
+    """
 
     job_id: str
     spec: EndpointSpec
@@ -34,6 +38,7 @@ class Submission(NamedTuple):
     call: Call
     policy: Policy
     credits: int = 0
+    describe: Callable[[], Discovered] | None = None
 
 
 class Backend(Protocol):

@@ -276,9 +276,7 @@ def local_engine(node: Node | None = None) -> Engine:
 
     cache = cache_directory()
     return LocalEngine(
-        Environments(
-            cache, lambda endpoint, text: terminal.say(text, endpoint), cache_bound(os.environ)
-        ),
+        Environments(cache, cache_bound(os.environ)),
         FreshProcessLauncher(),
         node or RealNode(),
         cache,

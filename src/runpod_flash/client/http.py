@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
+import json
 import os
 import random
 import threading
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.client import terminal
 from runpod_flash.client.credentials import key_for, origin_of
+from runpod_flash.client.session import ProgramApp
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
 from runpod_flash.plane.views import Ended, Snapshot
 from runpod_flash.project.entry import module_names
@@ -22,7 +25,7 @@ from runpod_flash.wire.codec import Payload, payload_of
 from runpod_flash.wire.frames import MEDIA_TYPE, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
     from concurrent.futures import Future
 
     import httpx
@@ -43,8 +46,10 @@ class Connection:
         self.origin = origin_of(address)
         self._key = key_for(address)
         self._client: httpx.AsyncClient | None = None
+        self._was_there = False
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="flash-client", daemon=True).start()
+        self.app = ProgramApp(self)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -55,20 +60,56 @@ class Connection:
         Raises `ConnectionClosedError` where it cannot be reached, and `ConfigurationError` with
         its own words where it refuses.
         """
+
+        return self._read(await self._request(method, path, body))
+
+    async def ask_json(
+        self, method: str, path: str, value: Any = None, body: bytes = b""
+    ) -> dict[str, Any]:
+        """What the server answers in JSON, to a value or a body of frames; raises as `ask`."""
+        headers = {"accept": "application/json"}
+        if value is not None:
+            body = json.dumps(value).encode()
+            headers["content-type"] = "application/json"
+        response = await self._request(method, path, body, headers)
+        if not response.is_success:
+            raise self._refusal(response)
+        told: dict[str, Any] = response.json()
+        return told
+
+    @contextlib.asynccontextmanager
+    async def streaming(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The pieces of a response that goes on for as long as both ends are there."""
+        import httpx
+
+        try:
+            async with self._connected().stream("GET", f"{self.origin}{path}") as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise self._refusal(response)
+                yield response.aiter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from None
+
+    async def _request(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
         import httpx
 
         client = self._connected()
         for left in reversed(range(_TRIES)):
             try:
-                response = await client.request(method, f"{self.origin}{path}", content=body)
+                return await client.request(
+                    method, f"{self.origin}{path}", content=body, headers=headers
+                )
             except httpx.ConnectError as error:
-                raise self._unreachable(error) from None
+                if not self._was_there or not left:
+                    raise self._unreachable(error) from None
             except httpx.TransportError as error:
                 if not left:
                     raise self._unreachable(error) from None
-                await asyncio.sleep(0.1 * 2 ** (_TRIES - left) * random.random())
-            else:
-                return self._read(response)
+            # One that was there is being started again.
+            await asyncio.sleep(0.1 * 2 ** (_TRIES - left) * random.random())
         raise AssertionError("the last try returns or raises")
 
     def _connected(self) -> httpx.AsyncClient:
@@ -94,13 +135,26 @@ class Connection:
         )
 
     def _read(self, response: httpx.Response) -> list[Frame]:
+        self._was_there = True
         if response.headers.get("content-type") == MEDIA_TYPE:
             return frames.decode(response.content)
+        raise self._refusal(response)
+
+    def _refusal(self, response: httpx.Response) -> ConfigurationError:
         try:
             said = response.json()["error"]
         except (ValueError, KeyError, TypeError):
             said = f"HTTP status {response.status_code}"
-        raise ConfigurationError(f"{self.origin} (FLASH_TARGET): {said}")
+        kind = AppGoneError if response.status_code == 404 and _is_session(response) else None
+        return (kind or ConfigurationError)(f"{self.origin} (FLASH_TARGET): {said}")
+
+
+class AppGoneError(ConfigurationError):
+    """The server does not know this program's app (any more)."""
+
+
+def _is_session(response: httpx.Response) -> bool:
+    return response.request.url.path.startswith(("/s/", "/v2/sessions/"))
 
 
 class HttpBackend:
@@ -111,6 +165,7 @@ class HttpBackend:
         self._connection = connection
         self._endpoint = endpoint
         self._sent: dict[str, Future[None]] = {}
+        self._base = ""
         atexit.register(self._say_what_is_left)
 
     # Backend
@@ -152,6 +207,7 @@ class HttpBackend:
 
     async def _run(self, submission: Submission, on_end: Callable[[Ended], None]) -> None:
         try:
+            await self._find_place(submission)
             body = b"".join(frames.encode(_job(submission)))
             end = _ended(await self._ask("POST", f"runsync?wait={_WAIT_MS}", body))
         except (FlashError, frames.FrameError) as error:
@@ -164,6 +220,7 @@ class HttpBackend:
             await self._wait(job_id, lambda ended: on_end(ended or Ended("UNKNOWN")))
 
     async def _accept(self, submission: Submission) -> None:
+        await self._find_place(submission)
         await self._ask("POST", "run", b"".join(frames.encode(_job(submission))))
 
     async def _wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
@@ -228,12 +285,23 @@ class HttpBackend:
             await asyncio.wrap_future(sent)
 
     async def _ask(self, method: str, path: str, body: bytes = b"") -> Frame:
-        *_, last = await self._connection.ask(method, f"{self._path}{path}", body)
+        try:
+            *_, last = await self._connection.ask(method, f"{self._path}{path}", body)
+        except AppGoneError:
+            # The server was started anew: its jobs are there, and wait for their code.
+            await self._connection.app.again()
+            *_, last = await self._connection.ask(method, f"{self._path}{path}", body)
         return last
+
+    async def _find_place(self, submission: Submission) -> None:
+        """Where the endpoint is: deployed, or in the app that this program brings along."""
+        entry = submission.spec.entry
+        if submission.describe is not None and (entry.file or entry.by_value):
+            self._base = await self._connection.app.base(submission.describe())
 
     @property
     def _path(self) -> str:
-        return f"/v2/{self._endpoint}/"
+        return f"{self._base}/v2/{self._endpoint}/"
 
     def _say_what_is_left(self) -> None:
         count = sum(not sent.done() for sent in list(self._sent.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from runpod_flash.errors import ConfigurationError
@@ -32,6 +33,13 @@ class DataDirectory:
     def logs(self) -> Path:
         """What workers have written."""
         return self.path / "logs"
+
+    def apps(self) -> Path:
+        """Where the code of programs' apps is laid out; those of an earlier server are gone."""
+        folder = self.path / "apps"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        return folder
 
     def __enter__(self) -> DataDirectory:
         """Raises `ConfigurationError` where another server has it, or where it cannot be made."""

@@ -5,6 +5,7 @@ Dispatch is by hand, since a framework's router would halve the throughput of th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -17,13 +18,15 @@ from runpod_flash.gateway.guard import Guard, cors_headers, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.messages import Answer, Refusal, wrong_method
 from runpod_flash.gateway.queue_api import QueueApi
+from runpod_flash.gateway.sessions import PREFIX, Sessions
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.suggest import near
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send
+    from runpod_flash.gateway.sessions import Events, Place
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered, Problem
@@ -33,7 +36,8 @@ class Gateway:
     """Serves a catalog, which may be replaced at any time; create it on the plane's loop.
 
     `key` lets the owner of the code send and get values that JSON has no words for. `on_request` is
-    told of each request: method, path, status, seconds.
+    told of each request: method, path, status, seconds. `place` says where programs' apps can be
+    put; `deployed_as` are the app and environment of this catalog, if it goes by these.
     """
 
     def __init__(
@@ -43,24 +47,34 @@ class Gateway:
         allowed_hosts: Iterable[str] = (),
         key: str | None = None,
         on_request: Callable[[str, str, int, float], None] | None = None,
+        jobs: Jobs | None = None,
+        place: Place | None = None,
+        deployed_as: tuple[str, str] | None = None,
     ) -> None:
         self._plane = plane
         self._guard = Guard(allowed_hosts)
         self._on_request = on_request
+        self._deployed_as = deployed_as
         self._addresses = Addresses(Catalog(""))
         self._pools: dict[str, Pool] = {}
-        jobs = Jobs(plane)
+        self._caller_env: Mapping[str, str] | None = None
+        jobs = jobs or Jobs(plane)
         self._functions = FunctionApi(jobs, self.pool_of)
         self._queue = QueueApi(jobs, self.pool_of, key)
         self._documents = Documents(self._describe)
+        self._sessions = Sessions(
+            plane, self._find, lambda: Gateway(plane, key=key, jobs=jobs), place
+        )
 
     # What is served
 
-    def serve(self, catalog: Catalog) -> list[Pool]:
+    def serve(self, catalog: Catalog, caller_env: Mapping[str, str] | None = None) -> list[Pool]:
         """Serve this from now on; requests in flight finish. The pools whose workers change.
 
         Endpoints of a file that is broken now go on with their jobs until it is mended.
+        `caller_env` is what modules see while they are imported, if not what this process has.
         """
+        self._caller_env = caller_env
         self._addresses = Addresses(catalog, self._addresses.homes)
         self._documents.serve(catalog)
         found = {each.spec.key: each for each in catalog.endpoints}
@@ -71,7 +85,7 @@ class Gateway:
             if each is not None:
                 if _differs(pool, each):
                     changed.append(pool)
-                self._plane.declare(each.spec, each.env)
+                self._plane.declare(each.spec, each.env, caller_env)
             elif pool.spec.entry.file not in broken:
                 del self._pools[key]
                 self._plane.withdraw(pool)
@@ -79,7 +93,7 @@ class Gateway:
 
     def pool_of(self, endpoint: Discovered) -> Pool:
         """The endpoint's pool, made by its first use."""
-        pool = self._plane.declare(endpoint.spec, endpoint.env)
+        pool = self._plane.declare(endpoint.spec, endpoint.env, self._caller_env)
         self._pools[pool.key] = pool
         return pool
 
@@ -90,6 +104,21 @@ class Gateway:
     def pools(self) -> list[Pool]:
         """The pools that were used so far."""
         return list(self._pools.values())
+
+    def _find(self, app: str, environment: str, name: str) -> Discovered | None:
+        """The endpoint that is deployed here under these names."""
+        here = self._deployed_as is None or self._deployed_as == (app, environment)
+        return self._addresses.names.get(name) if here else None
+
+    def unfinished(self) -> int:
+        """How many jobs have not ended."""
+        return sum(self._plane.unfinished(pool) for pool in self.pools())
+
+    async def close(self) -> None:
+        """Serve nothing more: what runs is ended, and its workers with it."""
+        pools = self.pools()
+        self.serve(Catalog(""))
+        await asyncio.gather(*map(self._plane.discard, pools))
 
     async def _describe(self, endpoint: Discovered) -> dict[str, object] | None:
         pool = self._pools.get(endpoint.spec.key)
@@ -122,6 +151,10 @@ class Gateway:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        if path.startswith(PREFIX):
+            gateway, scope = self._within(scope)
+            await gateway._http(scope, receive, send)
+            return
         endpoint = self._addresses.route(path, scope["method"])
         if endpoint is not None:
             await self._route(endpoint, scope, receive, send)
@@ -129,8 +162,21 @@ class Gateway:
         found = preflight(scope) or await self._answer(scope, receive)
         await found.send(send)
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+    def _within(self, scope: Scope) -> tuple[Gateway, Scope]:
+        """Who answers for a program's app, and the request as it is there."""
+        session_id, _, rest = scope["path"].removeprefix(PREFIX).partition("/")
+        base = f"{PREFIX}{session_id}"
+        inner = {**scope, "path": f"/{rest}", "root_path": base}
+        if scope.get("raw_path"):
+            inner["raw_path"] = scope["raw_path"].removeprefix(base.encode())
+        return self._sessions.gateway(session_id), inner
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer | Events:
         path = scope["path"]
+        if path.startswith(("/v2/sessions/", "/v2/blobs")):
+            own = await self._sessions.answer(scope, receive)
+            if own is not None:
+                return own
         if path.startswith("/v2/"):
             return await self._queue.answer(self._addresses, scope, receive)
         found = await self._functions.answer(self._addresses, scope, receive)
@@ -156,6 +202,10 @@ class Gateway:
     # Routes
 
     async def _web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith(PREFIX):
+            gateway, scope = self._within(scope)
+            await gateway._web_socket(scope, receive, send)
+            return
         endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
         if endpoint is None:
             raise self._unknown(scope)
@@ -164,7 +214,7 @@ class Gateway:
     async def _route(
         self, endpoint: Discovered, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        scope = {**scope, "root_path": prefix_of(endpoint)}
+        scope = {**scope, "root_path": f"{scope.get('root_path', '')}{prefix_of(endpoint)}"}
         pool = self.pool_of(endpoint)
         try:
             await self._plane.serve_request(pool, scope, receive, send)

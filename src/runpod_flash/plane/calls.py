@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import FlashError
@@ -49,9 +50,11 @@ class NestedCalls:
 
     def _submit(self, worker: Worker, call: WorkerCall) -> None:
         fields = call.fields
-        spec = EndpointSpec.from_wire(fields["spec"])
+        spec = replace(EndpointSpec.from_wire(fields["spec"]), app=worker.pool.spec.app)
         # What the program itself declared stands; a worker's import may have seen other values.
-        pool = self._plane.find(spec.key) or self._plane.declare(spec, fields["env"])
+        pool = self._plane.find(spec.key) or self._plane.declare(
+            spec, fields["env"], worker.pool.caller_env
+        )
         placement = spec.placement
         assert call.payload is not None
         self._plane.submit(

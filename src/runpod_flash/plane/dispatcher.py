@@ -301,7 +301,8 @@ class Dispatcher:
         again = [job for job in changed if not job.state.final]
         if death and again:
             text = f"{death}; {_runs_again(again)}"
-            self._events.publish(Notice(worker.pool.spec.name, text))
+            spec = worker.pool.spec
+            self._events.publish(Notice(spec.name, text, spec.app))
 
     def fail_waiting(self, pool: Pool, failure: Failure) -> None:
         """End every waiting job of an endpoint that cannot have workers."""

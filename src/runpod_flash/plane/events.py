@@ -27,10 +27,11 @@ class ChunkAdded(NamedTuple):
 
 
 class Logged(NamedTuple):
-    """A worker of `endpoint` wrote a line."""
+    """A worker of `endpoint`, of that app, wrote a line."""
 
     endpoint: str
     line: LogLine
+    app: str = ""
 
 
 class Notice(NamedTuple):
@@ -38,6 +39,7 @@ class Notice(NamedTuple):
 
     endpoint: str
     text: str
+    app: str = ""
 
 
 Event: TypeAlias = "JobEnded | ChunkAdded | Logged | Notice"
@@ -53,6 +55,9 @@ class EventStream:
 
     def subscribe(self, callback: Callable[[Event], None]) -> None:
         self._all.append(callback)
+
+    def unsubscribe(self, callback: Callable[[Event], None]) -> None:
+        self._all = [each for each in self._all if each != callback]
 
     def follow(self, job_id: str, callback: Callable[[Event], None]) -> None:
         """Get the events of one job, until it has ended or `unfollow`."""

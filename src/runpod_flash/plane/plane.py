@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runpod_flash.errors import JobCancelledError
+from runpod_flash.links.base import LogLine
 from runpod_flash.plane.calls import NestedCalls
 from runpod_flash.plane.debugging import Debugging
 from runpod_flash.plane.dispatcher import Dispatcher
@@ -22,13 +24,14 @@ from runpod_flash.plane.reconciler import Reconciler
 from runpod_flash.plane.requests import Requests
 from runpod_flash.plane.store.base import Job, Lease, NewJob
 from runpod_flash.plane.store.memory import now
+from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
     from runpod_flash.engines.base import Engine, WorkerExit
-    from runpod_flash.links.base import JobRef, LogLine, Part, WorkerCall
+    from runpod_flash.links.base import JobRef, Part, WorkerCall
     from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.exchange import Receive, Scope, Send
     from runpod_flash.plane.pool import Worker
@@ -73,7 +76,7 @@ class Plane:
         self.requests = Requests(self.dispatcher, clock, self._changed)
         self.reconciler = Reconciler(
             store, engine, self.dispatcher, self.requests, clock, caller_env,
-            self._link_events, self,
+            self._link_events, self._engine_events, self._empty,
         )  # fmt: skip
         self.debugging = Debugging(self.dispatcher.limits, self.events, self._loop, console)
         self.calls = NestedCalls(self)
@@ -81,10 +84,16 @@ class Plane:
 
     # For clients
 
-    def declare(self, spec: EndpointSpec, env: Mapping[str, str]) -> Pool:
+    def declare(
+        self,
+        spec: EndpointSpec,
+        env: Mapping[str, str],
+        caller_env: Mapping[str, str] | None = None,
+    ) -> Pool:
         """The pool of an endpoint, made or updated. Each layer's change does its least work.
 
-        Any thread; a changed build or placement replaces workers after their jobs, a changed
+        Any thread; `caller_env` is what modules see while they are imported, where that is not what
+        this process has. A changed build or placement replaces workers after their jobs, a changed
         scaling touches none, changed values restart workers one after another.
         """
         pool = self._pools.get(spec.key)
@@ -94,10 +103,11 @@ class Plane:
                 if pool is None:
                     epoch = now(self.store.own(spec.key, self.id, LEASE_SECONDS))
                     assert epoch is not None, "an embedded store has one plane"
-                    pool = Pool(spec, env, Lease(self.id, epoch, LEASE_SECONDS))
+                    pool = Pool(spec, env, Lease(self.id, epoch, LEASE_SECONDS), caller_env)
                     self._pools[spec.key] = pool
                     self._loop.call_soon_threadsafe(self.reconciler.add, pool)
         elif pool.withdrawn or pool.spec is not spec or (pool.env is not env and pool.env != env):
+            pool.caller_env = caller_env
             self._update(pool, spec, env)
         return pool
 
@@ -157,9 +167,18 @@ class Plane:
         """End a job that has not ended; from any thread."""
         self._loop.call_soon_threadsafe(self.dispatcher.cancel, job_id)
 
-    def unfinished(self) -> int:
-        """How many accepted jobs have not ended; from any thread."""
-        counts = [now(self.store.counts(key)) for key in list(self._pools)]
+    async def discard(self, pool: Pool) -> None:
+        """End an endpoint at once, with all that it has; on the loop."""
+        text = f"the app of {pool.spec.name!r} has ended"
+        failure = capture(JobCancelledError(text), origin="system")
+        self.dispatcher.fail_all(pool, failure)
+        self.withdraw(pool)
+        await self.reconciler.end(pool)
+
+    def unfinished(self, pool: Pool | None = None) -> int:
+        """How many accepted jobs have not ended, of one endpoint or of all; from any thread."""
+        keys = list(self._pools) if pool is None else [pool.key]
+        counts = [now(self.store.counts(key)) for key in keys]
         return sum(each.queued + each.running for each in counts)
 
     def waits_for(self, job: Job) -> str:
@@ -210,23 +229,22 @@ class Plane:
             self.dispatcher.fail_all(pool, failure)
             self.requests.fail_waiting(pool, failure)
 
-    # From the engine (EngineEvents)
+    # Inside
 
     def worker_exited(self, exit: WorkerExit) -> None:
+        """The engine has said so."""
         self.debugging.worker_gone(exit.worker_id)
         self.reconciler.exited(exit.worker_id, exit)
         self._someone_idle.set()
 
-    def worker_output(self, worker_id: str, text: str) -> None:
-        from runpod_flash.links.base import LogLine
+    def _engine_events(self, pool: Pool) -> _PoolEvents:
+        return _PoolEvents(self, pool)
 
-        endpoint = worker_id.rpartition("-")[0]
-        self.events.publish(Logged(endpoint, LogLine(worker_id, text)))
-
-    def notice(self, endpoint: str, text: str) -> None:
-        self.events.publish(Notice(endpoint, text))
-
-    # Inside
+    def _empty(self, pool: Pool) -> None:
+        """A withdrawn pool has no workers any more."""
+        with self.dispatcher.lock:
+            if pool.withdrawn and self._pools.get(pool.key) is pool:
+                del self._pools[pool.key]
 
     def _link_events(self, worker: Worker) -> _WorkerEvents:
         return _WorkerEvents(self, worker)
@@ -280,6 +298,27 @@ class Plane:
             self.dispatcher.lapsed(self._pools[key], [j for j in changed if j.endpoint == key])
 
 
+def _logged(pool: Pool, line: LogLine) -> Logged:
+    return Logged(pool.spec.name, line, pool.spec.app)
+
+
+@dataclass(frozen=True, slots=True)
+class _PoolEvents:
+    """`EngineEvents` about the workers of one pool."""
+
+    plane: Plane
+    pool: Pool
+
+    def worker_exited(self, exit: WorkerExit) -> None:
+        self.plane.worker_exited(exit)
+
+    def worker_output(self, worker_id: str, text: str) -> None:
+        self.plane.events.publish(_logged(self.pool, LogLine(worker_id, text)))
+
+    def notice(self, endpoint: str, text: str) -> None:
+        self.plane.events.publish(Notice(endpoint, text, self.pool.spec.app))
+
+
 @dataclass(frozen=True, slots=True)
 class _WorkerEvents:
     """`LinkEvents` of one worker."""
@@ -316,7 +355,7 @@ class _WorkerEvents:
         self.plane.dispatcher.stopped(self.worker, ref)
 
     def log(self, line: LogLine) -> None:
-        self.plane.events.publish(Logged(self.worker.pool.spec.name, line))
+        self.plane.events.publish(_logged(self.worker.pool, line))
 
     def exchange(self, part: Part) -> None:
         self.plane.requests.arrived(self.worker, part)

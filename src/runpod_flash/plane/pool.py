@@ -68,11 +68,16 @@ class Worker:
 
 @dataclass(slots=True, eq=False)
 class Pool:
-    """An endpoint's workers. `env` holds the values that go to new workers."""
+    """An endpoint's workers. `env` holds the values that go to new workers.
+
+    `caller_env` is what their modules may read while they are imported; None for what the plane's
+    own process has.
+    """
 
     spec: EndpointSpec
     env: Mapping[str, str]
     lease: Lease
+    caller_env: Mapping[str, str] | None = None
     workers: dict[str, Worker] = field(default_factory=dict)
     # Ready workers with a free slot by their ids, the most recently used last: it is taken first,
     # so that the others can idle out.
@@ -89,6 +94,8 @@ class Pool:
     held_by: tuple[str, ...] = ()
     # Whether the endpoint is served no more: what it holds comes to its end.
     withdrawn: bool = False
+    # Done when the next worker is gone, for whoever waits for that. On the loop only.
+    exit: asyncio.Future[None] | None = None
     said: set[str] = field(default_factory=set)
     # Requests that wait for a worker: since when, and what they wait on. On the loop only.
     waiting: deque[tuple[float, asyncio.Future[Worker]]] = field(default_factory=deque)

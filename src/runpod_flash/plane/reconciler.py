@@ -55,7 +55,8 @@ class Reconciler:
         clock: Callable[[], float],
         caller_env: Mapping[str, str],
         link_events: Callable[[Worker], LinkEvents],
-        engine_events: EngineEvents,
+        engine_events: Callable[[Pool], EngineEvents],
+        empty: Callable[[Pool], None],
     ) -> None:
         self._store = store
         self._engine = engine
@@ -65,6 +66,7 @@ class Reconciler:
         self._caller_env = caller_env
         self._link_events = link_events
         self._engine_events = engine_events
+        self._empty = empty
         self._loop = asyncio.get_running_loop()
         self._pools: dict[str, Pool] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -87,6 +89,9 @@ class Reconciler:
         self._dispatcher.pump(pool)
         self._requests.pump(pool)
         self._stop_drained(pool)
+        if pool.withdrawn and not pool.workers:
+            self._pools.pop(pool.key, None)
+            self._empty(pool)
         if pool.withdrawn or self.draining:
             return
         clock, counts = self._clock(), self._counts(pool)
@@ -193,7 +198,7 @@ class Reconciler:
 
     async def _bring_up(self, worker: Worker, order: StartOrder) -> None:
         try:
-            handle = await self._engine.start(order, self._engine_events)
+            handle = await self._engine.start(order, self._engine_events(worker.pool))
         except Exception as error:
             self._remove(worker)
             if worker.stopping:  # nobody waits for a worker of an earlier spec
@@ -210,7 +215,8 @@ class Reconciler:
             return
         pool.waits_for, pool.held_by = "", ()
         worker.link = link
-        link.open(self._link_events(worker), order.spec, self._caller_env)
+        caller_env = self._caller_env if pool.caller_env is None else pool.caller_env
+        link.open(self._link_events(worker), order.spec, caller_env)
         if worker.stopping:
             self._force(worker)
 
@@ -371,6 +377,8 @@ class Reconciler:
         with self._dispatcher.lock:
             worker.pool.workers.pop(worker.id, None)
             worker.pool.refresh(worker)
+        if worker.pool.exit is not None and not worker.pool.exit.done():
+            worker.pool.exit.set_result(None)
         if worker.link is not None:
             worker.link.close()
 
@@ -425,6 +433,15 @@ class Reconciler:
         self._requests.retire(pool)
         self.reconcile(pool)
 
+    async def end(self, pool: Pool) -> None:
+        """End the workers of a withdrawn pool, whatever they do; returns when all are gone."""
+        while pool.workers:
+            for worker in list(pool.workers.values()):
+                worker.stopping = True
+                await self._engine.stop(worker.id)
+            pool.exit = self._loop.create_future()
+            await pool.exit
+
     async def close(self) -> None:
         self._closed = True
         for timer in self._timers.values():
@@ -444,7 +461,7 @@ class Reconciler:
     def _say(self, pool: Pool, text: str) -> None:
         if text not in pool.said:
             pool.said.add(text)
-            self._engine_events.notice(pool.spec.name, text)
+            self._engine_events(pool).notice(pool.spec.name, text)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = self._loop.create_task(work)

@@ -1,4 +1,4 @@
-"""Which Python files of a project count: all but those that Git or the project ignores."""
+"""Which files of a project count: all but those that Git or the project ignores."""
 
 from __future__ import annotations
 
@@ -71,6 +71,18 @@ def python_files(root: Path) -> list[str]:
         if _counts(entry.name) and not _ignored(f"{folder}{entry.name}", rules) and _is_file(entry)
     ]
     return sorted(found)
+
+
+def kept_files(root: Path) -> list[str]:
+    """POSIX paths of all files below the root, whatever they are; hidden ones do not count."""
+    return sorted(
+        f"{folder}{entry.name}"
+        for folder, entries, rules in _walk(root)
+        for entry in entries
+        if not entry.name.startswith(".")
+        and not _ignored(f"{folder}{entry.name}", rules)
+        and _is_file(entry)
+    )
 
 
 def folders(root: Path) -> list[Path]:

@@ -7,6 +7,7 @@ import secrets
 import socket
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,7 +28,7 @@ from runpod_flash.engines.local.volumes import (
 from runpod_flash.links.framed import FramedLink
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runpod_flash.engines.base import EngineEvents, StartOrder
     from runpod_flash.engines.local.capacity import Machine
@@ -96,7 +97,8 @@ class LocalEngine:
     async def start(self, order: StartOrder, events: EngineEvents) -> _LocalWorker:
         say = self._speaker(order.spec.name, events)
         # First the environment: while one is built, its devices may serve others.
-        environment = await self._prepare(order.spec, self._compatible(order.spec), say)
+        report = partial(events.notice, order.spec.name)
+        environment = await self._prepare(order.spec, self._compatible(order.spec), say, report)
         lease = self._lease(order, say)
         try:
             return await self._launch(order, events, environment, lease)
@@ -200,11 +202,17 @@ class LocalEngine:
 
     # Starting
 
-    async def _prepare(self, spec: EndpointSpec, devices: Sequence[Gpu], say: _Say) -> Environment:
+    async def _prepare(
+        self,
+        spec: EndpointSpec,
+        devices: Sequence[Gpu],
+        say: _Say,
+        report: Callable[[str], None],
+    ) -> Environment:
         if spec.key not in self._checked:
             await check_machine(spec, self._cache, say)
             self._checked.add(spec.key)
-        return await self._environments.ensure(environment_request(spec, devices, say))
+        return await self._environments.ensure(environment_request(spec, devices, say), report)
 
     async def _launch(
         self,

@@ -117,20 +117,21 @@ class _Flight:
     waiting: int = 0
 
 
+def _in_silence(_: str) -> None:
+    pass
+
+
 class Environments:
     """The environments below `root`, for one event loop; processes may share the directory.
 
-    `report(endpoint, line)` hears of progress. An environment that was handed out is not removed
+    An environment that was handed out is not removed
     by any process until `release` or `close`, or the end of this process. After a build, those
     unused longest go until at most `max_bytes` (None: no bound) stay.
     """
 
-    def __init__(
-        self, root: Path, report: Callable[[str, str], None], max_bytes: int | None = None
-    ) -> None:
+    def __init__(self, root: Path, max_bytes: int | None = None) -> None:
         self._root = root
         self._built = root / "built"
-        self._report = report
         self._max_bytes = max_bytes
         self._sweeping: threading.Thread | None = None
         self._interpreters = Interpreters(root / "interpreters.json")
@@ -147,8 +148,10 @@ class Environments:
         lock = self._resolver.known(plan)
         return self._use(lock.key, interpreter.version) if lock else None
 
-    async def ensure(self, request: EnvironmentRequest) -> Environment:
-        """The environment, built first where it is not there.
+    async def ensure(
+        self, request: EnvironmentRequest, report: Callable[[str], None] = _in_silence
+    ) -> Environment:
+        """The environment, built first where it is not there; `report` hears of its progress.
 
         Equal requests made meanwhile share one build; it ends with the last of their callers.
         Raises `EnvironmentBuildError`.
@@ -157,7 +160,7 @@ class Environments:
             return cached
         flight = self._flights.get(request)
         if flight is None:
-            flight = _Flight(asyncio.ensure_future(self._make(request)))
+            flight = _Flight(asyncio.ensure_future(self._make(request, report)))
             self._flights[request] = flight
         flight.waiting += 1
         try:
@@ -240,10 +243,7 @@ class Environments:
 
     # Building
 
-    async def _make(self, request: EnvironmentRequest) -> Environment:
-        def say(line: str) -> None:
-            self._report(request.endpoint, line)
-
+    async def _make(self, request: EnvironmentRequest, say: Callable[[str], None]) -> Environment:
         minor = wanted_minor(request.python)
         self._root.mkdir(parents=True, exist_ok=True)
         interpreter = await self._interpreters.find(minor, os.environ, say)

@@ -1,0 +1,216 @@
+"""This program's app at a server: code that the server lacks, brought there, for as long as we run.
+
+`gateway/sessions.py` is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.client import terminal
+from runpod_flash.errors import ConnectionClosedError, FlashError
+from runpod_flash.project.catalog import Catalog
+from runpod_flash.project.closure import find_closure
+from runpod_flash.project.root import find_root
+from runpod_flash.project.tree import Tree, TreeFile, names_of_variables
+from runpod_flash.wire import frames
+from runpod_flash.wire.frames import Frame, FrameReader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runpod_flash.client.http import Connection
+    from runpod_flash.project.catalog import Discovered
+    from runpod_flash.spec import EndpointSpec
+
+# So many bytes of files go in one request.
+_BATCH = 16_000_000
+_RECONNECT_SECONDS = 0.5
+_CLOSE_SECONDS = 2.0
+
+
+def app_name(root: Path | None) -> str:
+    """`FLASH_APP`, else the name of the project's directory."""
+    return os.environ.get("FLASH_APP") or (root or find_root(Path.cwd()) or Path.cwd()).name
+
+
+def environment_name() -> str:
+    """`FLASH_ENV`, else `production`."""
+    return os.environ.get("FLASH_ENV") or "production"
+
+
+class ProgramApp:
+    """The endpoints that this program has called at one server; on the connection's thread.
+
+    What is deployed there under its app and environment is called as it is.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._id = secrets.token_hex(16)
+        self._endpoints: dict[str, Discovered] = {}
+        self._bases: dict[str, str] = {}
+        self._trees: dict[str, Tree] = {}
+        self._lock = asyncio.Lock()
+        self._listening: asyncio.Task[None] | None = None
+        self._said: set[str] = set()
+
+    async def base(self, discovered: Discovered) -> str:
+        """Before which address the endpoint's own are; brings the app if it must.
+
+        Raises what `Connection.ask_json` raises.
+        """
+        name = discovered.spec.name
+        async with self._lock:
+            known = self._endpoints.get(name)
+            if known is None or _differs(known, discovered):
+                self._endpoints[name] = discovered
+                try:
+                    await self._bring()
+                except BaseException:
+                    self._endpoints.pop(name)
+                    raise
+            return self._bases.get(name, "")
+
+    async def again(self) -> None:
+        """Bring it again: the server has been started anew."""
+        async with self._lock:
+            await self._bring()
+
+    async def _bring(self) -> None:
+        told = await bring(self._connection, self._id, self._wanted, self._content)
+        deployed: Mapping[str, str] = told["deployed"]
+        for name, each in self._endpoints.items():
+            self._bases[name] = "" if name in deployed else str(told["base"])
+            if name in deployed and deployed[name] != each.spec.build.code:
+                self._say_once(
+                    name, f"the deployed code of {name} is called, which differs from that on disk"
+                )
+        if "base" in told and self._listening is None:
+            self._listening = asyncio.ensure_future(self._listen())
+            atexit.register(self._end)
+
+    def _wanted(self) -> tuple[dict[str, Any], Sequence[TreeFile]]:
+        specs = [each.spec for each in self._endpoints.values()]
+        roots = dict.fromkeys(spec.entry.root for spec in specs)
+        files = {file.path: file for root in roots for file in self._files(root, specs)}
+        main = Path(next(iter(roots)))
+        caller_env: dict[str, str] = {}
+        for root in roots:
+            caller_env |= names_of_variables(Path(root), self._files(root, specs))
+        catalog = Catalog(str(main), tuple(self._endpoints.values()))
+        wanted = {
+            "app": app_name(main),
+            "environment": environment_name(),
+            "files": [[f.path, f.digest, f.executable] for f in files.values()],
+            "catalog": catalog.to_wire(),
+            "caller_env": caller_env,
+            "detached": bool(os.environ.get("FLASH_DETACH")),
+        }
+        return wanted, list(files.values())
+
+    def _files(self, root: str, specs: Sequence[EndpointSpec]) -> list[TreeFile]:
+        tree = self._trees.setdefault(root, Tree(Path(root)))
+        return tree.files(
+            path
+            for spec in specs
+            if spec.entry.root == root and not spec.entry.by_value
+            for path in find_closure(Path(root), spec.entry.file, spec.entry.search_path).files
+        )
+
+    def _content(self, file: TreeFile) -> bytes:
+        for tree in self._trees.values():
+            with suppress(OSError):
+                return tree.content(file)
+        return b""
+
+    def _say_once(self, endpoint: str, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            terminal.say(text, endpoint)
+
+    # What its workers write
+
+    async def _listen(self) -> None:
+        printer = terminal.Printer()
+        while True:
+            try:
+                await listen(self._connection, self._id, printer)
+            except ConnectionClosedError:
+                pass  # the calls say so; until the lease is over, it can be had again
+            except FlashError:
+                with suppress(FlashError):
+                    await self.again()
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def _end(self) -> None:
+        """Take the app away, at the end of the program."""
+        if os.environ.get("FLASH_DETACH"):
+            return
+        ending = self._connection.spawn(
+            self._connection.ask_json("DELETE", f"/v2/sessions/{self._id}")
+        )
+        with suppress(Exception):  # the server finds it out by itself
+            ending.result(_CLOSE_SECONDS)
+
+
+async def bring(
+    connection: Connection, session_id: str, describe: Any, content: Any
+) -> dict[str, Any]:
+    """Have an app served: files that the server lacks are sent first. What it has answered.
+
+    `describe()` gives the wanted app and its files, `content(file)` the bytes of one.
+    """
+    while True:
+        wanted, files = describe()
+        told = await connection.ask_json("PUT", f"/v2/sessions/{session_id}", wanted)
+        missing = set(told["missing"])
+        if not missing:
+            return told
+        await _upload(connection, [file for file in files if file.digest in missing], content)
+
+
+async def _upload(connection: Connection, files: Sequence[TreeFile], content: Any) -> None:
+    batch: list[Frame] = []
+    size = 0
+    for file in {file.digest: file for file in files}.values():
+        data = content(file)
+        batch.append(Frame("blob", {"digest": file.digest}, (data,)))
+        size += len(data)
+        if size >= _BATCH:
+            await _send(connection, batch)
+            batch, size = [], 0
+    if batch:
+        await _send(connection, batch)
+
+
+async def _send(connection: Connection, batch: Sequence[Frame]) -> None:
+    body = b"".join(piece for frame in batch for piece in frames.encode(frame))
+    await connection.ask_json("POST", "/v2/blobs", body=body)
+
+
+async def listen(connection: Connection, session_id: str, printer: terminal.Printer) -> None:
+    """Print what the session's workers write, until the connection ends."""
+    from runpod_flash.links.base import LogLine
+    from runpod_flash.plane.events import Logged, Notice
+
+    reader = FrameReader(None)
+    async with connection.streaming(f"/v2/sessions/{session_id}/events") as pieces:
+        async for piece in pieces:
+            for frame in reader.feed(piece):
+                fields = frame.fields
+                if frame.type == "log":
+                    line = LogLine(fields["worker"], fields["text"])
+                    printer(Logged(fields["endpoint"], line))
+                elif frame.type == "notice":
+                    printer(Notice(fields["endpoint"], fields["text"]))
+
+
+def _differs(known: Discovered, now: Discovered) -> bool:
+    return known.spec.build_digest != now.spec.build_digest or known.env != now.env

@@ -1,0 +1,333 @@
+"""Apps that last as long as the program which brought them: the other end of `client/session.py`.
+
+A session has an id of its program's own making, so that asking again is safe, and after a restart
+of the server the program brings its app again; its jobs are still there. It ends when its program
+says so, or is not heard of for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.control.trees import AppTree, StoredFile
+from runpod_flash.errors import ConfigurationError
+from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, read_body
+from runpod_flash.plane.events import Logged, Notice
+from runpod_flash.project.catalog import Catalog
+from runpod_flash.wire import frames
+from runpod_flash.wire.frames import MEDIA_TYPE, Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from runpod_flash.control.blobs import Blobs
+    from runpod_flash.gateway.app import Gateway
+    from runpod_flash.gateway.messages import Receive, Scope, Send
+    from runpod_flash.plane.events import Event
+    from runpod_flash.plane.plane import Plane
+    from runpod_flash.project.catalog import Discovered
+
+PREFIX = "/s/"
+# A program that is not heard of for so long has ended.
+LEASE_SECONDS = 10.0
+# Something is sent so often, so that both ends see whether the other one is there.
+_BEAT_SECONDS = 5.0
+_BODY_LIMIT = 64_000_000
+_BLOBS_LIMIT = 512_000_000
+_ID = re.compile(r"[0-9a-f]{32}")
+# Lines that a reader has not taken yet; a slower one misses some.
+_LINES = 10_000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where programs' apps are put: a folder for their trees, and the files that are known."""
+
+    folder: Path
+    blobs: Blobs
+
+
+@dataclass(eq=False)
+class Session:
+    """A program's app. `listening` counts the connections that hear its events."""
+
+    id: str
+    gateway: Gateway
+    tree: AppTree
+    listening: int = 0
+    detached: bool = False
+    ending: asyncio.TimerHandle | None = None
+    names: set[str] = field(default_factory=set)
+
+
+class Sessions:
+    """Answers below /v2/sessions and /v2/blobs, on the plane's loop.
+
+    `find` tells whether a name is deployed here; `open_gateway` makes what serves an app. Without
+    a `place` no app can be brought: only what is deployed can be called.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        find: Callable[[str, str, str], Discovered | None],
+        open_gateway: Callable[[], Gateway],
+        place: Place | None,
+    ) -> None:
+        self._plane = plane
+        self._find = find
+        self._open_gateway = open_gateway
+        self._place = place
+        self._sessions: dict[str, Session] = {}
+        self._uploading = asyncio.Lock()
+
+    def gateway(self, session_id: str) -> Gateway:
+        """What serves the app of a session; 404 once it has ended."""
+        return self._get(session_id).gateway
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer | Events | None:
+        """The answer to a request, or None for an address that is none of these."""
+        method, (_, _, kind, *rest) = scope["method"], scope["path"].split("/")
+        if kind == "blobs" and not rest and method == "POST":
+            return await self._upload(scope, receive)
+        if kind != "sessions" or not rest or not _ID.fullmatch(rest[0]):
+            return None
+        session_id, *more = rest
+        if not more and method == "PUT":
+            return await self._bring(session_id, scope, receive)
+        if not more and method == "DELETE":
+            self._get(session_id)
+            await self._end(session_id)
+            return answer(200, {"ended": session_id})
+        if more == ["events"] and method == "GET":
+            return Events(self, self._get(session_id), receive)
+        return None
+
+    def _get(self, session_id: str) -> Session:
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise Refusal(404, "the program's app is not here: it has ended, or the server has")
+        return session
+
+    # Bringing an app
+
+    async def _upload(self, scope: Scope, receive: Receive) -> Answer:
+        blobs = self._room().blobs
+        body = await read_body(scope, receive, _BLOBS_LIMIT, "upload fewer files at a time")
+        try:
+            sent = [(str(f.fields["digest"]), f.buffers) for f in frames.decode(body)]
+            await asyncio.to_thread(_put_all, blobs, sent)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refusal(400, f"the upload cannot be read: {error}") from None
+        return answer(200, {"kept": len(sent)})
+
+    def _room(self) -> Place:
+        if self._place is None:
+            raise Refusal(404, "this server takes no code: it serves what is in its directory")
+        return self._place
+
+    async def _bring(self, session_id: str, scope: Scope, receive: Receive) -> Answer:
+        value = parse_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
+        try:
+            wanted = _Wanted.of(value)
+        except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise Refusal(400, f"the app cannot be read: {error}") from None
+        deployed = {} if wanted.whole else self._deployed(wanted)
+        left = [each for each in wanted.catalog.endpoints if each.spec.name not in deployed]
+        if not left:
+            return answer(200, {"deployed": deployed, "missing": []})
+        if self._place is None:
+            names = ", ".join(each.spec.name for each in left)
+            raise Refusal(404, f"there is no endpoint {names} here, and this server takes no code")
+        missing = self._place.blobs.missing(file.digest for file in wanted.files)
+        if missing:
+            return answer(200, {"deployed": deployed, "missing": missing})
+        async with self._uploading:
+            replaced = await self._serve(session_id, wanted, left)
+        base = f"{PREFIX}{session_id}"
+        told = {"deployed": deployed, "missing": [], "base": base, "replaced": replaced}
+        return answer(200, told)
+
+    def _deployed(self, wanted: _Wanted) -> dict[str, str]:
+        """The digests of the code of those that are deployed under this app and environment."""
+        found = (
+            self._find(wanted.app, wanted.environment, each.spec.name)
+            for each in wanted.catalog.endpoints
+        )
+        return {each.spec.name: each.spec.build.code for each in found if each is not None}
+
+    async def _serve(
+        self, session_id: str, wanted: _Wanted, endpoints: Sequence[Discovered]
+    ) -> list[str]:
+        session = self._sessions.get(session_id) or self._open(session_id)
+        try:
+            root = await asyncio.to_thread(session.tree.show, wanted.files)
+        except (ValueError, OSError) as error:
+            raise Refusal(400, f"the app's files cannot be laid out: {error}") from None
+        catalog = replace(wanted.catalog, endpoints=tuple(endpoints))
+        session.detached = wanted.detached
+        session.names = {each.spec.name for each in endpoints}
+        changed = session.gateway.serve(_placed(catalog, session_id, root), wanted.caller_env)
+        self._watch(session)
+        return [pool.spec.name for pool in changed]
+
+    def _open(self, session_id: str) -> Session:
+        place = self._room()
+        tree = AppTree(place.folder / session_id, place.blobs)
+        session = Session(session_id, self._open_gateway(), tree)
+        self._sessions[session_id] = session
+        return session
+
+    # Its life
+
+    def _watch(self, session: Session) -> None:
+        """End it after a while without its program."""
+        if session.ending is not None:
+            session.ending.cancel()
+            session.ending = None
+        if not session.listening:
+            loop = asyncio.get_running_loop()
+            session.ending = loop.call_later(LEASE_SECONDS, self._lapsed, session)
+
+    def _lapsed(self, session: Session) -> None:
+        if session.detached and session.gateway.unfinished():
+            self._watch(session)
+            return
+        session.ending = None
+        task = asyncio.ensure_future(self._end(session.id))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _end(self, session_id: str) -> None:
+        session = self._sessions.pop(session_id, None)
+        if session is None:
+            return
+        if session.ending is not None:
+            session.ending.cancel()
+        await session.gateway.close()
+        await asyncio.to_thread(session.tree.remove)
+
+    def joined(self, session: Session) -> None:
+        """A connection hears its events from now on."""
+        session.listening += 1
+        self._watch(session)
+
+    def left(self, session: Session) -> None:
+        """A connection has ended."""
+        session.listening -= 1
+        self._watch(session)
+
+    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
+        self._plane.events.subscribe(callback)
+        return lambda: self._plane.events.unsubscribe(callback)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What a program wants to have served. `whole`: whatever is deployed under these names."""
+
+    app: str
+    environment: str
+    files: Sequence[StoredFile]
+    catalog: Catalog
+    caller_env: dict[str, str]
+    whole: bool
+    detached: bool
+
+    @classmethod
+    def of(cls, value: dict[str, Any]) -> _Wanted:
+        catalog = Catalog.from_wire(value["catalog"])
+        for each in catalog.endpoints:
+            _check_entry(each)
+        return cls(
+            app=str(value["app"]),
+            environment=str(value["environment"]),
+            files=[StoredFile(str(p), str(d), bool(x)) for p, d, x in value["files"]],
+            catalog=catalog,
+            caller_env={str(k): str(v) for k, v in value["caller_env"].items()},
+            whole=bool(value.get("whole")),
+            detached=bool(value.get("detached")),
+        )
+
+
+def _check_entry(each: Discovered) -> None:
+    entry = each.spec.entry
+    for path in (entry.file, *entry.others, *entry.search_path):
+        if path.startswith("/") or ".." in path.split("/"):
+            raise ValueError(f"{path!r:.80} is not below the project")
+
+
+def _placed(catalog: Catalog, app: str, root: Path) -> Catalog:
+    """The catalog as it is served from another place."""
+
+    def moved(each: Discovered) -> Discovered:
+        entry = replace(each.spec.entry, root=str(root))
+        return replace(each, spec=replace(each.spec, entry=entry, app=app))
+
+    return Catalog(str(root), tuple(map(moved, catalog.endpoints)), catalog.problems)
+
+
+def _put_all(blobs: Blobs, sent: Sequence[tuple[str, Sequence[frames.Buffer]]]) -> None:
+    for digest, buffers in sent:
+        blobs.put(digest, b"".join(buffers))
+    blobs.sweep()
+
+
+class Events:
+    """A response that goes on until its reader leaves: what a session's workers write."""
+
+    def __init__(self, sessions: Sessions, session: Session, receive: Receive) -> None:
+        self._sessions = sessions
+        self._session = session
+        self._receive = receive
+        self._lines: asyncio.Queue[Frame] = asyncio.Queue(_LINES)
+        self._loop = asyncio.get_running_loop()
+
+    async def send(self, send: Send) -> None:
+        leave = self._sessions.subscribe(self._heard)
+        self._sessions.joined(self._session)
+        gone = asyncio.ensure_future(self._until_gone())
+        try:
+            headers = [(b"content-type", MEDIA_TYPE.encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            while not gone.done():
+                await self._send_some(send, gone)
+        finally:
+            gone.cancel()
+            leave()
+            self._sessions.left(self._session)
+
+    async def _send_some(self, send: Send, gone: asyncio.Future[None]) -> None:
+        next_line = asyncio.ensure_future(self._lines.get())
+        await asyncio.wait(
+            (next_line, gone), timeout=_BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        found = [next_line.result()] if next_line.done() else [Frame("beat")]
+        next_line.cancel()
+        with contextlib.suppress(asyncio.QueueEmpty):
+            while True:
+                found.append(self._lines.get_nowait())
+        body = b"".join(piece for frame in found for piece in frames.encode(frame))
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _heard(self, event: Event) -> None:
+        if not isinstance(event, Logged | Notice) or event.app != self._session.id:
+            return
+        if isinstance(event, Logged):
+            fields = {"endpoint": event.endpoint, "text": event.line.text}
+            frame = Frame("log", {**fields, "worker": event.line.worker_id})
+        else:
+            frame = Frame("notice", {"endpoint": event.endpoint, "text": event.text})
+        self._loop.call_soon_threadsafe(self._put, frame)
+
+    def _put(self, frame: Frame) -> None:
+        with contextlib.suppress(asyncio.QueueFull):
+            self._lines.put_nowait(frame)
