@@ -247,7 +247,7 @@ def test_a_program_calls_the_running_server_with_its_own_values(tmp_path: Path) 
                 check=False,
             )
             assert done.returncode == code, done
-            assert ("all right" if key is None else "server's key") in done.stdout + done.stderr
+            assert ("all right" if key is None else "server's keys") in done.stdout + done.stderr
 
 
 def test_nothing_is_left_when_the_server_is_killed(tmp_path: Path) -> None:

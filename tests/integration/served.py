@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from runpod_flash.client.embedded import local_engine
+from runpod_flash.control.key import owners_ring
 from runpod_flash.engines.local.node import made_up_node
+from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.plane.plane import Plane
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
+    from runpod_flash.control.keys import Keys
+    from runpod_flash.gateway.access import Access
     from runpod_flash.project.catalog import Catalog
 
 KEY = "the-owners-key"
@@ -66,12 +70,16 @@ def write(root: Path, files: Mapping[str, str]) -> None:
 
 
 @asynccontextmanager
-async def serving(root: Path, files: Mapping[str, str]) -> AsyncIterator[Served]:
+async def serving(
+    root: Path, files: Mapping[str, str], access: Access | None = None, keys: Keys | None = None
+) -> AsyncIterator[Served]:
+    """A server that has `KEY` as its owner's, if not told otherwise."""
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
     node = made_up_node([], root / ".locks", 8)
     plane = Plane(MemoryStore(time.monotonic), local_engine(node), dict(os.environ))
-    gateway = Gateway(plane, key=KEY)
+    access = access or Keyless(owners_ring(KEY, time.time))
+    gateway = Gateway(plane, access=access, keys=keys)
     gateway.serve(await discover(root))
     server = GatewayServer(gateway, "localhost", 0)
     await server.start()

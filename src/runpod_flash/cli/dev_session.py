@@ -18,7 +18,9 @@ from runpod_flash.client.console import TerminalConsole
 from runpod_flash.client.credentials import keep_key
 from runpod_flash.client.embedded import local_engine
 from runpod_flash.client.terminal import Printer
+from runpod_flash.control.key import owners_ring
 from runpod_flash.errors import ConnectionClosedError, FlashError
+from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.plane.plane import Plane
@@ -128,7 +130,7 @@ class _Session:
         self._gateway = Gateway(
             self._plane,
             allowed_hosts=(options.host,),
-            key=self._key,
+            access=Keyless(owners_ring(self._key, time.time)),
             on_request=lambda *told: console.line(dev_screen.request_line(*told)),
         )
         self._server: GatewayServer | None = None

@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import signal
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from runpod_flash.client.session import app_name, environment_name
 from runpod_flash.client.terminal import Printer
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
+from runpod_flash.control.key import owners_ring
 from runpod_flash.errors import ConfigurationError, FlashError
+from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.sessions import Place
@@ -122,7 +125,7 @@ class _Session:
         gateway = Gateway(
             plane,
             allowed_hosts=(options.host,),
-            key=key,
+            access=Keyless(owners_ring(key, time.time)),
             place=Place(directory.apps(), Blobs(directory.path / "blobs")),
             deployed_as=(app_name(Path.cwd()), environment_name()) if options.app else None,
         )

@@ -99,6 +99,19 @@ class Addresses:
                 return methods[method]
         return None
 
+    def endpoint_at(self, path: str, method: str) -> Discovered | None:
+        """The endpoint that a request is for, by a route, in the queue API or by a function."""
+        routed = self.route(path, method)
+        if routed is not None:
+            return routed
+        if path.startswith("/v2/"):
+            return self.names.get(path.split("/", 3)[2])
+        base, _, last = path.rpartition("/")
+        if last not in ("run", "runsync"):
+            base = base.rpartition("/")[0]  # the last one is a job's id
+        bound = self.operations.get(base)
+        return bound.endpoint if bound is not None else None
+
     def methods(self, path: str) -> list[str]:
         """The methods that a path of routes takes; empty for any other path."""
         found = [methods for pattern, methods in self._patterns if pattern.fullmatch(path)]

@@ -10,21 +10,29 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from runpod_flash.control.key import KeyRing
+from runpod_flash.control.setup import SetupLinks
 from runpod_flash.errors import FlashError, JobTimeoutError, WorkerLostError
+from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, require
 from runpod_flash.gateway.addresses import Addresses, prefix_of
+from runpod_flash.gateway.control_api import ControlApi
 from runpod_flash.gateway.documents import Documents
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, cors_headers, preflight
 from runpod_flash.gateway.jobs import Jobs
+from runpod_flash.gateway.keys_api import KeysApi
 from runpod_flash.gateway.messages import Answer, Refusal, wrong_method
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.sessions import PREFIX, Sessions
+from runpod_flash.gateway.setup_page import SetupPage
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.suggest import near
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from runpod_flash.control.keys import Keys
+    from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send
     from runpod_flash.gateway.sessions import Events, Place
     from runpod_flash.plane.plane import Plane
@@ -35,9 +43,10 @@ if TYPE_CHECKING:
 class Gateway:
     """Serves a catalog, which may be replaced at any time; create it on the plane's loop.
 
-    `key` lets the owner of the code send and get values that JSON has no words for. `on_request` is
-    told of each request: method, path, status, seconds. `place` says where programs' apps can be
-    put; `deployed_as` are the app and environment of this catalog, if it goes by these.
+    `access` says who may do what; without it nobody has a key, and anybody may call. `keys` are
+    managed at /v2/keys, and the first of them is made at /setup. `on_request` is told of each
+    request: method, path, status, seconds. `place` says where programs' apps can be put;
+    `deployed_as` are the app and environment of this catalog, if it goes by these.
     """
 
     def __init__(
@@ -45,7 +54,8 @@ class Gateway:
         plane: Plane,
         *,
         allowed_hosts: Iterable[str] = (),
-        key: str | None = None,
+        access: Access | None = None,
+        keys: Keys | None = None,
         on_request: Callable[[str, str, int, float], None] | None = None,
         jobs: Jobs | None = None,
         place: Place | None = None,
@@ -60,11 +70,15 @@ class Gateway:
         self._caller_env: Mapping[str, str] | None = None
         jobs = jobs or Jobs(plane)
         self._functions = FunctionApi(jobs, self.pool_of)
-        self._queue = QueueApi(jobs, self.pool_of, key)
+        self._queue = QueueApi(jobs, self.pool_of)
         self._documents = Documents(self._describe)
+        access = access or Keyless(KeyRing(time.time))
+        self._access = access
         self._sessions = Sessions(
-            plane, self._find, lambda: Gateway(plane, key=key, jobs=jobs), place
+            plane, self._find, lambda: Gateway(plane, access=access, jobs=jobs), place
         )
+        self._control = ControlApi({} if keys is None else {"keys": KeysApi(keys)})
+        self._setup = None if keys is None else SetupPage(SetupLinks(keys))
 
     # What is served
 
@@ -138,7 +152,7 @@ class Gateway:
             else:
                 await self._http(scope, receive, noted)
         except Refusal as refusal:
-            await _refuse(scope, refusal.answer, noted)
+            await _refuse(scope, self._control.worded(scope, refusal), noted)
         except ConnectionAbortedError:
             raise  # the server closes the connection: the response is not whole
         except ConnectionError:
@@ -147,7 +161,7 @@ class Gateway:
             # A fault of ours: the client hears of it where it can, the terminal in full.
             logging.getLogger(__name__).exception("%s %s failed", kind, scope["path"])
             text = f"an internal error in Flash's server: {error!r}; please report it"
-            await _refuse(scope, Refusal(500, text).answer, noted)
+            await _refuse(scope, self._control.worded(scope, Refusal(500, text)), noted)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -156,14 +170,23 @@ class Gateway:
             await gateway._http(scope, receive, send)
             return
         endpoint = self._addresses.route(path, scope["method"])
+        # Browsers ask without a key whether they may send one.
+        found = preflight(scope) if endpoint is None else None
+        if found is None:
+            admit(self._access, scope, self._endpoint_at)
         if endpoint is not None:
             await self._route(endpoint, scope, receive, send)
             return
-        found = preflight(scope) or await self._answer(scope, receive)
-        await found.send(send)
+        answered: Answer | Events = found or await self._answer(scope, receive)
+        await answered.send(send)
+
+    def _endpoint_at(self, scope: Scope) -> Discovered | None:
+        method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
+        return self._addresses.endpoint_at(scope["path"], method)
 
     def _within(self, scope: Scope) -> tuple[Gateway, Scope]:
         """Who answers for a program's app, and the request as it is there."""
+        self._access.identify(scope)  # whether there is such an app is no stranger's business
         session_id, _, rest = scope["path"].removeprefix(PREFIX).partition("/")
         base = f"{PREFIX}{session_id}"
         inner = {**scope, "path": f"/{rest}", "root_path": base}
@@ -174,9 +197,14 @@ class Gateway:
     async def _answer(self, scope: Scope, receive: Receive) -> Answer | Events:
         path = scope["path"]
         if path.startswith(("/v2/sessions/", "/v2/blobs")):
+            require(scope, "deploy")
             own = await self._sessions.answer(scope, receive)
             if own is not None:
                 return own
+        if self._control.owns(path):
+            return await self._control.answer(scope, receive)
+        if path == "/setup" and self._setup is not None:
+            return await self._setup.answer(scope, receive)
         if path.startswith("/v2/"):
             return await self._queue.answer(self._addresses, scope, receive)
         found = await self._functions.answer(self._addresses, scope, receive)
@@ -202,19 +230,27 @@ class Gateway:
     # Routes
 
     async def _web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"].startswith(PREFIX):
-            gateway, scope = self._within(scope)
-            await gateway._web_socket(scope, receive, send)
+        try:
+            if scope["path"].startswith(PREFIX):
+                gateway, scope = self._within(scope)
+                await gateway._web_socket(scope, receive, send)
+                return
+            admit(self._access, scope, self._endpoint_at)
+            endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
+            if endpoint is None:
+                raise self._unknown(scope)
+        except Refusal as refusal:
+            if "websocket.http.response" not in scope.get("extensions", {}):
+                raise
+            await refusal.answer.send(_in_handshake(send))
             return
-        endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
-        if endpoint is None:
-            raise self._unknown(scope)
         await self._route(endpoint, scope, receive, send)
 
     async def _route(
         self, endpoint: Discovered, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        scope = {**scope, "root_path": f"{scope.get('root_path', '')}{prefix_of(endpoint)}"}
+        base = f"{scope.get('root_path', '')}{prefix_of(endpoint)}"
+        scope = {**scope, "root_path": base, "headers": headers_for_routes(scope)}
         pool = self.pool_of(endpoint)
         try:
             await self._plane.serve_request(pool, scope, receive, send)
@@ -248,7 +284,7 @@ class Gateway:
 def _status(message: Message) -> int:
     """The status that is known now, if this is the message that tells it."""
     kind = message["type"]
-    if kind == "http.response.start":
+    if kind in ("http.response.start", "websocket.http.response.start"):
         return int(message["status"])
     if kind == "websocket.accept":
         return 101
@@ -283,6 +319,15 @@ def _failed_route(error: Exception) -> Refusal:
     text = str(error) if isinstance(error, FlashError) else f"{type(error).__name__}: {error}"
     cause = error.__cause__
     return Refusal(status, text, **({"detail": str(cause).strip().strip('"')} if cause else {}))
+
+
+def _in_handshake(send: Send) -> Send:
+    """Sends a response in the place of a WebSocket that was not accepted."""
+
+    async def sent(message: Message) -> None:
+        await send({**message, "type": f"websocket.{message['type']}"})
+
+    return sent
 
 
 async def _refuse(scope: Scope, refused: Answer, send: Send) -> None:

@@ -81,6 +81,11 @@ class Jobs:
 
     # Looking
 
+    def has(self, pool: Pool, job_id: str) -> bool:
+        """Whether the endpoint has a job of that id."""
+        job = now(self._plane.store.get(job_id))
+        return job is not None and job.endpoint == pool.key
+
     def get(self, pool: Pool, job_id: str) -> Job:
         """The endpoint's job of that id; 404 if it has none."""
         job = now(self._plane.store.get(job_id))

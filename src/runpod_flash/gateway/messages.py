@@ -50,7 +50,9 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
 
 def wrong_method(scope: Scope, allowed: str) -> Refusal:
     """The refusal of a method that the path does not take."""
-    text = f"{scope['path']} takes {allowed or 'WebSockets'}, not {scope.get('method')}"
+    text = (
+        f"{scope['path']} takes {allowed or 'WebSockets'}, not {scope.get('method', 'WebSockets')}"
+    )
     refusal = Refusal(405, text)
     headers = ((b"allow", allowed.encode("latin-1")),)
     refusal.answer = Answer(405, refusal.answer.body, headers=headers)

@@ -40,6 +40,8 @@ class NativeApi:
         """The answer to one request."""
         verb, job_id = rest[0] if rest else "", rest[1] if len(rest) > 1 else ""
         given = query(scope)
+        if job_id and not self._jobs.has(pool, job_id):
+            return _message([_look(None)])
         seconds = min(int(given.get("wait") or 0) / 1000, _MOST_SECONDS)
         if verb in ("run", "runsync"):
             body = await read_body(scope, receive, _LIMIT, "pass it through a volume")

@@ -6,9 +6,9 @@ JSON has no words for (docs/protocol.md).
 
 from __future__ import annotations
 
-import hmac
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.gateway.access import require
 from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.functions import REMEDY, RUN_LIMIT, RUNSYNC_LIMIT, stream_answer
 from runpod_flash.gateway.inputs import read_input
@@ -40,12 +40,11 @@ _DEFAULT_WAIT_MS = 90_000
 
 
 class QueueApi:
-    """See the module. `key` is the code owner's; without one, nobody may send frames."""
+    """See the module. Only the code's owner may send frames."""
 
-    def __init__(self, jobs: Jobs, pool_of: Callable[[Discovered], Pool], key: str | None) -> None:
+    def __init__(self, jobs: Jobs, pool_of: Callable[[Discovered], Pool]) -> None:
         self._jobs = jobs
         self._pool_of = pool_of
-        self._key = key
         self._native = NativeApi(jobs)
         self._posts: dict[str, Callable[..., Awaitable[Answer]]] = {
             "run": self._run,
@@ -68,7 +67,7 @@ class QueueApi:
             where = prefix_of(endpoint)
             raise Refusal(404, f"{name} has routes and no queue: call them below {where}/")
         if header(scope, b"content-type") == MEDIA_TYPE:
-            self._check_key(scope)
+            require(scope, "deploy")
             pool = self._pool_of(endpoint)
             return await self._native.answer(endpoint, pool, rest, scope, receive)
         method = scope["method"]
@@ -91,15 +90,6 @@ class QueueApi:
             raise Refusal(500, problem.message, **more)
         hint = did_you_mean(name, addresses.names)
         raise Refusal(404, f"there is no endpoint {name!r}.{hint}")
-
-    def _check_key(self, scope: Scope) -> None:
-        given = (header(scope, b"authorization") or "").removeprefix("Bearer ")
-        if self._key is None or not hmac.compare_digest(given.encode(), self._key.encode()):
-            raise Refusal(
-                401,
-                "calls from Python need this server's key: it is kept for the user who started "
-                "the server; set FLASH_API_KEY elsewhere",
-            )
 
     # Operations
 

@@ -13,7 +13,26 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Discovered
 
 # What the server itself answers at the top of its address.
-RESERVED = ("v2", "docs", "openapi.json", "ping", "health", "metrics")
+RESERVED = ("v2", "docs", "openapi.json", "ping", "health", "metrics", "setup")
+# What stands at /v2/NAME in the place of an endpoint: resources of this server, and of the hosted
+# service's REST API, which uses the same prefix.
+RESERVED_NAMES = frozenset(
+    (
+        "account",
+        "billing",
+        "catalog",
+        "clusters",
+        "flash",
+        "global-volumes",
+        "keys",
+        "network-volumes",
+        "openapi.json",
+        "pods",
+        "registries",
+        "serverless",
+        "templates",
+    )
+)
 _JOB_VERBS = {"status": "GET", "stream": "GET", "cancel": "POST"}
 _MEETS = {"{id}": "*", "*": "{id}"}
 
@@ -53,6 +72,9 @@ def collisions(found: Sequence[Discovered]) -> tuple[list[Discovered], list[Prob
 
 
 def _reserved(each: Discovered) -> str:
+    name = each.spec.name
+    if name in RESERVED_NAMES:
+        return f"/v2/{name} is an address of the server itself; give the endpoint another name="
     top = each.file.removesuffix(".py").partition("/")[0]
     if top not in RESERVED:
         return ""

@@ -1,0 +1,128 @@
+"""/v2/keys: an admin lists, makes and revokes the keys of the server."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any, get_args
+
+from runpod_flash.control.key import KeyScope
+from runpod_flash.control.keys import LastAdminError, NameTakenError
+from runpod_flash.errors import ConfigurationError
+from runpod_flash.gateway.access import require
+from runpod_flash.gateway.control_api import InvalidError, read_fields
+from runpod_flash.gateway.messages import Answer, Refusal, answer, wrong_method
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runpod_flash.control.key import Key
+    from runpod_flash.control.keys import Keys
+    from runpod_flash.gateway.messages import Receive, Scope
+
+_FIELDS = ("name", "scope", "endpoints", "expiresIn")
+_LONGEST_SECONDS = 10 * 366 * 86_400
+# An answer that holds a key is for one reader.
+_NO_STORE = (b"cache-control", b"no-store")
+
+
+class KeysApi:
+    """A `Resource`."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Answer:
+        require(scope, "admin")
+        method = scope["method"]
+        if not rest or list(rest) == [""]:
+            if method == "GET":
+                return self._list()
+            if method == "POST":
+                return await self._create(scope, receive)
+            raise wrong_method(scope, "GET, POST")
+        if len(rest) > 1:
+            raise Refusal(404, f"nothing is at {scope['path']}; keys are at /v2/keys/ID")
+        if method == "GET":
+            return answer(200, self._shown(self._key(rest[0])))
+        if method == "DELETE":
+            return await self._revoke(rest[0])
+        raise wrong_method(scope, "GET, DELETE")
+
+    def _list(self) -> Answer:
+        found = [self._shown(key) for key in self._keys.ring]
+        return answer(200, {"keys": found, "pagination": {"hasNextPage": False}})
+
+    async def _create(self, scope: Scope, receive: Receive) -> Answer:
+        fields = await read_fields(scope, receive, _FIELDS)
+        wrong = list(_wrong(fields))
+        if wrong:
+            raise InvalidError(wrong)
+        try:
+            new = await self._keys.create(
+                fields["name"],
+                fields.get("scope", "invoke"),
+                tuple(dict.fromkeys(fields.get("endpoints", ()))),
+                fields.get("expiresIn"),
+            )
+        except NameTakenError as error:
+            raise Refusal(409, str(error)) from None
+        except ConfigurationError as error:
+            raise InvalidError([f"$: {error}"]) from None
+        return answer(201, {**self._shown(new.key), "key": new.secret}, _NO_STORE)
+
+    async def _revoke(self, key_id: str) -> Answer:
+        try:
+            revoked = await self._keys.revoke(key_id)
+        except LastAdminError as error:
+            raise Refusal(409, str(error)) from None
+        if not revoked:
+            raise _no_key(key_id)
+        return Answer(204, b"")
+
+    def _key(self, key_id: str) -> Key:
+        for key in self._keys.ring:
+            if key.id == key_id:
+                return key
+        raise _no_key(key_id)
+
+    def _shown(self, key: Key) -> dict[str, Any]:
+        return {
+            "id": key.id,
+            "name": key.name,
+            "scope": key.scope,
+            "endpoints": list(key.endpoints),
+            "masked": key.masked,
+            "createdAt": _time(key.created_at),
+            "expiresAt": _time(key.expires_at),
+            "lastUsedAt": _time(self._keys.ring.used_at(key.id)),
+        }
+
+
+def _no_key(key_id: str) -> Refusal:
+    return Refusal(404, f"there is no key {key_id!r}; GET /v2/keys lists them")
+
+
+def _wrong(fields: dict[str, Any]) -> Any:
+    """A sentence for each field that is of another kind than it has to be."""
+    if not isinstance(fields.get("name"), str):
+        yield "$.name: a name is needed, as a string"
+    if "scope" in fields and fields["scope"] not in get_args(KeyScope):
+        yield f"$.scope: {fields['scope']!r} is none of {', '.join(get_args(KeyScope))}"
+    endpoints = fields.get("endpoints", [])
+    if not isinstance(endpoints, list) or not all(isinstance(name, str) for name in endpoints):
+        yield "$.endpoints: a list of endpoints' names is needed, or none for all endpoints"
+    seconds = fields.get("expiresIn")
+    if seconds is not None and not _is_span(seconds):
+        yield f"$.expiresIn: {seconds!r} is not from 1 to {_LONGEST_SECONDS} seconds"
+
+
+def _is_span(value: object) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole and 1 <= value <= _LONGEST_SECONDS  # type: ignore[operator]
+
+
+def _time(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

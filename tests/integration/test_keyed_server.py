@@ -1,0 +1,260 @@
+"""A server that asks for keys, on a real socket: what is let in, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from integration.served import Served, serving
+from runpod_flash.control.keys import Keys
+from runpod_flash.gateway.access import Keyed, Keyless
+from runpod_flash.plane.store.database import prepare
+from runpod_flash.wire import frames
+from runpod_flash.wire.frames import MEDIA_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+    from typing import Any
+
+FILES = {
+    "work.py": """
+        from runpod_flash import Endpoint
+
+        @Endpoint(name="double", cpu="cpu3c-1-2")
+        def double(x: int) -> int:
+            return 2 * x
+
+        @Endpoint(name="other", cpu="cpu3c-1-2")
+        def other() -> str:
+            return "other"
+    """,
+    "web.py": """
+        from fastapi import Request, WebSocket
+        from runpod_flash import Endpoint
+
+        api = Endpoint(name="api", cpu="cpu3c-1-2")
+
+        @api.get("/seen")
+        async def seen(request: Request) -> dict:
+            return {"authorization": request.headers.getlist("authorization")}
+
+        @api.websocket("/echo")
+        async def echo(socket: WebSocket):
+            await socket.accept()
+            await socket.send_text(socket.headers.get("authorization", "none"))
+            await socket.close()
+    """,
+}
+RUN = {"input": {"x": 4}}
+
+
+def guarded(
+    root: Path,
+    scenario: Callable[[Served, Keys], Awaitable[None]],
+    policy: type[Keyed | Keyless] = Keyed,
+    files: dict[str, str] = FILES,
+) -> None:
+    """Run a scenario against a server with keys."""
+
+    async def whole() -> None:
+        path = root / ".server" / "flash.db"
+        prepare(path)
+        keys = Keys(path, time.time)
+        await keys.load()
+        async with serving(root, files, policy(keys.ring), keys) as served:
+            await scenario(served, keys)
+
+    asyncio.run(whole())
+
+
+async def bearer(keys: Keys, name: str, *given: Any) -> dict[str, str]:
+    """The header of a new key."""
+    return {"authorization": f"Bearer {(await keys.create(name, *given)).secret}"}
+
+
+# Keys and scopes
+
+
+def test_every_address_needs_a_key_but_pages_that_tell_nothing(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        key = await bearer(keys, "ci")
+        paths = ["/v2/double/runsync", "/work/double/runsync"]
+        for path in [*paths, "/web/seen", "/v2/double/health", "/openapi.json", "/nowhere"]:
+            for wrong in ({}, {"authorization": "Bearer flash_forged"}):
+                answer = await served.post(path, RUN, headers=wrong)
+                assert answer.status_code == 401, path
+                assert answer.headers["www-authenticate"] == "Bearer"
+                assert answer.json().keys() == {"error"}
+        for path in paths:
+            assert (await served.post(path, RUN, headers=key)).json()["output"] == 8
+        for path in ("/ping", "/docs"):
+            assert (await served.get(path)).status_code == 200
+        assert (await served.get("/openapi.json", headers=key)).status_code == 200
+
+    guarded(tmp_path, scenario)
+
+
+def test_a_revoked_or_expired_key_calls_nothing_more(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        admin = await bearer(keys, "admin", "admin")
+        new = await keys.create("ci")
+        key = {"authorization": new.secret}
+        path = "/v2/double/runsync"
+        assert (await served.post(path, RUN, headers=key)).status_code == 200
+        gone = await served.http.delete(f"/v2/keys/{new.key.id}", headers=admin)
+        assert (gone.status_code, gone.content) == (204, b"")
+        revoked = await served.post(path, RUN, headers=key)
+        assert (revoked.status_code, "expired" in revoked.text) == (401, False)
+        brief = await bearer(keys, "brief", "invoke", (), 1e-9)
+        expired = await served.post(path, RUN, headers=brief)
+        assert expired.status_code == 401
+        assert "the key 'brief' expired on" in expired.json()["error"]
+
+    guarded(tmp_path, scenario)
+
+
+@pytest.mark.parametrize("policy", [Keyed, Keyless])
+def test_a_key_for_one_endpoint_reaches_no_other_by_any_address(
+    tmp_path: Path, policy: type[Keyed | Keyless]
+) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        key = await bearer(keys, "ci", "deploy", ("double",))
+        for path in ("/v2/double/runsync", "/work/double/runsync"):
+            assert (await served.post(path, RUN, headers=key)).json()["output"] == 8
+        job = (await served.post("/v2/double/run", RUN, headers=key)).json()["id"]
+        for path in (f"/v2/double/status/{job}", f"/work/double/status/{job}"):
+            assert (await served.get(path, headers=key)).status_code == 200
+        for path in ("/v2/other/run", "/work/other/run", "/work/other/runsync"):
+            refused = await served.post(path, {"input": {}}, headers=key)
+            assert (refused.status_code, refused.json()) == (
+                403,
+                {"error": "this key is only for double"},
+            )
+        for path in ("/web/seen", "/openapi.json", "/v2/keys", "/v2/nowhere/health"):
+            assert (await served.get(path, headers=key)).status_code == 403, path
+
+    guarded(tmp_path, scenario, policy)
+
+
+def test_jobs_of_another_endpoint_cannot_be_seen_nor_cancelled(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        key = await bearer(keys, "ci", "deploy", ("other",))
+        job = (await served.post("/v2/double/run", RUN)).json()["id"]
+        for verb, method in (("status", "GET"), ("stream", "GET"), ("cancel", "POST")):
+            path = f"/v2/other/{verb}/{job}"
+            plain = await served.http.request(method, path, headers=key)
+            assert plain.status_code == 404
+            framed = await served.http.request(
+                method, path, headers={**key, "content-type": MEDIA_TYPE}
+            )
+            (look,) = frames.decode(framed.content)
+            assert not look.fields.get("state")
+            assert not look.buffers
+
+    guarded(tmp_path, scenario, Keyless)
+
+
+def test_frames_are_for_keys_that_may_deploy(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        framed = {"content-type": MEDIA_TYPE}
+        for header, status in (
+            ({}, 401),
+            ({"authorization": "wrong"}, 401),
+            (await bearer(keys, "invoke"), 403),
+            (await bearer(keys, "deploy", "deploy"), 400),
+            (await bearer(keys, "admin", "admin"), 400),
+        ):
+            answer = await served.http.post(
+                "/v2/double/run", content=b"no frame", headers={**framed, **header}
+            )
+            assert answer.status_code == status, header
+            assert answer.json()["error"]
+
+    guarded(tmp_path, scenario, Keyless)
+
+
+# Routes
+
+
+def test_a_route_does_not_see_the_key_and_a_websocket_needs_one(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        key = await bearer(keys, "ci")
+        answer = await served.get("/web/seen", headers=key)
+        assert answer.json() == {"authorization": []}
+        address = served.address.replace("http", "ws") + "/web/echo"
+        async with connect(address, additional_headers=key) as socket:
+            assert await socket.recv() == "none"
+        for wrong in ({}, {"authorization": "Bearer wrong"}):
+            with pytest.raises(InvalidStatus) as refused:
+                await connect(address, additional_headers=wrong)
+            assert refused.value.response.status_code == 401
+
+    guarded(tmp_path, scenario)
+
+
+def test_a_route_on_the_loopback_sees_an_authorization_that_is_its_own(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        own = await served.get("/web/seen", headers={"authorization": "Basic dTpw"})
+        assert own.json() == {"authorization": ["Basic dTpw"]}
+        ours = await served.get("/web/seen", headers=await bearer(keys, "ci"))
+        assert ours.json() == {"authorization": []}
+
+    guarded(tmp_path, scenario, Keyless)
+
+
+# Bytes that are no request, or two
+
+
+async def raw(served: Served, text: str) -> tuple[int, bytes]:
+    """Send these lines, and read all that comes; the first status."""
+    port = int(served.address.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(text.replace("\n", "\r\n").encode("latin-1"))
+    came = await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+    await writer.wait_closed()
+    return int(came.split(b" ", 2)[1]), came
+
+
+SMUGGLED = "GET /v2/keys HTTP/1.1\nHost: localhost\nAuthorization: KEY\n\n"
+ODD_HEADERS = [
+    "Content-Length: 4\nTransfer-Encoding: chunked",
+    "Transfer-Encoding: chunked\nContent-Length: 4",
+    "Content-Length: 0\nContent-Length: 4",
+    "Content-Length: 0, 4",
+    "Content-Length: -1",
+    "Content-Length: +4",
+    "Content-Length: 0x4",
+    "Content-Length : 4",
+    "Transfer-Encoding: xchunked",
+    "Transfer-Encoding: chunked, identity",
+    "Transfer-Encoding : chunked",
+    "X: a\rContent-Length: 4",
+    "X: a\x00b",
+    "X y: a",
+    ": a",
+    "Authorization: KEY",
+    "authorization: Bearer flash_forged",
+]
+
+
+def test_a_request_that_may_be_read_in_two_ways_is_refused_and_holds_no_other(
+    tmp_path: Path,
+) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        key = (await keys.create("admin", "admin")).secret
+        for odd in ODD_HEADERS:
+            head = f"POST /v2/double/run HTTP/1.1\nHost: localhost\nAuthorization: KEY\n{odd}"
+            text = f"{head}\n\n0\n\n{SMUGGLED}".replace("KEY", key)
+            status, came = await raw(served, text)
+            assert (odd, status) == (odd, 400)
+            assert b'"keys"' not in came, odd
+            assert key.encode() not in came, odd
+
+    guarded(tmp_path, scenario)
