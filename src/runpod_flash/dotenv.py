@@ -40,7 +40,7 @@ def values() -> dict[str, str]:
 
 def _chooses(name: str) -> bool:
     """Whether it says where code and keys go: a file in the project never does."""
-    return name == "FLASH_TARGET" or (
+    return name in ("FLASH_TARGET", "FLASH_INSECURE") or (
         name.startswith(("FLASH_", "RUNPOD_")) and name.endswith("_URL")
     )
 

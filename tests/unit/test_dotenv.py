@@ -94,8 +94,8 @@ def test_a_file_of_another_user_is_not_read(project: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["FLASH_TARGET", "FLASH_SERVER_URL", "RUNPOD_API_BASE_URL", "RUNPOD_ENDPOINT_BASE_URL",
-     "RUNPOD_REST_API_URL", "RUNPOD_HAPI_URL", "RUNPOD_CONSOLE_URL"],
+    ["FLASH_TARGET", "FLASH_INSECURE", "FLASH_SERVER_URL", "RUNPOD_API_BASE_URL",
+     "RUNPOD_ENDPOINT_BASE_URL", "RUNPOD_REST_API_URL", "RUNPOD_HAPI_URL", "RUNPOD_CONSOLE_URL"],
 )  # fmt: skip
 def test_it_never_sets_where_code_and_keys_go(project: Path, name: str) -> None:
     (project / ".env").write_text(f"{name}=https://evil.example\nAA=one\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+from runpod_flash.loopback import is_loopback
 
 
 @click.command()
@@ -39,7 +39,7 @@ def dev(host: str, port: int, reload: bool, auto_provision: bool, insecure: bool
 
     Example: flash dev --auto-provision
     """
-    if host not in _LOOPBACK and not insecure:
+    if not is_loopback(host) and not insecure:
         raise click.ClickException(
             f"--host {host} would let other machines run your functions without a key; leave it "
             "out, or add --insecure if the network is yours alone."

@@ -85,7 +85,10 @@ def _target() -> Finding:
     if why := _unreachable(place):
         remedy = "start it, or unset FLASH_TARGET to run on this machine"
         return _SETTINGS.error("target", f"{place} cannot be reached: {why}", remedy, source)
-    key = "with a key" if key_for(address) else "without a key"
+    try:
+        key = "with a key" if key_for(address) else "without a key"
+    except ConfigurationError as error:
+        return _SETTINGS.error("target", f"{place}: {error}", "use https", source)
     return _SETTINGS.fine("target", f"{place}, which answers; asked {key}", source)
 
 

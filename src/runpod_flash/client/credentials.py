@@ -1,4 +1,7 @@
-"""Keys of our own servers, one for each origin; a key is never sent to another one."""
+"""Keys of our own servers, one for each origin.
+
+A key is never sent to another origin, nor over a network that others can read.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,14 @@ from urllib.parse import urlsplit
 from platformdirs import user_state_path
 
 from runpod_flash.errors import ConfigurationError
+from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _PORTS = {"http": 80, "https": 443}
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 
 def origin_of(address: str) -> str:
@@ -31,17 +35,36 @@ def origin_of(address: str) -> str:
         raise ConfigurationError(
             f"{address!r} is no address of a server; give one such as http://localhost:8888"
         )
-    return f"{parts.scheme}://{parts.hostname}:{port}"
+    return f"{parts.scheme}://{_host(parts.hostname)}:{port}"
 
 
-def key_for(address: str) -> str | None:
-    """The key for a server: `FLASH_API_KEY`, else the one that is kept for its origin."""
-    given = os.environ.get("FLASH_API_KEY")
-    if given:
-        return given
-    for origin in _aliases(origin_of(address)):
+def key_for(address: str, *, insecure: bool = False) -> str | None:
+    """The key for a server: `FLASH_API_KEY`, else the one that is kept for its origin.
+
+    Raises `ConfigurationError` where sending it would show it to the network, unless that is said
+    to be `insecure` and wanted, here or by `FLASH_INSECURE=1`.
+    """
+    origin = origin_of(address)
+    key = os.environ.get("FLASH_API_KEY") or _kept(origin)
+    allowed = insecure or os.environ.get("FLASH_INSECURE") == "1"
+    if key and not allowed and not keeps_secrets(origin):
+        raise ConfigurationError(
+            f"the key for {origin} would be sent over plain http, where others on the network can "
+            "read it: use https, or allow it with FLASH_INSECURE=1 (in a command: --insecure)"
+        )
+    return key
+
+
+def keeps_secrets(address: str) -> bool:
+    """Whether nobody on the way can read what is sent: by https, or inside this machine."""
+    parts = urlsplit(address)
+    return parts.scheme == "https" or is_loopback(parts.hostname or "")
+
+
+def _kept(origin: str) -> str | None:
+    for alias in _aliases(origin):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return str(json.loads(_file(origin).read_text(encoding="utf-8"))["key"])
+            return str(json.loads(_file(alias).read_text(encoding="utf-8"))["key"])
     return None
 
 
@@ -61,9 +84,14 @@ def _aliases(origin: str) -> Iterator[str]:
     """The origin, and the other names of this machine for itself."""
     yield origin
     parts = urlsplit(origin)
-    if parts.hostname in _LOOPBACK:
-        for host in _LOOPBACK:
+    if _host(parts.hostname or "") in _THIS_MACHINE:
+        for host in _THIS_MACHINE:
             yield f"{parts.scheme}://{host}:{parts.port}"
+
+
+def _host(name: str) -> str:
+    """As an address has it."""
+    return f"[{name}]" if ":" in name else name
 
 
 def _file(origin: str) -> Path:

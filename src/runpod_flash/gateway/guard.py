@@ -10,13 +10,13 @@ import re
 from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.messages import Answer, Refusal, header
+from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runpod_flash.gateway.messages import Headers, Scope
 
-_LOOPBACK = re.compile(r"(?:[^.]+\.)*localhost|127(?:\.\d{1,3}){3}|\[::1\]")
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:/@\[\]]*)(?::\d{1,5})?")
 _REMEMBERED = 64
 
@@ -41,8 +41,8 @@ class Guard:
             _check_navigation(scope)
 
     def _check_host(self, host: str) -> None:
-        name = _name(host)
-        if not _LOOPBACK.fullmatch(name) and not self._allows(host, "*"):
+        name = host_name(host)
+        if not is_loopback(name) and not self._allows(host, "*"):
             raise Refusal(
                 403,
                 f"the Host {host!r} is not this server's: use localhost or 127.0.0.1, or have the "
@@ -53,7 +53,7 @@ class Guard:
         scheme, _, authority = origin.partition("://")
         if scheme in ("http", "https") and (
             authority.lower() == host.lower()
-            or _LOOPBACK.fullmatch(_name(authority))
+            or is_loopback(host_name(authority))
             or self._allows(authority, origin.lower())
         ):
             return
@@ -64,11 +64,11 @@ class Guard:
         )
 
     def _allows(self, authority: str, *more: str) -> bool:
-        names = {_name(authority), authority.lower(), *more} - {""}
+        names = {host_name(authority), authority.lower(), *more} - {""}
         return not self._allowed.isdisjoint(names)
 
 
-def _name(authority: str) -> str:
+def host_name(authority: str) -> str:
     """The host of "host:port", in small letters; empty for what is none."""
     match = _AUTHORITY.fullmatch(authority)
     return match[1].lower() if match is not None else ""
@@ -93,7 +93,7 @@ def cors_headers(scope: Scope) -> Headers:
     if origin is None:
         return []
     authority = origin.partition("://")[2]
-    if authority == header(scope, b"host") or not _LOOPBACK.fullmatch(_name(authority)):
+    if authority == header(scope, b"host") or not is_loopback(host_name(authority)):
         return []
     return [
         (b"access-control-allow-origin", origin.encode("latin-1")),
