@@ -72,10 +72,7 @@ class SetupLinks:
         file.execute("DELETE FROM setup_links WHERE expires_at <= ?", (self._keys.ring.clock(),))
         hashed = digest(token.encode())
         if not file.execute("SELECT 1 FROM setup_links WHERE hash = ?", (hashed,)).fetchone():
-            raise SpentLinkError(
-                "this setup link does not work: each works once, within a day of the server's "
-                "first start; with an admin key, `flash key create NAME --scope admin` makes others"
-            )
+            raise SpentLinkError("this setup link does not work: each works once, for a day")
 
     def _free_name(self) -> str:
         taken = {key.name for key in self._keys.ring}

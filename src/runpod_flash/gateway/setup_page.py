@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from runpod_flash.control.setup import SpentLinkError
+from runpod_flash.gateway.guard import host_name
 from runpod_flash.gateway.messages import Answer, Refusal, header, query, read_body, wrong_method
+from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from runpod_flash.control.setup import SetupLinks
@@ -61,10 +63,14 @@ more.</p>
 <pre>{key}</pre>
 <p>In a terminal (a click selects all lines):</p>
 <pre>export FLASH_TARGET={address}
-export FLASH_API_KEY={key}
+export FLASH_API_KEY={key}{insecure}
 flash key list</pre>
 <p class="dim">Its name is {name}. For a program that only calls functions, make a key that can do
 no more: <code>flash key create NAME</code></p>"""
+
+_SPENT = """<p>A setup link works once, for a day.</p>
+<p class="dim">Whoever has an admin key can make further ones:
+<code>flash key create NAME --scope admin</code></p>"""
 
 
 class SetupPage:
@@ -79,9 +85,8 @@ class SetupPage:
                 return await self._offer(query(scope).get("token", ""))
             if method == "POST":
                 return await self._redeem(scope, receive)
-        except SpentLinkError as error:
-            text = html.escape(f"{error}.".replace("this", "This", 1))
-            return _page(410, "This link does not work", f"<p>{text}</p>")
+        except SpentLinkError:
+            return _page(410, "This link does not work", _SPENT)
         raise wrong_method(scope, "GET, HEAD, POST")
 
     async def _offer(self, token: str) -> Answer:
@@ -97,8 +102,16 @@ class SetupPage:
         except (ValueError, KeyError):
             raise Refusal(400, "the form lacks the token; open the setup link again") from None
         new = await self._links.redeem(token)
-        address = f"{scope['scheme']}://{header(scope, b'host') or 'localhost'}"
-        shown = {"key": new.secret, "name": new.key.name, "address": address}
+        host, scheme = header(scope, b"host") or "localhost", scope["scheme"]
+        address = f"{scheme}://{host}"
+        readable = scheme == "http" and not is_loopback(host_name(host))
+        insecure = "\nexport FLASH_INSECURE=1" if readable else ""
+        shown = {
+            "key": new.secret,
+            "name": new.key.name,
+            "address": address,
+            "insecure": insecure,
+        }
         content = _SHOWN.format(**{name: html.escape(text) for name, text in shown.items()})
         return _page(200, "Your admin key", content)
 

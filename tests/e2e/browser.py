@@ -1,0 +1,93 @@
+"""A real browser for tests: a headless Chromium, asked by the DevTools protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.request import urlopen
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from websockets.asyncio.client import ClientConnection
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+OPTIONS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update"
+)
+needs_chromium = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium (Debian: apt install chromium)"
+)
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[str]:
+    """A headless Chromium; the address of its one page's debugger."""
+    assert CHROMIUM is not None
+    process = subprocess.Popen(
+        [
+            CHROMIUM,
+            *OPTIONS.split(),
+            "--remote-debugging-port=0",
+            f"--user-data-dir={profile}",
+            "about:blank",
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        port_file = profile / "DevToolsActivePort"
+        until = time.monotonic() + 30
+        while not port_file.exists() or not port_file.read_text().strip():
+            assert time.monotonic() < until, "Chromium did not start"
+            time.sleep(0.05)
+        port = port_file.read_text().splitlines()[0]
+        with urlopen(f"http://127.0.0.1:{port}/json", timeout=10) as answer:
+            pages = json.load(answer)
+        yield next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+class Page:
+    """One page, asked by the DevTools protocol."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._calls = 0
+
+    async def send(self, method: str, **parameters: Any) -> Any:
+        self._calls += 1
+        await self._socket.send(
+            json.dumps({"id": self._calls, "method": method, "params": parameters})
+        )
+        while True:
+            answer = json.loads(await self._socket.recv())
+            if answer.get("id") == self._calls:
+                return answer["result"]
+
+    async def run(self, script: str) -> Any:
+        found = await self.send("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in found, found
+        return found["result"].get("value")
+
+    async def until(self, script: str, seconds: float = 20) -> Any:
+        """What the script gives, once that is something."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = await self.run(script)
+            if found:
+                return found
+            await asyncio.sleep(0.5)
+        text = await self.run("document.body.innerText")
+        raise AssertionError(f"nothing came of {script}:\n{text}")
