@@ -15,7 +15,6 @@ from runpod_flash.control.setup import SetupLinks
 from runpod_flash.errors import FlashError, JobTimeoutError, WorkerLostError
 from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, require
 from runpod_flash.gateway.addresses import Addresses, prefix_of
-from runpod_flash.gateway.control_api import ControlApi
 from runpod_flash.gateway.documents import Documents
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, cors_headers, preflight
@@ -23,6 +22,7 @@ from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
 from runpod_flash.gateway.messages import Answer, Refusal, wrong_method
 from runpod_flash.gateway.queue_api import QueueApi
+from runpod_flash.gateway.resources import Resources
 from runpod_flash.gateway.sessions import PREFIX, Sessions
 from runpod_flash.gateway.setup_page import SetupPage
 from runpod_flash.project.catalog import Catalog
@@ -77,7 +77,7 @@ class Gateway:
         self._sessions = Sessions(
             plane, self._find, lambda: Gateway(plane, access=access, jobs=jobs), place
         )
-        self._control = ControlApi({} if keys is None else {"keys": KeysApi(keys)})
+        self._resources = Resources({} if keys is None else {"keys": KeysApi(keys)})
         self._setup = None if keys is None else SetupPage(SetupLinks(keys))
 
     # What is served
@@ -152,7 +152,7 @@ class Gateway:
             else:
                 await self._http(scope, receive, noted)
         except Refusal as refusal:
-            await _refuse(scope, self._control.worded(scope, refusal), noted)
+            await _refuse(scope, self._resources.worded(scope, refusal), noted)
         except ConnectionAbortedError:
             raise  # the server closes the connection: the response is not whole
         except ConnectionError:
@@ -161,7 +161,7 @@ class Gateway:
             # A fault of ours: the client hears of it where it can, the terminal in full.
             logging.getLogger(__name__).exception("%s %s failed", kind, scope["path"])
             text = f"an internal error in Flash's server: {error!r}; please report it"
-            await _refuse(scope, self._control.worded(scope, Refusal(500, text)), noted)
+            await _refuse(scope, self._resources.worded(scope, Refusal(500, text)), noted)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -201,8 +201,8 @@ class Gateway:
             own = await self._sessions.answer(scope, receive)
             if own is not None:
                 return own
-        if self._control.owns(path):
-            return await self._control.answer(scope, receive)
+        if self._resources.owns(path):
+            return await self._resources.answer(scope, receive)
         if path == "/setup" and self._setup is not None:
             return await self._setup.answer(scope, receive)
         if path.startswith("/v2/"):

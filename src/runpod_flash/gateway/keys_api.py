@@ -9,15 +9,16 @@ from runpod_flash.control.key import KeyScope
 from runpod_flash.control.keys import LastAdminError, NameTakenError
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
-from runpod_flash.gateway.control_api import InvalidError, read_fields
-from runpod_flash.gateway.messages import Answer, Refusal, answer, wrong_method
+from runpod_flash.gateway.messages import Answer, answer, wrong_method
+from runpod_flash.gateway.problems import invalid, problem
+from runpod_flash.gateway.resources import read_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runpod_flash.control.key import Key
     from runpod_flash.control.keys import Keys
-    from runpod_flash.gateway.messages import Receive, Scope
+    from runpod_flash.gateway.messages import Receive, Refusal, Scope
 
 _FIELDS = ("name", "scope", "endpoints", "expiresIn")
 _LONGEST_SECONDS = 10 * 366 * 86_400
@@ -41,7 +42,7 @@ class KeysApi:
                 return await self._create(scope, receive)
             raise wrong_method(scope, "GET, POST")
         if len(rest) > 1:
-            raise Refusal(404, f"nothing is at {scope['path']}; keys are at /v2/keys/ID")
+            raise problem(404, f"nothing is at {scope['path']}; keys are at /v2/keys/ID")
         if method == "GET":
             return answer(200, self._shown(self._key(rest[0])))
         if method == "DELETE":
@@ -56,7 +57,7 @@ class KeysApi:
         fields = await read_fields(scope, receive, _FIELDS)
         wrong = list(_wrong(fields))
         if wrong:
-            raise InvalidError(wrong)
+            raise invalid(*wrong)
         try:
             new = await self._keys.create(
                 fields["name"],
@@ -65,16 +66,16 @@ class KeysApi:
                 fields.get("expiresIn"),
             )
         except NameTakenError as error:
-            raise Refusal(409, str(error)) from None
+            raise problem(409, str(error)) from None
         except ConfigurationError as error:
-            raise InvalidError([f"$: {error}"]) from None
+            raise invalid(f"$: {error}") from None
         return answer(201, {**self._shown(new.key), "key": new.secret}, _NO_STORE)
 
     async def _revoke(self, key_id: str) -> Answer:
         try:
             revoked = await self._keys.revoke(key_id)
         except LastAdminError as error:
-            raise Refusal(409, str(error)) from None
+            raise problem(409, str(error)) from None
         if not revoked:
             raise _no_key(key_id)
         return Answer(204, b"")
@@ -99,10 +100,10 @@ class KeysApi:
 
 
 def _no_key(key_id: str) -> Refusal:
-    return Refusal(404, f"there is no key {key_id!r}; GET /v2/keys lists them")
+    return problem(404, f"there is no key {key_id!r}; GET /v2/keys lists them")
 
 
-def _wrong(fields: dict[str, Any]) -> Any:
+def _wrong(fields: dict[str, Any]) -> Iterator[str]:
     """A sentence for each field that is of another kind than it has to be."""
     if not isinstance(fields.get("name"), str):
         yield "$.name: a name is needed, as a string"

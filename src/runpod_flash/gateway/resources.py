@@ -1,0 +1,60 @@
+"""What a server has besides endpoints, as resources below /v2; their errors are problem documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runpod_flash.gateway.messages import Answer, Refusal, parse_json, read_body
+from runpod_flash.gateway.problems import as_problem, invalid, problem
+from runpod_flash.project.collisions import RESERVED_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from runpod_flash.gateway.messages import Receive, Scope
+
+_BODY_LIMIT = 1_000_000
+# (/v2/flash/run is the queue API's: endpoints by their names.)
+_NAMES = RESERVED_NAMES - {"flash"}
+
+
+class Resource(Protocol):
+    """What answers below /v2/NAME; `rest` are the segments after the name."""
+
+    async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Answer: ...
+
+
+class Resources:
+    """Resources by their names, which are reserved words."""
+
+    def __init__(self, resources: Mapping[str, Resource]) -> None:
+        self._resources = dict(resources)
+
+    def owns(self, path: str) -> bool:
+        """Whether the path is a resource's, and not an endpoint's."""
+        return path.startswith("/v2/") and path.split("/", 3)[2] in _NAMES
+
+    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+        """The answer to a request for a path that it owns."""
+        _, _, name, *rest = scope["path"].split("/")
+        resource = self._resources.get(name)
+        if resource is None:
+            raise problem(404, f"this server has no {name}; /docs lists what it has")
+        return await resource.answer(rest, scope, receive)
+
+    def worded(self, scope: Scope, refusal: Refusal) -> Answer:
+        """The refusal as clients of its address read it."""
+        return as_problem(refusal) if self.owns(scope["path"]) else refusal.answer
+
+
+async def read_fields(scope: Scope, receive: Receive, known: Collection[str]) -> dict[str, Any]:
+    """The body's JSON object; 422 names fields that are not known."""
+    body = await read_body(scope, receive, _BODY_LIMIT, "it holds a few fields")
+    value = parse_json(body)
+    if not isinstance(value, dict):
+        raise invalid(f"$: a JSON object is needed, with {', '.join(known)}")
+    unknown = [name for name in value if name not in known]
+    if unknown:
+        names = ", ".join(known)
+        raise invalid(*(f"$: {name!r} is no field here; known are {names}" for name in unknown))
+    return value
