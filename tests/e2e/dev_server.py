@@ -24,19 +24,25 @@ MAIN = "from runpod_flash.cli.main import main; main()"
 
 
 class DevServer:
-    """The running command. `screen` is all that it has printed."""
+    """The running command, `flash dev` or another that serves. `screen` is all that it printed."""
 
-    def __init__(self, root: Path, arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        arguments: tuple[str, ...],
+        command: str = "dev",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.root = root
         self.lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, "dev", *arguments],
+            [sys.executable, "-c", MAIN, command, *arguments],
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **(env or {})},
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -64,7 +70,7 @@ class DevServer:
 
     @property
     def address(self) -> str:
-        return self.wait_for(r"(http://localhost:\d+)  \(docs")[1]
+        return self.wait_for(r"(https?://\S+:\d+)  \(docs")[1]
 
     @property
     def pid(self) -> int:

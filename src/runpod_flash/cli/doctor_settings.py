@@ -97,7 +97,7 @@ def _unreachable(place: str) -> str:
     import httpx
 
     try:
-        httpx.get(f"{place}/ping", timeout=3, trust_env=False)
+        httpx.get(f"{place}/ping", timeout=3, trust_env=False, verify=httpx.create_ssl_context())
     except httpx.HTTPError as error:
         return str(error) or type(error).__name__
     return ""

@@ -17,6 +17,7 @@ _COMMANDS = {
     "init": "Write a project that runs.",
     "dev": "Serve this directory's endpoints on localhost.",
     "server": "Serve endpoints durably: jobs survive a restart.",
+    "key": "Make, list and revoke the keys of a server.",
     "doctor": "Say what Flash finds here, and what is wrong.",
     "cache": "Show or clear the environments of workers.",
     "update": "Update Flash from where it was installed.",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+from runpod_flash.loopback import is_loopback
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -44,7 +45,10 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Seconds that running jobs get when the server stops.",
 )
 @click.option(
-    "--insecure", is_flag=True, help="Let other machines in without keys or TLS (see --host)."
+    "--require-key", is_flag=True, help="Ask for keys on the loopback too, as on any other --host."
+)
+@click.option(
+    "--insecure", is_flag=True, help="Let other machines send their keys over plain http."
 )
 @click.pass_context
 def server(
@@ -59,12 +63,16 @@ def server(
     tls_cert: Path | None,
     tls_key: Path | None,
     grace: float,
+    require_key: bool,
     insecure: bool,
 ) -> None:
     """Serve endpoints durably, on one port of this machine.
 
     Accepted jobs survive a crash and a restart. Ctrl-C (or SIGTERM) lets running jobs finish
     within the grace time; what is left is queued again for the next start.
+
+    The first start prints an admin key. On the loopback, programs of this machine may call without
+    a key; with any other --host every call needs one (`flash key`), over TLS.
 
     Example: flash server --app .
     """
@@ -76,13 +84,14 @@ def server(
         return
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together.")
-    if host not in _LOOPBACK and not insecure:
+    if not is_loopback(host) and tls_cert is None and not insecure:
         raise click.ClickException(
-            f"--host {host} would let other machines run code without a key; leave it out, or add "
-            "--insecure if the network is yours alone."
+            f"--host {host} would have other machines send their keys unencrypted; give --tls-cert "
+            "and --tls-key, or add --insecure if the network is yours alone."
         )
     tls = (tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
-    raise SystemExit(run(Options(host, port, app, database, max_gb, datacenter, tls, grace)))
+    options = Options(host, port, app, database, max_gb, datacenter, tls, grace, require_key)
+    raise SystemExit(run(options))
 
 
 @server.command()

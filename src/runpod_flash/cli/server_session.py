@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import signal
 import time
 from contextlib import suppress
@@ -16,15 +15,13 @@ from platformdirs import user_data_path
 
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
-from runpod_flash.client.credentials import keep_key
+from runpod_flash.cli.server_keys import ServerKeys
 from runpod_flash.client.embedded import local_engine
 from runpod_flash.client.session import app_name, environment_name
 from runpod_flash.client.terminal import Printer
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
-from runpod_flash.control.key import owners_ring
 from runpod_flash.errors import ConfigurationError, FlashError
-from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.sessions import Place
@@ -50,6 +47,7 @@ class Options:
     datacenter: str | None
     tls: tuple[Path, Path] | None
     grace: float
+    require_key: bool = False
 
 
 def database_path(data_dir: Path | None, store: str | None) -> Path:
@@ -104,12 +102,12 @@ def _stop_signal() -> asyncio.Event:
 
 
 class _Session:
-    def __init__(self, options: Options, plane: Plane, gateway: Gateway) -> None:
+    def __init__(self, options: Options, plane: Plane, gateway: Gateway, keys: ServerKeys) -> None:
         self._options = options
         self._plane = plane
         self._gateway = gateway
         self._server = GatewayServer(gateway, options.host, options.port, tries=1, tls=options.tls)
-        self._key_file: Path | None = None
+        self._keys = keys
 
     @classmethod
     async def start(cls, options: Options) -> _Session:
@@ -120,30 +118,30 @@ class _Session:
         caller_env = {**dotenv.values(), **os.environ}
         plane = Plane(store, local_engine(), caller_env, clock)
         plane.events.subscribe(Printer())
-        key = secrets.token_urlsafe(32)
+        keys = await ServerKeys.open(options.database, time.time, options.host, options.require_key)
         directory = DataDirectory(options.database.parent)
         gateway = Gateway(
             plane,
-            allowed_hosts=(options.host,),
-            access=Keyless(owners_ring(key, time.time)),
+            allowed_hosts=keys.hosts,
+            access=keys.access,
+            keys=keys.keys,
             place=Place(directory.apps(), Blobs(directory.path / "blobs")),
             deployed_as=(app_name(Path.cwd()), environment_name()) if options.app else None,
         )
-        session = cls(options, plane, gateway)
+        session = cls(options, plane, gateway, keys)
         gateway.serve(_of_app(catalog))
         gateway.declare_all()
         await session._server.start()
-        session._key_file = keep_key(session._server.address, key)
         dev_screen.served(catalog, session._server.address)
+        await keys.start(session._server.address)
         return session
 
     async def close(self) -> None:
         """Let what runs finish, keep the rest for the next start."""
         dev_screen.say(f"draining: running jobs get {self._options.grace:g} s (again: at once)")
         await self._plane.drain(self._options.grace)
-        if self._key_file is not None:
-            self._key_file.unlink(missing_ok=True)
         await self._server.stop(_CLOSE_SECONDS)
+        await self._keys.close(forget=not self._options.port)
         await self._plane.close()
         await self._plane.store.close()
 

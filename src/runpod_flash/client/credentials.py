@@ -45,7 +45,7 @@ def key_for(address: str, *, insecure: bool = False) -> str | None:
     to be `insecure` and wanted, here or by `FLASH_INSECURE=1`.
     """
     origin = origin_of(address)
-    key = os.environ.get("FLASH_API_KEY") or _kept(origin)
+    key = os.environ.get("FLASH_API_KEY") or kept_key(origin)
     allowed = insecure or os.environ.get("FLASH_INSECURE") == "1"
     if key and not allowed and not keeps_secrets(origin):
         raise ConfigurationError(
@@ -61,8 +61,9 @@ def keeps_secrets(address: str) -> bool:
     return parts.scheme == "https" or is_loopback(parts.hostname or "")
 
 
-def _kept(origin: str) -> str | None:
-    for alias in _aliases(origin):
+def kept_key(address: str) -> str | None:
+    """The key that is kept for a server's origin."""
+    for alias in _aliases(origin_of(address)):
         with suppress(OSError, ValueError, KeyError, TypeError):
             return str(json.loads(_file(alias).read_text(encoding="utf-8"))["key"])
     return None
@@ -78,6 +79,11 @@ def keep_key(address: str, key: str) -> Path:
         json.dump({"key": key}, stream)
     new.replace(file)
     return file
+
+
+def forget_key(address: str) -> None:
+    """Keep no key for a server's origin any more."""
+    _file(origin_of(address)).unlink(missing_ok=True)
 
 
 def _aliases(origin: str) -> Iterator[str]:

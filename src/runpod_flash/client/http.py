@@ -123,7 +123,11 @@ class Connection:
             # Proxies are not for it: the server is this machine's, or one's own.
             limits = httpx.Limits(max_connections=None)
             self._client = httpx.AsyncClient(
-                timeout=timeout, trust_env=False, headers=headers, limits=limits
+                timeout=timeout,
+                trust_env=False,
+                headers=headers,
+                limits=limits,
+                verify=httpx.create_ssl_context(),  # (of SSL_CERT_FILE, where that is set)
             )
         return self._client
 

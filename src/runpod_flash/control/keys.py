@@ -66,6 +66,20 @@ class Keys:
         self.admit(new)
         return new
 
+    async def replace(self, old: Key | None, name: str, scope: KeyScope) -> NewKey:
+        """Make a key in the place of one of that name, which ends."""
+        new = self.make(name, scope)
+
+        def work(file: sqlite3.Connection) -> None:
+            file.execute("DELETE FROM keys WHERE id = ?", (old.id if old is not None else "",))
+            insert(file, new)
+
+        await self.transact(work)
+        if old is not None:
+            self.ring.drop(old.id)
+        self.admit(new)
+        return new
+
     def make(
         self,
         name: str,

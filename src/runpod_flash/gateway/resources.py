@@ -1,4 +1,4 @@
-"""What a server has besides endpoints, as resources below /v2; their errors are problem documents."""
+"""What a server has besides endpoints: resources below /v2, whose errors are problem documents."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from runpod_flash.gateway.messages import Receive, Scope
 
 _BODY_LIMIT = 1_000_000
-# (/v2/flash/run is the queue API's: endpoints by their names.)
-_NAMES = RESERVED_NAMES - {"flash"}
+# (What is left out is not the control API's: its clients read another kind of refusal.)
+_NAMES = RESERVED_NAMES - {"blobs", "flash", "sessions"}
 
 
 class Resource(Protocol):
@@ -25,14 +25,16 @@ class Resource(Protocol):
 
 
 class Resources:
-    """Resources by their names, which are reserved words."""
+    """Resources by their names, which are reserved words; without any, nothing is reserved."""
 
     def __init__(self, resources: Mapping[str, Resource]) -> None:
         self._resources = dict(resources)
 
     def owns(self, path: str) -> bool:
         """Whether the path is a resource's, and not an endpoint's."""
-        return path.startswith("/v2/") and path.split("/", 3)[2] in _NAMES
+        if not self._resources or not path.startswith("/v2/"):
+            return False
+        return path.split("/", 3)[2] in _NAMES
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
         """The answer to a request for a path that it owns."""

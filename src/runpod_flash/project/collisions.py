@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Discovered
 
 # What the server itself answers at the top of its address.
-RESERVED = ("v2", "docs", "openapi.json", "ping", "health", "metrics", "setup")
+RESERVED = ("v2", "docs", "openapi.json", "ping", "health", "metrics", "s", "setup")
 # What stands at /v2/NAME in the place of an endpoint: resources of this server, and of the hosted
 # service's REST API, which uses the same prefix.
 RESERVED_NAMES = frozenset(
     (
         "account",
         "billing",
+        "blobs",
         "catalog",
         "clusters",
         "flash",
@@ -30,6 +31,7 @@ RESERVED_NAMES = frozenset(
         "pods",
         "registries",
         "serverless",
+        "sessions",
         "templates",
     )
 )

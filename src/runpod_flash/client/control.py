@@ -1,0 +1,59 @@
+"""Asks a server about what it has besides endpoints: its resources below /v2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.client.credentials import key_for, origin_of
+from runpod_flash.errors import ConfigurationError, ConnectionClosedError
+
+if TYPE_CHECKING:
+    import httpx
+
+_SECONDS = 30.0
+
+
+class ControlClient:
+    """A server, with the key that there is for it. `insecure`: the key may go over plain http."""
+
+    def __init__(self, address: str, *, insecure: bool = False) -> None:
+        self.origin = origin_of(address)
+        self._key = key_for(address, insecure=insecure)
+
+    def ask(self, method: str, path: str, fields: dict[str, Any] | None = None) -> Any:
+        """The JSON that the server answers, None for an answer without a body.
+
+        Raises `ConnectionClosedError` where it cannot be reached, and `ConfigurationError` with
+        its own words where it refuses.
+        """
+        import httpx
+
+        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        try:
+            # Proxies are not for it; a certificate of one's own is named by SSL_CERT_FILE.
+            with httpx.Client(
+                timeout=_SECONDS, trust_env=False, verify=httpx.create_ssl_context()
+            ) as client:
+                response = client.request(
+                    method, f"{self.origin}{path}", json=fields, headers=headers
+                )
+        except httpx.TransportError as error:
+            why = str(error) or type(error).__name__
+            raise ConnectionClosedError(
+                f"{self.origin} cannot be reached: {why}; is the server running, and is this its "
+                "address?"
+            ) from None
+        return self._read(response)
+
+    def _read(self, response: httpx.Response) -> Any:
+        try:
+            value = response.json() if response.content else None
+        except ValueError:
+            value = None
+        if response.is_success:
+            return value
+        given = value if isinstance(value, dict) else {}
+        said = given.get("errors") or given.get("detail") or given.get("error")
+        if isinstance(said, list):
+            said = "; ".join(str(each).removeprefix("$: ") for each in said)
+        raise ConfigurationError(f"{self.origin}: {said or f'HTTP {response.status_code}'}")
