@@ -640,6 +640,15 @@ def test_a_file_where_the_server_answers_itself_is_refused(tmp_path: Path) -> No
     assert problem.message.startswith("health.py:2: /health is an address of the server itself")
 
 
+def test_an_endpoint_cannot_have_the_name_of_a_resource_of_the_server(tmp_path: Path) -> None:
+    source = QUEUE.format("keys") + QUEUE.format("keyed")
+    catalog = found(tmp_path, {"app.py": source})
+    assert [each.spec.name for each in catalog.endpoints] == ["keyed"]
+    problem = only_problem(catalog)
+    assert "/v2/keys is an address of the server itself; give the endpoint" in problem.message
+    assert problem.endpoint == "keys"
+
+
 def test_a_folder_with_a_dot_in_its_name_is_refused(tmp_path: Path) -> None:
     catalog = found(tmp_path, {"v1.0/app.py": QUEUE.format("f")})
     assert only_problem(catalog).message.startswith("v1.0/app.py: a dot in a name")

@@ -179,6 +179,79 @@ def test_frames_are_for_keys_that_may_deploy(tmp_path: Path) -> None:
     guarded(tmp_path, scenario, Keyless)
 
 
+def test_a_program_brings_code_only_with_a_key_that_may_deploy(tmp_path: Path) -> None:
+    session = "0" * 32
+    places = [
+        ("PUT", f"/v2/sessions/{session}"),
+        ("DELETE", f"/v2/sessions/{session}"),
+        ("GET", f"/v2/sessions/{session}/events"),
+        ("POST", "/v2/blobs"),
+    ]
+
+    async def scenario(served: Served, keys: Keys) -> None:
+        for method, path in places:
+            for header, status in (
+                ({}, 401),
+                (await bearer(keys, f"invoke {method} {path}"), 403),
+                (await bearer(keys, f"kept {method} {path}", "deploy", ("double",)), 403),
+            ):
+                answer = await served.http.request(method, path, headers=header)
+                assert answer.status_code == status, path
+                assert answer.json().keys() == {"error"}
+            deploy = await bearer(keys, f"deploy {method} {path}", "deploy")
+            assert (await served.http.request(method, path, headers=deploy)).status_code != 403
+
+    guarded(tmp_path / "keyless", scenario, Keyless)
+    guarded(tmp_path / "keyed", scenario, Keyed)
+
+
+def test_whether_a_program_s_app_is_here_is_no_stranger_s_business(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        path = f"/s/{'0' * 32}/v2/double/run"
+        assert (await served.post(path, RUN)).status_code == 401
+        known = await served.post(path, RUN, headers=await bearer(keys, "ci"))
+        assert known.status_code == 404
+
+    guarded(tmp_path, scenario)
+
+
+# Pages in the user's browser
+
+
+@pytest.mark.parametrize("policy", [Keyed, Keyless])
+def test_a_page_of_elsewhere_reaches_no_address(
+    tmp_path: Path, policy: type[Keyed | Keyless]
+) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        admin = await bearer(keys, "admin", "admin")
+        port = served.address.rpartition(":")[2]
+        rebound = {"host": f"evil.example:{port}", "origin": f"http://evil.example:{port}"}
+        for method, path in (
+            ("POST", "/v2/double/run"),
+            ("POST", "/work/double/runsync"),
+            ("GET", "/web/seen"),
+            ("GET", "/v2/keys"),
+            ("POST", "/v2/keys"),
+            ("DELETE", "/v2/keys/key_0"),
+            ("GET", "/setup"),
+            ("POST", "/setup"),
+            ("PUT", f"/v2/sessions/{'0' * 32}"),
+            ("POST", "/v2/blobs"),
+            ("POST", f"/s/{'0' * 32}/v2/double/run"),
+            ("GET", "/ping"),
+        ):
+            for page in (
+                rebound,
+                {"origin": "https://evil.example"},
+                {"origin": "null"},
+                {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+            ):
+                answer = await served.http.request(method, path, headers={**admin, **page})
+                assert answer.status_code == 403, (path, page)
+
+    guarded(tmp_path, scenario, policy)
+
+
 # Routes
 
 
