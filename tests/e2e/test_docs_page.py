@@ -10,9 +10,13 @@ from websockets.asyncio.client import connect
 
 from e2e.browser import Page, browser, needs_chromium
 from e2e.dev_server import dev
+from integration.test_keyed_server import guarded
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from integration.served import Served
+    from runpod_flash.control.keys import Keys
 
 FILES = {
     "worker.py": """
@@ -72,3 +76,24 @@ def test_a_function_and_a_route_can_be_tried_out(tmp_path: Path) -> None:
             function, route = asyncio.run(scenario(address, debugger))
     assert '"output": 42' in function, function
     assert '"shouted": "TEXT"' in route, route
+
+
+@needs_chromium
+def test_where_keys_are_asked_for_the_page_asks_for_one_and_calls_with_it(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        secret = (await keys.create("ci")).secret
+        with browser(profile) as debugger:
+            async with connect(debugger, max_size=None) as socket:
+                page = Page(socket)
+                await page.send("Page.navigate", url=f"{served.address}/docs")
+                why = "document.getElementById('why')?.textContent"
+                assert "needs a key of this server" in str(await page.until(why))
+                await page.run(f"document.getElementById('key').value = {json.dumps(secret)}")
+                await page.run("document.querySelector('#ask button').click()")
+                answer = await try_out(page, "/worker/runsync")
+                assert '"output": 42' in answer, answer
+                assert await page.run("document.getElementById('ask').hidden")
+
+    profile = tmp_path / "profile"
+    profile.mkdir()
+    guarded(tmp_path / "project", scenario, files=FILES)

@@ -32,11 +32,35 @@ _PAGE = """<!DOCTYPE html>
 <link rel="icon" href="/docs/favicon-32x32.png">
 </head>
 <body>
+<form id="ask" hidden style="font: 16px sans-serif; max-width: 40rem; margin: 12vh auto">
+<p id="why"></p>
+<input id="key" type="password" size="40" autocomplete="off" aria-label="Key" required>
+<button>Open</button>
+</form>
 <div id="ui"></div>
 <script src="/docs/swagger-ui-bundle.js"></script>
 <script>
-SwaggerUIBundle({url: "/openapi.json", dom_id: "#ui", deepLinking: true,
-                 tryItOutEnabled: true, displayRequestDuration: true});
+let key = sessionStorage.getItem("flash-key");
+const ask = document.getElementById("ask");
+const signed = (headers) => key ? {...headers, Authorization: `Bearer ${key}`} : headers;
+async function show() {
+  const answer = await fetch("/openapi.json", {headers: signed({})});
+  ask.hidden = answer.ok;
+  if (!answer.ok) {
+    document.getElementById("why").textContent = (await answer.json()).error;
+    return;
+  }
+  if (key) sessionStorage.setItem("flash-key", key);
+  SwaggerUIBundle({spec: await answer.json(), dom_id: "#ui", deepLinking: true,
+                   tryItOutEnabled: true, displayRequestDuration: true,
+                   requestInterceptor: (r) => Object.assign(r, {headers: signed(r.headers)})});
+}
+ask.addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = document.getElementById("key").value.trim();
+  show();
+});
+show();
 </script>
 </body>
 </html>
