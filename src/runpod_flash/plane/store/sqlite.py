@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runpod_flash.errors import StoreFullError
 from runpod_flash.plane.store import records
 from runpod_flash.plane.store.base import Accepted, Chunk, JobState, NewJob, Outcome
-from runpod_flash.plane.store.database import connect, prepare
+from runpod_flash.plane.store.database import PAGE_BYTES, connect, prepare
 from runpod_flash.plane.store.journal import Journal
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.plane.store.rows import Row
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 # In the place of a value that is in the file only.
 _IN_FILE = Payload(b"")
-_PAGE = 4096
 # Results of accepted jobs find room where new jobs do not.
 _HEADROOM = 1.25
 _FREE_BYTES = 64 << 20
@@ -88,7 +87,7 @@ class SqliteStore(MemoryStore):
         self._taken = self._dirty
         self._reader = connect(path)
         self._reading = threading.Lock()
-        pages = int(bounds.max_bytes * _HEADROOM) // _PAGE
+        pages = int(bounds.max_bytes * _HEADROOM) // PAGE_BYTES
         self._journal = Journal(path, self._take, self._written, self._failed, pages)
         self._load()
 
