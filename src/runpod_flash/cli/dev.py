@@ -31,7 +31,14 @@ from runpod_flash.loopback import is_loopback
 @click.option(
     "--insecure", is_flag=True, help="Let other machines in, with no key asked (see --host)."
 )
-def dev(host: str, port: int, reload: bool, auto_provision: bool, insecure: bool) -> None:
+@click.option(
+    "--target",
+    metavar="URL",
+    help="A server on whose workers the code runs; the addresses stay on this machine.",
+)
+def dev(
+    host: str, port: int, reload: bool, auto_provision: bool, insecure: bool, target: str | None
+) -> None:
     """Serve this directory's endpoints on localhost, on real workers.
 
     Every function gets a URL, /FILE/FUNCTION/runsync, and every route its own; /docs lists them
@@ -46,4 +53,4 @@ def dev(host: str, port: int, reload: bool, auto_provision: bool, insecure: bool
         )
     from runpod_flash.cli.dev_session import Options, run
 
-    raise SystemExit(run(Options(host, port, reload, auto_provision)))
+    raise SystemExit(run(Options(host, port, reload, auto_provision, target)))

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Catalog, Discovered, Problem
 
 _EXAMPLE = """\
@@ -177,9 +176,9 @@ def request_line(method: str, path: str, status: int, seconds: float) -> str:
     return click.unstyle(line) if plain else line
 
 
-def reloaded(changed: Sequence[str], replaced: Sequence[Pool], seconds: float) -> None:
-    """What a change of files led to."""
-    names = ", ".join(sorted(pool.spec.name for pool in replaced))
+def reloaded(changed: Sequence[str], replaced: Iterable[str], seconds: float) -> None:
+    """What a change of files led to, for these endpoints."""
+    names = ", ".join(sorted(replaced))
     what = f"now serves the new {names}" if names else "nothing to replace"
     say(f"{', '.join(changed[:3])} changed: {what} ({seconds * 1000:.0f} ms)")
 

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
@@ -50,6 +50,7 @@ class Options:
     port: int
     reload: bool
     auto_provision: bool
+    target: str | None = None
 
 
 def run(options: Options) -> int:
@@ -66,7 +67,11 @@ async def _serve(options: Options) -> int:
     root = Path.cwd()
     stop = _stop_signal()
     discovering = asyncio.create_task(discover(root))
-    session = _Session(root, options)
+    session: Session = _Session(root, options)
+    if options.target:
+        from runpod_flash.cli.dev_remote import RemoteSession
+
+        session = RemoteSession(root, options, options.target)
     try:
         catalog = await _unless_stopped(discovering, stop)
         if catalog is None:
@@ -112,6 +117,20 @@ async def _unless_stopped(
         return discovering.result()
     discovering.cancel()
     return None
+
+
+class Session(Protocol):
+    """Serves a catalog, here or at a target, and keeps it up to date."""
+
+    @property
+    def address(self) -> str: ...
+
+    async def start(self, catalog: Catalog) -> None: ...
+
+    def follow(self) -> None:
+        """Watch the files, and have workers ready, as the options say."""
+
+    async def close(self, *, stopped: bool) -> None: ...
 
 
 class _Session:
@@ -193,7 +212,8 @@ class _Session:
             if any(name == "requirements.txt" for name in changed):
                 replaced = self._restart_all()
             dev_screen.problems(catalog.problems)
-            dev_screen.reloaded(changed, replaced, time.monotonic() - began)
+            names = [pool.spec.name for pool in replaced]
+            dev_screen.reloaded(changed, names, time.monotonic() - began)
             for pool in replaced:
                 if pool.key in running:
                     self._spawn(self._rewarm(pool))

@@ -18,12 +18,12 @@ from runpod_flash.errors import ConnectionClosedError, FlashError
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.closure import find_closure
 from runpod_flash.project.root import find_root
-from runpod_flash.project.tree import Tree, TreeFile, names_of_variables
+from runpod_flash.project.tree import Tree, TreeFile, named_variables
 from runpod_flash.wire import frames
 from runpod_flash.wire.frames import Frame, FrameReader
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runpod_flash.client.http import Connection
     from runpod_flash.project.catalog import Discovered
@@ -99,21 +99,15 @@ class ProgramApp:
     def _wanted(self) -> tuple[dict[str, Any], Sequence[TreeFile]]:
         specs = [each.spec for each in self._endpoints.values()]
         roots = dict.fromkeys(spec.entry.root for spec in specs)
-        files = {file.path: file for root in roots for file in self._files(root, specs)}
-        main = Path(next(iter(roots)))
+        found = {root: self._files(root, specs) for root in roots}
+        files = {file.path: file for each in found.values() for file in each}
         caller_env: dict[str, str] = {}
-        for root in roots:
-            caller_env |= names_of_variables(Path(root), self._files(root, specs))
-        catalog = Catalog(str(main), tuple(self._endpoints.values()))
-        wanted = {
-            "app": app_name(main),
-            "environment": environment_name(),
-            "files": [[f.path, f.digest, f.executable] for f in files.values()],
-            "catalog": catalog.to_wire(),
-            "caller_env": caller_env,
-            "detached": bool(os.environ.get("FLASH_DETACH")),
-        }
-        return wanted, list(files.values())
+        for root, each in found.items():
+            caller_env |= named_variables(Path(root), each, os.environ)
+        catalog = Catalog(next(iter(roots)), tuple(self._endpoints.values()))
+        detached = bool(os.environ.get("FLASH_DETACH"))
+        wanted = wanted_app(catalog, files.values(), caller_env)
+        return {**wanted, "detached": detached}, list(files.values())
 
     def _files(self, root: str, specs: Sequence[EndpointSpec]) -> list[TreeFile]:
         tree = self._trees.setdefault(root, Tree(Path(root)))
@@ -158,6 +152,19 @@ class ProgramApp:
         )
         with suppress(Exception):  # the server finds it out by itself
             ending.result(_CLOSE_SECONDS)
+
+
+def wanted_app(
+    catalog: Catalog, files: Iterable[TreeFile], caller_env: Mapping[str, str]
+) -> dict[str, Any]:
+    """An app as a server is asked for it."""
+    return {
+        "app": app_name(Path(catalog.root)),
+        "environment": environment_name(),
+        "files": [[file.path, file.digest, file.executable] for file in files],
+        "catalog": catalog.to_wire(),
+        "caller_env": dict(caller_env),
+    }
 
 
 async def bring(

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from runpod_flash.gateway.messages import Headers, Scope
     from runpod_flash.project.catalog import Discovered
 
+# In the place of Authorization, where that is the business of the user's code.
+KEY_HEADER = b"x-flash-key"
 # Where a request's identity is in its ASGI scope.
 _PLACE = "flash.identity"
 # Liveness, and pages without a word about what is served here.
@@ -120,11 +122,12 @@ def headers_for_routes(scope: Scope) -> Headers:
     headers: Headers = scope["headers"]
     if identity_of(scope).key is None:
         return headers
-    return [each for each in headers if each[0] != b"authorization"]
+    carrier = KEY_HEADER if _values(scope, KEY_HEADER) else b"authorization"
+    return [each for each in headers if each[0] != carrier]
 
 
 def _identity(ring: KeyRing, scope: Scope) -> Identity:
-    given = [value for name, value in scope["headers"] if name == b"authorization"]
+    given = _values(scope, KEY_HEADER) or _values(scope, b"authorization")
     if not given:
         return Identity()
     if len(given) > 1:
@@ -136,6 +139,10 @@ def _identity(ring: KeyRing, scope: Scope) -> Identity:
     if ring.expired(key):
         return Identity(refused=_expired(key))
     return Identity(key, "")
+
+
+def _values(scope: Scope, name: bytes) -> list[bytes]:
+    return [value for key, value in scope["headers"] if key == name]
 
 
 def _secret(value: bytes) -> bytes:

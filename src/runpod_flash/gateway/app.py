@@ -190,8 +190,6 @@ class Gateway:
         session_id, _, rest = scope["path"].removeprefix(PREFIX).partition("/")
         base = f"{PREFIX}{session_id}"
         inner = {**scope, "path": f"/{rest}", "root_path": base}
-        if scope.get("raw_path"):
-            inner["raw_path"] = scope["raw_path"].removeprefix(base.encode())
         return self._sessions.gateway(session_id), inner
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer | Events:
@@ -249,8 +247,13 @@ class Gateway:
     async def _route(
         self, endpoint: Discovered, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        base = f"{scope.get('root_path', '')}{prefix_of(endpoint)}"
-        scope = {**scope, "root_path": base, "headers": headers_for_routes(scope)}
+        outer = scope.get("root_path", "")
+        scope = {
+            **scope,
+            "root_path": f"{outer}{prefix_of(endpoint)}",
+            "path": f"{outer}{scope['path']}",  # (ASGI: the root path is a part of it)
+            "headers": headers_for_routes(scope),
+        }
         pool = self.pool_of(endpoint)
         try:
             await self._plane.serve_request(pool, scope, receive, send)

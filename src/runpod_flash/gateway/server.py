@@ -14,9 +14,11 @@ import uvicorn
 from runpod_flash.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+    from typing import Any
 
-    from runpod_flash.gateway.app import Gateway
+    Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 _TRIES = 20
 _BACKLOG = 2048
@@ -30,7 +32,7 @@ class GatewayServer:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Application,
         host: str,
         port: int,
         tries: int = _TRIES,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from runpod_flash.gateway.messages import Receive, Scope, Send
     from runpod_flash.plane.events import Event
     from runpod_flash.plane.plane import Plane
+    from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered
 
 PREFIX = "/s/"
@@ -85,6 +87,7 @@ class Sessions:
         self._place = place
         self._sessions: dict[str, Session] = {}
         self._uploading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def gateway(self, session_id: str) -> Gateway:
         """What serves the app of a session; 404 once it has ended."""
@@ -139,7 +142,7 @@ class Sessions:
             raise Refusal(400, f"the app cannot be read: {error}") from None
         deployed = {} if wanted.whole else self._deployed(wanted)
         left = [each for each in wanted.catalog.endpoints if each.spec.name not in deployed]
-        if not left:
+        if not left and not wanted.whole:
             return answer(200, {"deployed": deployed, "missing": []})
         if self._place is None:
             names = ", ".join(each.spec.name for each in left)
@@ -172,9 +175,29 @@ class Sessions:
         catalog = replace(wanted.catalog, endpoints=tuple(endpoints))
         session.detached = wanted.detached
         session.names = {each.spec.name for each in endpoints}
+        running = {pool.key for pool in session.gateway.pools() if pool.live()}
         changed = session.gateway.serve(_placed(catalog, session_id, root), wanted.caller_env)
+        new = session.gateway.declare_all() if wanted.warm and not running else []
+        for pool in (*new, *(pool for pool in changed if pool.key in running)):
+            self._warm(pool)
         self._watch(session)
         return [pool.spec.name for pool in changed]
+
+    def _warm(self, pool: Pool) -> None:
+        """Have a worker before the next request; what becomes of it is told as it is."""
+
+        async def start() -> None:
+            began = time.monotonic()
+            try:
+                await self._plane.warm(pool)
+                text = f"ready in {time.monotonic() - began:.1f} s"
+            except Exception as error:  # the user's own, from a module that does not import
+                text = str(error)
+            self._plane.events.publish(Notice(pool.spec.name, text, pool.spec.app))
+
+        task = asyncio.ensure_future(start())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _open(self, session_id: str) -> Session:
         place = self._room()
@@ -200,7 +223,8 @@ class Sessions:
             return
         session.ending = None
         task = asyncio.ensure_future(self._end(session.id))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _end(self, session_id: str) -> None:
         session = self._sessions.pop(session_id, None)
@@ -228,7 +252,9 @@ class Sessions:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a program wants to have served. `whole`: whatever is deployed under these names."""
+    """What a program wants to have served. `whole`: whatever is deployed under these names; `warm`:
+    with a worker of each endpoint before there is work.
+    """
 
     app: str
     environment: str
@@ -237,6 +263,7 @@ class _Wanted:
     caller_env: dict[str, str]
     whole: bool
     detached: bool
+    warm: bool
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> _Wanted:
@@ -251,6 +278,7 @@ class _Wanted:
             caller_env={str(k): str(v) for k, v in value["caller_env"].items()},
             whole=bool(value.get("whole")),
             detached=bool(value.get("detached")),
+            warm=bool(value.get("warm")),
         )
 
 

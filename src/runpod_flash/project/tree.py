@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.errors import ConfigurationError
@@ -11,7 +10,7 @@ from runpod_flash.project.root import is_root
 from runpod_flash.project.scan import kept_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 # What may travel: code and the files beside it. Weights and data belong on a volume.
@@ -82,13 +81,15 @@ def _check_size(root: Path, found: list[TreeFile]) -> None:
     )
 
 
-def names_of_variables(root: Path, files: Iterable[TreeFile]) -> dict[str, str]:
-    """The variables of this process that the project's code names: modules may read them."""
+def named_variables(
+    root: Path, files: Iterable[TreeFile], variables: Mapping[str, str]
+) -> dict[str, str]:
+    """Those of the variables that the project's code names: its modules may read them."""
     code = b"\0".join(
         (root / file.path).read_bytes() for file in files if file.path.endswith(".py")
     )
     return {
         name: value
-        for name, value in os.environ.items()
+        for name, value in variables.items()
         if f'"{name}"'.encode() in code or f"'{name}'".encode() in code
     }
