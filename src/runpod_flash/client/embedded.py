@@ -272,7 +272,7 @@ def local_engine(node: Node | None = None) -> Engine:
         cache_directory,
     )
     from runpod_flash.engines.local.node import Node as RealNode
-    from runpod_flash.engines.local.processes.launcher import FreshProcessLauncher
+    from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
 
     cache = cache_directory()
     return LocalEngine(
