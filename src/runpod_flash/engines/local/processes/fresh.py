@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.local.processes.descriptors import Descriptors
@@ -13,6 +15,7 @@ from runpod_flash.engines.local.processes.worker_process import WorkerProcess
 if TYPE_CHECKING:
     from runpod_flash.engines.local.processes.launcher import LaunchOrder, Process, ProcessEvents
 
+_PROGRAM = Path(__file__).resolve().with_name("supervisor.py")
 _PARALLEL_LAUNCHES = 64  # keeps orders far below what a socket buffers, so that none ever blocks
 
 
@@ -56,16 +59,21 @@ class FreshProcessLauncher(Launcher):
         if self._supervisor is not None:
             self._supervisor.abandon()
 
-    async def _launch(self, order: LaunchOrder, events: ProcessEvents) -> Process:
+    async def _launch(self, order: LaunchOrder, events: ProcessEvents) -> WorkerProcess:
         if self._closed:
             raise OSError(f"worker {order.worker_id} was not started: its launcher is closed")
         if self._supervisor is None or not self._supervisor.alive():
             await self._replace_supervisor()
         assert self._supervisor is not None
+        return await self._start(order, events, self._supervisor)
+
+    async def _start(
+        self, order: LaunchOrder, events: ProcessEvents, supervisor: Supervisor
+    ) -> WorkerProcess:
         worker = WorkerProcess(order, events, self._descriptors, self._workers.discard)
         self._workers.add(worker)
         try:
-            await worker.start(order, self._supervisor)
+            await worker.start(order, supervisor)
         except BaseException:
             worker.abandon()
             raise
@@ -73,6 +81,7 @@ class FreshProcessLauncher(Launcher):
         return worker
 
     async def _replace_supervisor(self) -> None:
-        old, self._supervisor = self._supervisor, Supervisor(self._descriptors)
+        command = [sys.executable, "-I", "-S", str(_PROGRAM)]
+        old, self._supervisor = self._supervisor, Supervisor(self._descriptors, command)
         if old is not None:
             await old.close()

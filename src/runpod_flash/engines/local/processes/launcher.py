@@ -29,12 +29,27 @@ class Mount:
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """What a Python program imports in any case, so that a launcher may have it imported ahead.
+
+    `program` is its own module, found in `home`; `modules` are those that it comes to need. Between
+    the two, `folders` become the first places where it looks: what has a name there stays theirs.
+    """
+
+    home: Path
+    program: str
+    modules: tuple[str, ...] = ()
+    folders: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
 class LaunchOrder:
     """A process to start: `argv` with the word `{link}` for the link's descriptor, `env` as it is.
 
     `link` is the worker's end and is closed here by the launch. `held` are descriptors (locks)
     that stay open until the worker and all its descendants are gone, even if this process dies;
-    the caller closes its own copies after the launch. Empty `cpus` means all.
+    the caller closes its own copies after the launch. Empty `cpus` means all. With `ahead`, `argv`
+    is a Python, the path of a script, and its arguments.
     """
 
     worker_id: str
@@ -45,6 +60,7 @@ class LaunchOrder:
     held: tuple[int, ...] = ()
     cpus: frozenset[int] = frozenset()
     mounts: tuple[Mount, ...] = ()
+    ahead: Ahead | None = None
 
     def __post_init__(self) -> None:
         if not self.argv:
@@ -71,13 +87,19 @@ class ProcessEvents(Protocol):
 
 
 class Process(Protocol):
-    """A started process. `mounts_error` says why it runs without its mounts; empty: it has them."""
+    """A started process. `mounts_error` says why it runs without its mounts; empty: it has them.
+
+    `slow_start` says why it could not be had with modules imported ahead, where that is for good.
+    """
 
     @property
     def pid(self) -> int: ...
 
     @property
     def mounts_error(self) -> str: ...
+
+    @property
+    def slow_start(self) -> str: ...
 
     def kill(self) -> None:
         """End the process and all its descendants; the exit is reported as an event."""

@@ -6,12 +6,13 @@ import asyncio
 import os
 import socket
 import subprocess
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from runpod_flash.engines.local.processes.descriptors import Descriptors
 
 
@@ -20,26 +21,36 @@ class SupervisorLostError(OSError):
 
 
 class Supervisor:
-    """The supervisor's process, as long as it runs."""
+    """The process of a supervisor: of `command`, which gets its two descriptors, then `arguments`.
 
-    def __init__(self, descriptors: Descriptors) -> None:
+    The environment is this process's own unless `env` is given.
+    """
+
+    def __init__(
+        self,
+        descriptors: Descriptors,
+        command: Sequence[str],
+        arguments: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: Path | str = "/",
+    ) -> None:
         self._descriptors = descriptors
-        self._orders, theirs = descriptors.socketpair()
+        self.orders, theirs = descriptors.socketpair()
         plane = _pidfd()
         fds = (theirs.fileno(), plane)
-        program = Path(__file__).resolve().with_name("supervisor.py")
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(program), *map(str, fds)],
+                [*command, *map(str, fds), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[fd for fd in fds if fd >= 0],
                 start_new_session=True,
-                cwd="/",
+                env=env,
+                cwd=cwd,
             )
         except BaseException:
-            descriptors.close(self._orders)
+            descriptors.close(self.orders)
             raise
         finally:
             descriptors.close(theirs)
@@ -49,7 +60,7 @@ class Supervisor:
     def alive(self) -> bool:
         try:
             # Its end of the socket closes a moment before the process can be waited for.
-            return bool(self._orders.recv(1, socket.MSG_DONTWAIT))
+            return bool(self.orders.recv(1, socket.MSG_DONTWAIT))
         except BlockingIOError:
             return True
         except OSError:
@@ -57,17 +68,36 @@ class Supervisor:
 
     def order(self, fds: list[int]) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # the worker's socket tells
-            socket.send_fds(self._orders, [bytes([len(fds)])], fds)
+            socket.send_fds(self.orders, [bytes([len(fds)])], fds)
 
-    async def close(self) -> None:
-        """It ends by itself when its minders have; where it hangs, the minders do not need it."""
-        self._descriptors.close(self._orders)
-        for _ in range(400):
-            if self._process.poll() is not None:
-                return
-            await asyncio.sleep(0.005)
+    def read(self) -> bytes:
+        """What it has to say; raises BlockingIOError where that is nothing so far."""
+        try:
+            return self.orders.recv(65536, socket.MSG_DONTWAIT)
+        except ConnectionError:
+            return b""
+
+    def let_go(self) -> None:
+        """Have it end when its minders have."""
+        self._descriptors.close(self.orders)
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """End it now, whether or not it listens; its minders do not need it."""
+        self.let_go()
         self._process.kill()
         self._process.wait()
+
+    async def close(self) -> None:
+        """It ends by itself when its minders have, unless it hangs."""
+        self.let_go()
+        for _ in range(400):
+            if self.ended():
+                return
+            await asyncio.sleep(0.005)
+        self.kill()
 
     def abandon(self) -> None:
         self._process.returncode = 0  # not this process's child: nothing to wait for or warn of

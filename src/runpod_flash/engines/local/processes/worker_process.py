@@ -51,6 +51,7 @@ class WorkerProcess(Process):
         self._received = b""
         self._lines = Lines()
         self._ended = False
+        self._slow_start = ""
         self._reporting = False
         self._reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._returncode = -signal.SIGKILL  # what a killed minder's worker dies of
@@ -63,6 +64,13 @@ class WorkerProcess(Process):
     @property
     def mounts_error(self) -> str:
         return str(self._reply.result()["mounts_error"])
+
+    @property
+    def slow_start(self) -> str:
+        return self._slow_start
+
+    def explain_slow_start(self, reason: str) -> None:
+        self._slow_start = reason
 
     def kill(self) -> None:
         # The minder cannot tell this from the end of the plane, and need not.
