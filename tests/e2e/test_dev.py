@@ -87,6 +87,7 @@ def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_p
         assert version() == 2
         write(tmp_path, {"worker.py": WORKER + "\n    def broken(:\n"})
         server.wait_for(r"Error: worker.py:12: invalid syntax")
+        server.wait_for("worker.py changed: served again when that is mended")
         answer = httpx.post(f"{address}/worker/runsync", json={"input": {}})
         assert answer.status_code == 500
         assert "worker.py:12" in answer.json()["error"]

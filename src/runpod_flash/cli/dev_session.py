@@ -191,7 +191,8 @@ class _Session:
             if any(name == "requirements.txt" for name in changed):
                 replaced = self._restart_all()
             dev_screen.problems(catalog.problems)
-            dev_screen.reloaded(changed, replaced, time.monotonic() - began)
+            broken = {problem.file for problem in catalog.problems}
+            dev_screen.reloaded(changed, broken, replaced, time.monotonic() - began)
             for pool in replaced:
                 if pool.key in running:
                     self._spawn(self._rewarm(pool))
