@@ -10,6 +10,8 @@ from importlib.machinery import PathFinder, SourceFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from typing import TYPE_CHECKING
 
+from runpod_flash.wire.module_names import module_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from importlib.machinery import ModuleSpec
@@ -44,7 +46,7 @@ class ProjectModules(PathFinder):
 
     def load(self, file: str) -> ModuleType:
         """Import this file under the name of its path, if no other has imported it already."""
-        name, path = _module_name(file), self._prefix + file
+        name, path = module_of(file), self._prefix + file
         parent, _, leaf = name.rpartition(".")
         package = importlib.import_module(parent) if parent else None
         # (Its package may have imported it, and even under this name.)
@@ -74,7 +76,7 @@ class ProjectModules(PathFinder):
     def _hide(self, names: set[str]) -> None:
         for name in names:
             place = _place_of(sys.modules[name])
-            if self._is_own(place) and _module_name(place.removeprefix(self._prefix)) != name:
+            if self._is_own(place) and module_of(place.removeprefix(self._prefix)) != name:
                 self._hidden[name] = sys.modules.pop(name)
 
     def show_all(self) -> None:
@@ -126,11 +128,6 @@ def is_below(place: str, root: str) -> bool:
     """Whether it is the project's own, and not of a virtual environment in it."""
     inside = place.startswith(root.rstrip("/") + "/")
     return inside and not any(part in place for part in _PACKAGE_FOLDERS)
-
-
-def _module_name(file: str) -> str:
-    """`longruns/stage-1.py` is `longruns.stage-1`; a folder's name stands for its package."""
-    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def _place_of(module: ModuleType) -> str:
