@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 import runpod_flash
+from behaviour.programs import MINORS, interpreters_once
 from integration.test_launcher import Watcher, cmd, family, living, open_to_all, run, until
 from runpod_flash.engines.local.processes import mountview
 from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount
@@ -55,6 +56,8 @@ print(json.dumps({
     "command": [word for word in open("/proc/self/cmdline").read().split(chr(0)) if word],
     "session": os.getsid(0) == os.getpid(), "affinity": sorted(os.sched_getaffinity(0)),
     "thread": threading.current_thread() is threading.main_thread(),
+    "native": threading.main_thread().native_id == os.getpid(),
+    "ident": multiprocessing.current_process().ident == os.getpid(),
     "collects": gc.isenabled(), "encoding": [sys.stdout.encoding, sys.stderr.errors],
     "own_files": open("/proc/self/environ", "rb").read(0).decode(),
     "process": multiprocessing.current_process().name,
@@ -81,7 +84,7 @@ class Bench:
         watcher = Watcher(ours)
         ahead = Ahead(HOME, "runpod_flash.context", self.modules, rest.pop("folders", ()))
         env = {"PYTHONPATH": str(self.folder), **(env or {})}
-        argv = (sys.executable, str(script), "{link}", "word")
+        argv = (rest.pop("python", sys.executable), str(script), "{link}", "word")
         cwd = rest.pop("cwd", self.folder)
         order = LaunchOrder("w", argv, env, cwd, theirs, ahead=ahead, **rest)
         return await self.launcher.launch(order, watcher), watcher
@@ -133,15 +136,20 @@ def module(folder: Path, name: str, source: str) -> str:
 # --- like a fresh process ------------------------------------------------------------------------
 
 
-def test_a_fork_finds_itself_as_a_fresh_process_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("minor", MINORS)
+def test_a_fork_finds_itself_as_a_fresh_process_does(minor: str, tmp_path: Path) -> None:
+    python = interpreters_once().get(minor)
+    if python is None:
+        pytest.skip(f"no Python {minor} here")
+
     async def body() -> None:
         env = {"A": "ä=ö", "RAW": "\udcff", "MULTI": "x\ny", "PYTHONASYNCIODEBUG": "1"}
         cpus = frozenset({max(os.sched_getaffinity(0))})
         async with bench(tmp_path) as b:
-            fresh = await b.lines(REPORT, env=env, cpus=cpus)
+            fresh = await b.lines(REPORT, env=env, cpus=cpus, python=python)
             (zygote,) = b.launcher._zygotes.values()
             await until(lambda: zygote._names is not None)
-            forked = await b.lines(REPORT, env=env, cpus=cpus)
+            forked = await b.lines(REPORT, env=env, cpus=cpus, python=python)
         assert json.loads(forked[0]) == json.loads(fresh[0])
         assert json.loads(forked[0])["env"]["A"] == "ä=ö"
 

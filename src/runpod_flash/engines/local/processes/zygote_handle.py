@@ -13,7 +13,7 @@ from runpod_flash.engines.local.processes.supervisors import Supervisor
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
     from runpod_flash.engines.local.processes.descriptors import Descriptors
     from runpod_flash.engines.local.processes.launcher import LaunchOrder
@@ -85,11 +85,11 @@ class Zygote:
         self._leaving = [each for each in self._leaving if not each.ended()]
         if self._current is None or self._names is None or self.unfit:
             return False
-        if not self._current.alive():
+        if self._is_lost():
             self._lose()
             return False
         folders = order.ahead.folders if order.ahead is not None else ()
-        return not (self._names & _module_names(folders))
+        return not any(_has_module(folder, self._names) for folder in folders)
 
     def has_forked(self) -> None:
         self._losses = 0
@@ -98,13 +98,16 @@ class Zygote:
     def was_missed(self, refusal: OSError | None) -> None:
         """A worker is a fresh process instead: the next one need not be, if that can be helped.
 
-        What such a process did not refuse was no fault of its order.
+        What was refused to a fork alone, and not by the system, always will be.
         """
-        if refusal is not None and self._current is not None and self._current.alive():
+        if refusal is not None and not refusal.errno and not self._is_lost():
             self.unfit = str(refusal)
             self._retire()
         if self._current is None and self._timer is None and not self.unfit:
             self._set_timer(self._delay, self._start)
+
+    def _is_lost(self) -> bool:
+        return self._current is None or not self._current.alive()
 
     def stop(self) -> None:
         """Start no more, and end one that nothing depends on yet."""
@@ -120,8 +123,9 @@ class Zygote:
         self._leaving.clear()
 
     def abandon(self) -> None:
-        for supervisor in (*self._leaving, *([self._current] if self._current else [])):
-            supervisor.abandon()
+        for supervisor in (*self._leaving, self._current):
+            if supervisor is not None:
+                supervisor.abandon()
 
     def _start(self) -> None:
         self._set_timer(None)
@@ -180,12 +184,11 @@ class Zygote:
             self._timer = self._loop.call_later(seconds, action)
 
 
-def _module_names(folders: Iterable[Path]) -> set[str]:
-    """The modules and packages of folders. (One without `__init__` is behind all others.)"""
-    found = set()
-    for folder in folders:
-        with suppress(OSError):
-            for path in folder.iterdir():
-                if path.suffix in (".py", ".so") or (path / "__init__.py").exists():
-                    found.add(path.name.partition(".")[0])
-    return found
+def _has_module(folder: Path, names: Collection[str]) -> bool:
+    """Whether a module there has one of the names. (A folder without `__init__` is behind all.)"""
+    with suppress(OSError):
+        alike = [path for path in folder.iterdir() if path.name.partition(".")[0] in names]
+        return any(
+            path.suffix in (".py", ".so") or (path / "__init__.py").exists() for path in alike
+        )
+    return False
