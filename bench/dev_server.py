@@ -73,14 +73,15 @@ app = FastAPI()
 async def answer():
     return {"ok": True, "version": 0}
 """
+RUN = "from runpod_flash.cli.main import main; main()"
 ROUNDS = 7
 
 
 @contextmanager
-def dev(root: Path) -> Iterator[tuple[str, float]]:
+def dev(root: Path, program: str = RUN) -> Iterator[tuple[str, float]]:
     """The address of a running `flash dev`, and how long it took to be ready."""
     began = time.monotonic()
-    command = [sys.executable, "-c", "from runpod_flash.cli.main import main; main()", "dev"]
+    command = [sys.executable, "-c", program, "dev"]
     process = subprocess.Popen(
         [*command, "--port", "0"],
         cwd=root,

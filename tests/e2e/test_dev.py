@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import psutil
+import pytest
 
 from e2e.dev_server import dev
 from integration.served import write
@@ -83,6 +87,7 @@ def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_p
         assert version() == 2
         write(tmp_path, {"worker.py": WORKER + "\n    def broken(:\n"})
         server.wait_for(r"Error: worker.py:12: invalid syntax")
+        server.wait_for("worker.py changed: served again when that is mended")
         answer = httpx.post(f"{address}/worker/runsync", json={"input": {}})
         assert answer.status_code == 500
         assert "worker.py:12" in answer.json()["error"]
@@ -129,6 +134,51 @@ def test_no_request_fails_across_ten_reloads(tmp_path: Path) -> None:
         assert set(statuses) == {200}
         answer = httpx.post(f"{address}/worker/runsync", json={"input": {}})
         assert answer.json()["output"]["version"] == 11
+
+
+WRK = """
+local requests = {}
+init = function()
+    local json = {["content-type"] = "application/json"}
+    requests[1] = wrk.format("POST", "/worker/runsync", json, '{"input": {}}')
+    requests[2] = wrk.format("GET", "/web/routes/items/1")
+end
+local count = 0
+request = function()
+    count = count + 1
+    return requests[count % 2 + 1]
+end
+"""
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_no_request_of_wrk_fails_across_ten_reloads(tmp_path: Path) -> None:
+    def version() -> int:
+        answer = httpx.post(f"{server.address}/worker/runsync", json={"input": {}}, timeout=60)
+        return int(answer.json()["output"]["version"])
+
+    (tmp_path / "requests.lua").write_text(WRK)
+    with dev(tmp_path, {"worker.py": WORKER, "web/routes.py": ROUTES}) as server:
+        server.wait_for("ready in")
+        options = ["-t1", "-c8", "-d300s", "--timeout", "60s", "-s", str(tmp_path / "requests.lua")]
+        command = ["wrk", *options, server.address]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
+            try:
+                for number in range(2, 12):
+                    write(tmp_path, {"web/routes.py": ROUTES + f"\n    V = {number}\n"})
+                    source = WORKER.replace("VERSION = 1", f"VERSION = {number}")
+                    write(tmp_path, {"worker.py": source})
+                    until = time.monotonic() + 20
+                    while version() != number:
+                        assert time.monotonic() < until, server.screen
+            finally:
+                wrk.send_signal(signal.SIGINT)  # it says then how it went
+            told, _ = wrk.communicate(timeout=20)
+    sent = re.search(r"(\d+) requests in", told)
+    assert sent is not None, told
+    assert int(sent[1]) >= 500, told
+    assert "Non-2xx" not in told
+    assert "Socket errors" not in told
 
 
 def test_workers_are_there_before_the_first_request_with_auto_provision(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_saved_file_is_all_that_is_sent_and_an_error_in_it_is_shown(tmp_path: 
         assert running.blobs() == before + 1
         app.write_text(app.read_text() + "def (\n")
         running.dev.wait_for(r"app.py:\d+: invalid syntax")
-        running.dev.wait_for("app.py changed: nothing to replace")
+        running.dev.wait_for("app.py changed: served again when that is mended")
         broken = running.call(1)
         assert broken.status_code == 500
         assert "invalid syntax" in broken.json()["error"]

@@ -23,15 +23,15 @@ import pytest
 
 import runpod_flash
 from runpod_flash.engines.local.processes import mountview
+from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
 from runpod_flash.engines.local.processes.launcher import (
-    LINE_LIMIT,
-    FreshProcessLauncher,
     LaunchOrder,
     Mount,
     Process,
     ProcessExit,
     describe,
 )
+from runpod_flash.engines.local.processes.lines import LINE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -63,7 +63,8 @@ os.wait()
 PLANE = """
 import asyncio, os, socket, sys
 from pathlib import Path
-from runpod_flash.engines.local.processes.launcher import FreshProcessLauncher, LaunchOrder, Mount
+from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
+from runpod_flash.engines.local.processes.launcher import LaunchOrder, Mount
 
 class Events:
     def exited(self, exit):
@@ -690,7 +691,7 @@ def volume() -> Iterator[Path]:
 def open_to_all(python: str) -> bool:
     """Whether an ordinary user may run this interpreter, and it can load this package."""
     with contextlib.suppress(OSError):
-        load = "import runpod_flash.engines.local.processes.launcher"
+        load = "import runpod_flash.engines.local.processes.fresh"
         command = [python, "-I", "-B", "-c", f"import sys; sys.path.insert(0, {SOURCE!r}); {load}"]
         return subprocess.run(command, user=65534, group=65534, check=False).returncode == 0
     return False

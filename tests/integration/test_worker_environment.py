@@ -103,6 +103,47 @@ def test_a_module_reads_the_callers_variables_and_a_function_is_told_how_to_get_
     assert nowhere == "'NOWHERE'"
 
 
+# Its start
+
+STARTS = """
+    ENV = ENVIRONMENT
+
+    @Endpoint(name="e", cpu=CPU, env=ENV)
+    def look():
+        minder = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+        return os.getpid(), Path(f"/proc/{minder[1]}/comm").read_text().strip()
+
+    async def main():
+        seen = []
+        for _ in range(3):
+            pid, above = await look()
+            seen.append(above)
+            time.sleep(2)
+            os.kill(pid, 9)
+        return seen
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
+def test_all_workers_but_the_first_are_forks_of_a_zygote(programs: Programs) -> None:
+    done = programs.run(program(STARTS.replace("ENVIRONMENT", "{}")))
+    assert done.result[1:] == ["flash-zygote", "flash-zygote"]
+    assert "imported ahead" not in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
+def test_where_workers_cannot_be_forks_a_line_says_why_once(
+    programs: Programs, tmp_path: Path
+) -> None:
+    thread = "import _thread, time\n_thread.start_new_thread(time.sleep, (1000,))\n"
+    (tmp_path / "sitecustomize.py").write_text(thread)
+    env = repr({"PYTHONPATH": str(tmp_path)})
+    done = programs.run(program(STARTS.replace("ENVIRONMENT", env)))
+    assert "flash-zygote" not in done.result
+    assert done.stderr.count("starts its workers without modules imported ahead") == 1
+    assert "2 threads run in the process to fork" in done.stderr
+
+
 # Packages and folders
 
 

@@ -104,7 +104,8 @@ class RemoteSession:
                 output.error(f"{', '.join(changed[:3])} changed, and is not served: {error}")
                 continue
             dev_screen.problems(self._catalog.problems)
-            dev_screen.reloaded(changed, replaced, time.monotonic() - began)
+            broken = {problem.file for problem in self._catalog.problems}
+            dev_screen.reloaded(changed, broken, replaced, time.monotonic() - began)
 
     async def _listen(self) -> None:
         """Show what the workers write; a server that was started anew gets the app again."""

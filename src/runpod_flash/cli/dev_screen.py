@@ -15,7 +15,7 @@ from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.openapi import example
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Sequence, Set
     from pathlib import Path
 
     from runpod_flash.project.catalog import Catalog, Discovered, Problem
@@ -176,10 +176,14 @@ def request_line(method: str, path: str, status: int, seconds: float) -> str:
     return click.unstyle(line) if plain else line
 
 
-def reloaded(changed: Sequence[str], replaced: Iterable[str], seconds: float) -> None:
-    """What a change of files led to, for these endpoints."""
+def reloaded(
+    changed: Sequence[str], broken: Set[str], replaced: Iterable[str], seconds: float
+) -> None:
+    """What a change of files led to; `broken` are those with a problem, which was shown."""
     names = ", ".join(sorted(replaced))
     what = f"now serves the new {names}" if names else "nothing to replace"
+    if not names and not broken.isdisjoint(changed):
+        what = "served again when that is mended"
     say(f"{', '.join(changed[:3])} changed: {what} ({seconds * 1000:.0f} ms)")
 
 

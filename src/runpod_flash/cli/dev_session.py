@@ -212,8 +212,9 @@ class _Session:
             if any(name == "requirements.txt" for name in changed):
                 replaced = self._restart_all()
             dev_screen.problems(catalog.problems)
+            broken = {problem.file for problem in catalog.problems}
             names = [pool.spec.name for pool in replaced]
-            dev_screen.reloaded(changed, names, time.monotonic() - began)
+            dev_screen.reloaded(changed, broken, names, time.monotonic() - began)
             for pool in replaced:
                 if pool.key in running:
                     self._spawn(self._rewarm(pool))

@@ -272,12 +272,12 @@ def local_engine(node: Node | None = None) -> Engine:
         cache_directory,
     )
     from runpod_flash.engines.local.node import Node as RealNode
-    from runpod_flash.engines.local.processes.launcher import FreshProcessLauncher
+    from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
 
     cache = cache_directory()
     return LocalEngine(
         Environments(cache, cache_bound(os.environ)),
-        FreshProcessLauncher(),
+        ZygoteLauncher(),
         node or RealNode(),
         cache,
         dict(os.environ),

@@ -21,6 +21,7 @@ from runpod_flash.errors import ConfigurationError, ConnectionClosedError, Flash
 from runpod_flash.plane.views import Ended, Snapshot
 from runpod_flash.project.entry import module_names
 from runpod_flash.wire import failures, frames
+from runpod_flash.wire.carried import carrying
 from runpod_flash.wire.codec import Payload, payload_of
 from runpod_flash.wire.frames import MEDIA_TYPE, Frame
 
@@ -338,17 +339,13 @@ def _forget_all() -> None:
 
 def _job(submission: Submission) -> Frame:
     call = submission.call
-    fields: dict[str, Any] = {
+    fields = {
         "job": submission.job_id,
         "form": call.form,
         "method": call.method,
         "credits": submission.credits,
     }
-    buffers: tuple[frames.Buffer, ...] = (call.payload.body, *call.payload.buffers)
-    if call.constructor is not None:
-        fields["constructor"] = 1 + len(call.constructor.buffers)
-        buffers += (call.constructor.body, *call.constructor.buffers)
-    return Frame("job", fields, buffers)
+    return carrying("job", fields, call.payload, call.constructor)
 
 
 def _failed(error: Exception) -> Ended:

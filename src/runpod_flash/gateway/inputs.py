@@ -97,9 +97,10 @@ class Checker:
 
 
 def _hint(name: str, known: Any) -> str:
-    from runpod_flash.suggest import did_you_mean
+    from runpod_flash.suggest import near
 
-    return did_you_mean(name, list(known))
+    found = near(name, list(known), 1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _fault(path: list[Any], message: str, kind: str, value: Any = None) -> dict[str, Any]:

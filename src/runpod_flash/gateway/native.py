@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.messages import Answer, Refusal, query, read_body
 from runpod_flash.plane.store.base import Call
 from runpod_flash.plane.views import ended
 from runpod_flash.project.catalog import choose_method
-from runpod_flash.wire import failures, frames
-from runpod_flash.wire.codec import decode, encode, payload_of
+from runpod_flash.wire import frames
+from runpod_flash.wire.carried import carried, carrying
+from runpod_flash.wire.codec import decode, encode
 from runpod_flash.wire.frames import MEDIA_TYPE, Frame
 
 if TYPE_CHECKING:
@@ -60,8 +61,7 @@ class NativeApi:
         try:
             (frame,) = frames.decode(body)
             fields = frame.fields
-            split = len(frame.buffers) - fields.get("constructor", 0)
-            payload = payload_of(frame.buffers[:split])
+            payload, constructor = carried(frame)
             job_id: str = fields["job"]
         except (ValueError, KeyError, TypeError) as error:
             raise Refusal(400, f"the body is no job of this version: {error}") from None
@@ -72,7 +72,7 @@ class NativeApi:
             method, payload = _split(endpoint, payload)
         if bool(method) != bool(endpoint.owner):
             raise Refusal(409, f"{endpoint.spec.name} is another kind of endpoint than here")
-        call = Call(payload, fields["form"], method, payload_of(frame.buffers[split:]))
+        call = Call(payload, fields["form"], method, constructor)
         self._jobs.accept(pool, job_id, call, fields.get("credits", 0))
         return job_id
 
@@ -110,21 +110,12 @@ def _chunk(chunk: Chunk) -> Frame:
 def _look(seen: Snapshot | None) -> Frame:
     if seen is None:
         return Frame("look", {})
-    fields: dict[str, Any] = {**seen._asdict(), "ended": seen.ended is not None}
-    return _with_end(fields, seen.ended)
+    return carrying("look", seen.to_wire(), seen.ended.payload if seen.ended else None)
 
 
 def _end(job: Job) -> Frame:
-    return _with_end({"state": job.state.value, "ended": True}, ended(job))
-
-
-def _with_end(fields: dict[str, Any], end: Any) -> Frame:
-    buffers: tuple[frames.Buffer, ...] = ()
-    if end is not None and end.payload is not None:
-        buffers = (end.payload.body, *end.payload.buffers)
-    if end is not None and end.failure is not None:
-        fields["failure"] = failures.to_wire(end.failure)
-    return Frame("look", fields, buffers)
+    end = ended(job)
+    return carrying("look", {**end.to_wire(), "ended": True}, end.payload)
 
 
 def _message(sent: Sequence[Frame]) -> Answer:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.links.base import JobRef, LogLine, Part, WorkerCall
 from runpod_flash.links.lending import Reading
 from runpod_flash.wire import failures, frames
+from runpod_flash.wire.carried import carried, carrying
 from runpod_flash.wire.codec import payload_of
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameError, FrameReader
 
@@ -80,13 +81,9 @@ class FramedLink:
         }
         if job.credits:
             fields["credits"] = job.credits
-        buffers: tuple[frames.Buffer, ...] = (call.payload.body, *call.payload.buffers)
         if call.method:
             fields["method"] = call.method
-        if call.constructor is not None:
-            fields["constructor"] = 1 + len(call.constructor.buffers)
-            buffers += (call.constructor.body, *call.constructor.buffers)
-        self._send(Frame("job", fields, buffers))
+        self._send(carrying("job", fields, call.payload, call.constructor))
 
     def lend(self, loop: asyncio.AbstractEventLoop) -> None:
         self._reading.lend(loop)
@@ -283,15 +280,14 @@ class FramedLink:
 
     def _call(self, frame: Frame) -> None:
         fields = frame.fields
-        count = fields.pop("constructor", 0)
-        split = len(frame.buffers) - count
+        payload, constructor = carried(frame)
         self._events.call(
             WorkerCall(
                 call_id=fields.pop("call"),
                 operation=fields.pop("operation"),
                 fields=fields,
-                payload=payload_of(frame.buffers[:split]),
-                constructor=payload_of(frame.buffers[split:]),
+                payload=payload,
+                constructor=constructor,
             )
         )
 

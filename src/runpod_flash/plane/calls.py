@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import FlashError
 from runpod_flash.plane.store.base import Call, NewJob, Policy
-from runpod_flash.plane.views import JobViews
+from runpod_flash.plane.views import JobViews, ended
 from runpod_flash.spec import EndpointSpec
 from runpod_flash.wire import failures
 
@@ -90,23 +90,16 @@ class NestedCalls:
         if snapshot is None:
             _answer(worker, call, {})
             return
-        fields: dict[str, Any] = {**snapshot._asdict(), "ended": snapshot.ended is not None}
-        payload = None
-        if snapshot.ended is not None:
-            payload = snapshot.ended.payload
-            if snapshot.ended.failure is not None:
-                fields["failure"] = failures.to_wire(snapshot.ended.failure)
-        _answer(worker, call, fields, payload)
+        end = snapshot.ended
+        _answer(worker, call, snapshot.to_wire(), end.payload if end is not None else None)
 
 
 def _answer_end(worker: Worker, call: WorkerCall, job: Job | None) -> None:
     if job is None or job.outcome is None:
         _answer(worker, call, {})
         return
-    fields: dict[str, Any] = {"state": job.state.value}
-    if job.outcome.failure is not None:
-        fields["failure"] = failures.to_wire(job.outcome.failure)
-    _answer(worker, call, fields, job.outcome.payload)
+    end = ended(job)
+    _answer(worker, call, end.to_wire(), end.payload)
 
 
 def _answer(

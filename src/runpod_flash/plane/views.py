@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.plane.events import JobEnded
 from runpod_flash.plane.store.base import JobState
 from runpod_flash.plane.store.memory import now
+from runpod_flash.wire import failures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +26,13 @@ class Ended(NamedTuple):
     payload: Payload | None = None
     failure: Failure | None = None
 
+    def to_wire(self) -> dict[str, Any]:
+        """The fields of a frame that tells it; the payload is what the frame carries."""
+        told: dict[str, Any] = {"state": self.state}
+        if self.failure is not None:
+            told["failure"] = failures.to_wire(self.failure)
+        return told
+
 
 class Snapshot(NamedTuple):
     """A job as it is now, in the queue API's terms. Times in milliseconds."""
@@ -35,6 +43,11 @@ class Snapshot(NamedTuple):
     execution_ms: int | None = None
     waits_for: str = ""
     ended: Ended | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The fields of a frame that answers `look`."""
+        told = {**self._asdict(), "ended": self.ended is not None}
+        return told if self.ended is None else {**told, **self.ended.to_wire()}
 
 
 def ended(job: Job) -> Ended:

@@ -10,16 +10,17 @@ import ast
 import re
 import traceback
 import warnings
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from runpod_flash.project.catalog import Problem
+from runpod_flash.project.syntax import PACKAGE, Chain, chain_of, look_at, makes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-_PACKAGE = "runpod_flash"
+    from runpod_flash.project.syntax import Look, Use, Value
+
 _DECLARING = frozenset(
     {
         "Endpoint",
@@ -34,37 +35,9 @@ _DECLARING = frozenset(
         "CpuLoadBalancerSlsResource",
     }
 )
-_CLIENT_KEYWORDS = frozenset({"id", "image"})
 
-Chain = tuple[str, ...]  # `api.get` is ("api", "get")
 Kind = Literal["class", "instance", "maker"]
 _Found = tuple[Kind, Chain] | None
-
-
-class _Use(NamedTuple):
-    """A decorator, a call, or the call of what a call gave: `api.get("/")(function)`."""
-
-    chain: Chain
-    how: Literal["decorator", "call", "second call"]
-
-
-class _Value(NamedTuple):
-    """Where an assigned name's value comes from, and whether by a call."""
-
-    chain: Chain
-    called: bool
-
-
-@dataclass
-class _Look:
-    """What the syntax of one file says. `imported` has a module and a name in it, or just "" """
-
-    tree: ast.Module
-    imported: dict[str, tuple[str, str]] = field(default_factory=dict)
-    stars: list[str] = field(default_factory=list)
-    values: dict[str, _Value] = field(default_factory=dict)
-    definitions: dict[str, ast.FunctionDef | ast.ClassDef] = field(default_factory=dict)
-    uses: list[_Use] = field(default_factory=list)
 
 
 def declaring(root: Path, files: Iterable[str]) -> tuple[list[str], list[Problem]]:
@@ -73,7 +46,7 @@ def declaring(root: Path, files: Iterable[str]) -> tuple[list[str], list[Problem
     others: dict[str, bytes] = {}
     for file in files:
         source = found.read(file)
-        if _PACKAGE.encode() in source:
+        if PACKAGE.encode() in source:
             found.parse(file, source)
         elif b"import" in source:
             others[file] = source
@@ -88,7 +61,7 @@ class _Files:
     """The looks at the files that may have to do with endpoints; the others are not even parsed."""
 
     def __init__(self, root: Path) -> None:
-        self.looks: dict[str, _Look] = {}
+        self.looks: dict[str, Look] = {}
         self.problems: list[Problem] = []
         self._root = root
         self._missing: set[str] = set()
@@ -101,19 +74,18 @@ class _Files:
         except OSError:
             return b""
 
-    def parse(self, file: str, source: bytes) -> _Look | None:
+    def parse(self, file: str, source: bytes) -> Look | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the import will tell
                 tree = ast.parse(source, file)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            if _PACKAGE.encode() in source and (b"Endpoint" in source or b"remote" in source):
+            if PACKAGE.encode() in source and (b"Endpoint" in source or b"remote" in source):
                 self.problems.append(syntax_problem(file, error))
             self._missing.add(file)
             return None
         self._known.clear()
-        self.looks[file] = found = _Look(tree)
-        _Walker(found).visit(tree)
+        self.looks[file] = found = look_at(tree)
         return found
 
     def follow(self, sources: dict[str, bytes]) -> None:
@@ -138,7 +110,7 @@ class _Files:
     def declares(self, file: str) -> bool:
         return any(self._is_declaring(file, use) for use in self.looks[file].uses)
 
-    def _is_declaring(self, file: str, use: _Use) -> bool:
+    def _is_declaring(self, file: str, use: Use) -> bool:
         found = self._kind(file, use.chain)
         if found is None:
             return False
@@ -162,7 +134,7 @@ class _Files:
 
     def _named(self, file: str, decorator: ast.expr) -> str:
         """The name of the queue endpoint that the decorator declares; "()" where it gives none."""
-        chain = _chain(decorator)
+        chain = chain_of(decorator)
         found = self._kind(file, chain) if chain else None
         if found is None or found[1] or not isinstance(decorator, ast.Call):
             return ""
@@ -187,14 +159,14 @@ class _Files:
             kind = self._kind_of_value(file, look.values[head])
             return (kind, rest) if kind else None
         if head in look.definitions:
-            return ("maker", rest) if _makes(look, look.definitions[head]) else None
+            return ("maker", rest) if makes(look, look.definitions[head]) else None
         if head in look.imported:
             module, name = look.imported[head]
             return self._kind_in(file, module, (name, *rest) if name else rest)
         found = (self._kind_in(file, module, chain) for module in look.stars)
         return next((kind for kind in found if kind), None)
 
-    def _kind_of_value(self, file: str, value: _Value) -> Kind | None:
+    def _kind_of_value(self, file: str, value: Value) -> Kind | None:
         found = self._kind(file, value.chain)
         if found is None or found[1]:
             return None
@@ -203,7 +175,7 @@ class _Files:
         return None if found[0] == "instance" else "instance"  # (that gave a decorated function)
 
     def _kind_in(self, importer: str, module: str, names: Chain) -> _Found:
-        if module.partition(".")[0] == _PACKAGE:
+        if module.partition(".")[0] == PACKAGE:
             at = next((i for i, name in enumerate(names) if name in _DECLARING), None)
             return None if at is None else ("class", names[at + 1 :])
         if not names:
@@ -215,7 +187,7 @@ class _Files:
         below = f"{module}{'' if module.endswith('.') else '.'}{names[0]}"
         return self._kind_in(importer, below, names[1:])
 
-    def _look(self, file: str) -> _Look | None:
+    def _look(self, file: str) -> Look | None:
         if file not in self.looks and file not in self._missing:
             source = self.read(file) if file.endswith("__init__.py") else b""
             if not source or self.parse(file, source) is None:
@@ -244,125 +216,3 @@ def _files_of(importer: str, module: str) -> Iterator[str]:
         if name:
             yield "/".join(parts) + ".py"
         yield "/".join([*parts, "__init__.py"])
-
-
-def _makes(look: _Look, definition: ast.FunctionDef | ast.ClassDef) -> bool:
-    """Whether a function or class has to do with `Endpoint`, by the names in it."""
-    known = {
-        local
-        for local, (module, _) in look.imported.items()
-        if module.partition(".")[0] == _PACKAGE
-    }
-    inside: Sequence[ast.AST] = (
-        definition.bases if isinstance(definition, ast.ClassDef) else definition.body
-    )
-    for node in (below for part in inside for below in ast.walk(part)):
-        if isinstance(node, ast.Name) and node.id in known:
-            return True
-        if isinstance(node, ast.ImportFrom) and node.module == _PACKAGE:
-            return True
-    return False
-
-
-def _chain(expression: ast.AST) -> Chain:
-    """The names that an expression begins with; calls between them do not count."""
-    names: list[str] = []
-    while not isinstance(expression, ast.Name):
-        if isinstance(expression, ast.Attribute):
-            names.append(expression.attr)
-            expression = expression.value
-        elif isinstance(expression, ast.Call):
-            expression = expression.func
-        else:
-            return ()
-    return (expression.id, *reversed(names))
-
-
-def _calls(call: ast.Call) -> Iterator[ast.Call]:
-    """A call, and those that it begins with."""
-    inner: ast.expr = call
-    while isinstance(inner, ast.Call | ast.Attribute):
-        if isinstance(inner, ast.Call):
-            yield inner
-        inner = inner.func if isinstance(inner, ast.Call) else inner.value
-
-
-def _is_client(call: ast.Call) -> bool:
-    """Whether it makes an `Endpoint` of something that runs elsewhere: `Endpoint(id="x")`."""
-    return any(
-        keyword.arg in _CLIENT_KEYWORDS
-        and not (isinstance(keyword.value, ast.Constant) and keyword.value.value is None)
-        for keyword in call.keywords
-    )
-
-
-class _Walker(ast.NodeVisitor):
-    """Visits what runs when the file is imported: no function's body, and no `__main__` part."""
-
-    def __init__(self, look: _Look) -> None:
-        self._look = look
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            name = alias.asname or alias.name.partition(".")[0]
-            self._look.imported[name] = (alias.name if alias.asname else name, "")
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        module = "." * node.level + (node.module or "")
-        for alias in node.names:
-            if alias.name == "*":
-                self._look.stars.append(module)
-            else:
-                self._look.imported[alias.asname or alias.name] = (module, alias.name)
-
-    def visit_If(self, node: ast.If) -> None:
-        names = {n.id for n in ast.walk(node.test) if isinstance(n, ast.Name)}
-        for child in node.orelse if "__name__" in names else [*node.body, *node.orelse]:
-            self.visit(child)
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self._define(node, [*node.args.defaults, *filter(None, node.args.kw_defaults)])
-
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self._decorate(node)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._define(node, [*node.bases, *node.body])
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        """Its body does not run."""
-
-    def visit_Assign(self, node: ast.Assign) -> None:
-        self._assign(node.targets, node.value)
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self._assign([node.target], node.value)
-
-    def visit_Call(self, node: ast.Call) -> None:
-        chain = _chain(node.func)
-        if chain and not any(map(_is_client, _calls(node))):
-            again = isinstance(node.func, ast.Call)
-            self._look.uses.append(_Use(chain, "second call" if again else "call"))
-        self.generic_visit(node)
-
-    def _define(self, node: ast.FunctionDef | ast.ClassDef, parts: Sequence[ast.AST]) -> None:
-        if not self._decorate(node):
-            self._look.definitions[node.name] = node
-        for part in parts:
-            self.visit(part)
-
-    def _decorate(self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
-        chains = [chain for each in node.decorator_list if (chain := _chain(each))]
-        self._look.uses += [_Use(chain, "decorator") for chain in chains]
-        return bool(chains)
-
-    def _assign(self, targets: Sequence[ast.expr], value: ast.expr) -> None:
-        called = isinstance(value, ast.Call)
-        source = value.func if isinstance(value, ast.Call) else value
-        is_client = isinstance(value, ast.Call) and _is_client(value)
-        chain = _chain(source)
-        if chain and not isinstance(source, ast.Call) and not is_client:
-            names = [target.id for target in targets if isinstance(target, ast.Name)]
-            self._look.values.update(dict.fromkeys(names, _Value(chain, called)))
-        self.visit(value)

@@ -14,6 +14,7 @@ from runpod_flash.project.collisions import collisions
 from runpod_flash.project.entry import entry_kind
 from runpod_flash.project.schemas import input_schema, output_schema, summary
 from runpod_flash.spec import Entry
+from runpod_flash.wire.module_names import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -140,7 +141,7 @@ def _check_place(endpoint: Any, original: Any) -> None:
 def _discovered(root: Path, file: str, endpoint: Any, original: Any, line: int) -> Discovered:
     _check_place(endpoint, original)
     entry = Entry(
-        module=_module(file),
+        module=module_of(file),
         qualname=original.__qualname__,
         kind=entry_kind(original),
         file=file,
@@ -157,10 +158,6 @@ def _discovered(root: Path, file: str, endpoint: Any, original: Any, line: int) 
         owner=original.__name__ if is_class else "",
         operations=tuple(_methods(original)) if is_class else (_operation(original),),
     )
-
-
-def _module(file: str) -> str:
-    return file.removesuffix(".py").replace("/", ".")
 
 
 def _search_path(file: str) -> tuple[str, ...]:
@@ -213,7 +210,7 @@ def _discovered_routes(
     (file, name), *_ = places
     files = list(dict.fromkeys(each for each, _ in places))
     entry = Entry(
-        module=_module(file),
+        module=module_of(file),
         qualname=name,
         kind="routes",
         file=file,

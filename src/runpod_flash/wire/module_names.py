@@ -1,4 +1,4 @@
-"""ModuleNames: a script is `__main__` to itself, and has another name for its workers."""
+"""How modules are called: by their files, and by processes in which a script is `__main__`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 MAIN = "__main__"
 # Children that multiprocessing spawns import the script under the second name.
 MAINS = (MAIN, "__mp_main__")
+
+
+def module_of(file: str) -> str:
+    """`longruns/stage-1.py` is `longruns.stage-1`; a folder's `__init__.py` is its package."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 class ModuleNames(NamedTuple):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.placeholders import finder
+from runpod_flash.wire.module_names import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,20 +42,16 @@ def load(spec: EndpointSpec) -> Any:
             found = getattr(found, part)
     if entry.kind == "routes":
         for file in entry.others:
-            importlib.import_module(_module_name(file))
+            importlib.import_module(module_of(file))
         resource = found.__remote_config__["resource_config"]
         return getattr(resource, "_shared", resource)  # a deprecated class has its Endpoint there
     return getattr(found, "__flash_target__", found)
 
 
-def _module_name(file: str) -> str:
-    return file.removesuffix(".py").replace("/", ".")
-
-
 def _other_names(entry: Entry) -> list[str]:
     """The names by which files beside it may import the entry's file: it is to run only once."""
     folders = [folder for folder in entry.search_path if entry.file.startswith(f"{folder}/")]
-    names = [_module_name(entry.file.removeprefix(f"{folder}/")) for folder in folders]
+    names = [module_of(entry.file.removeprefix(f"{folder}/")) for folder in folders]
     return [name for name in names if name not in sys.stdlib_module_names]
 
 

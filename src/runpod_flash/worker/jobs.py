@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.context import current_job
 from runpod_flash.wire import failures
-from runpod_flash.wire.codec import Payload, decode, encode, payload_of
+from runpod_flash.wire.carried import carried
+from runpod_flash.wire.codec import Payload, decode, encode
 from runpod_flash.worker import undeclared
 from runpod_flash.worker.arguments import bind
 
@@ -38,9 +39,7 @@ class _Running:
         self.form: str = fields["form"]
         self.method: str = fields.get("method", "")
         self.trusted: bool = fields["trusted"]
-        split = len(frame.buffers) - fields.get("constructor", 0)
-        self.arguments: Payload | None = payload_of(frame.buffers[:split])
-        self.constructor = payload_of(frame.buffers[split:])
+        self.arguments, self.constructor = carried(frame)
         self.credits: int | None = fields.get("credits")
         self.room: asyncio.Event | None = None
         self.task: asyncio.Task[None] | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.context import Answer
 from runpod_flash.wire import failures, frames
+from runpod_flash.wire.carried import carrying
 from runpod_flash.wire.codec import Payload, payload_of
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
 
@@ -103,16 +104,10 @@ class PlaneLink:
     ) -> None:
         """Ask the plane something on behalf of user code."""
         call_id = next(self._call_ids)
-        buffers: tuple[frames.Buffer, ...] = ()
-        if payload is not None:
-            buffers = (payload.body, *payload.buffers)
         sent = {**fields, "call": call_id, "operation": operation}
-        if constructor is not None:
-            sent["constructor"] = 1 + len(constructor.buffers)
-            buffers += (constructor.body, *constructor.buffers)
         if on_answer is not None:
             self._waiting[call_id] = on_answer
-        self.send(Frame("call", sent, buffers))
+        self.send(carrying("call", sent, payload, constructor))
 
     def answered(self, frame: Frame) -> None:
         on_answer = self._waiting.pop(frame.fields.pop("call"), None)

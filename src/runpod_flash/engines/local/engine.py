@@ -16,7 +16,7 @@ from runpod_flash.engines.local import variables
 from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
 from runpod_flash.engines.local.devices.gpu_pool import visible_devices
 from runpod_flash.engines.local.preparation import check_machine, environment_request
-from runpod_flash.engines.local.processes.launcher import LaunchOrder, Mount, describe
+from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount, describe
 from runpod_flash.engines.local.support import support_tree
 from runpod_flash.engines.local.volumes import (
     VOLUME_TARGET,
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from runpod_flash.spec import EndpointSpec
 
 _OUTPUT_KEPT = 20
+_ALL_IMPORT = ("runpod_flash.endpoint",)
+_ROUTES_IMPORT = ("runpod_flash.worker.exchanges", "runpod_flash.worker.routes")
 
 
 @dataclass(eq=False)
@@ -222,7 +224,8 @@ class LocalEngine:
         lease: GpuLease | None,
     ) -> _LocalWorker:
         spec, token = order.spec, secrets.token_hex(16)
-        volume = self._volume(spec, self._speaker(spec.name, events))
+        say = self._speaker(spec.name, events)
+        volume = self._volume(spec, say)
         ours, theirs = socket.socketpair()
         link = FramedLink(ours, asyncio.get_running_loop(), order.worker_id, token)
         worker = _LocalWorker(self, order, events, link, lease, self._cores(spec))
@@ -231,7 +234,8 @@ class LocalEngine:
             **visible_devices(lease),
             **({"FLASH_VOLUME_PATH": str(volume)} if volume else {}),
         }
-        boot = support_tree(self._cache) / "runpod_flash" / "worker" / "boot.py"
+        home = support_tree(self._cache)
+        boot = home / "runpod_flash" / "worker" / "boot.py"
         launch = LaunchOrder(
             worker_id=order.worker_id,
             argv=(str(environment.python), str(boot), "{link}", order.worker_id, token),
@@ -241,6 +245,7 @@ class LocalEngine:
             held=lease.fds if lease is not None else (),
             cpus=worker.cpus,
             mounts=(Mount(volume, VOLUME_TARGET),) if volume and self._can_mount() else (),
+            ahead=_imported_ahead(spec, home),
         )
         self._workers[order.worker_id] = worker
         try:
@@ -250,6 +255,8 @@ class LocalEngine:
             link.close()
             raise
         worker.advice = self._advice(worker, volume, worker.process.mounts_error)
+        if reason := worker.process.slow_start:
+            say(f"{spec.name} starts its workers without modules imported ahead: {reason}")
         return worker
 
     def _volume(self, spec: EndpointSpec, say: _Say) -> Path | None:
@@ -264,6 +271,13 @@ class LocalEngine:
         if self._mounts_work is None:
             self._mounts_work = self._node.can_mount()
         return self._mounts_work
+
+
+def _imported_ahead(spec: EndpointSpec, home: Path) -> Ahead:
+    """What every worker imports after the user's code, or with it."""
+    modules = _ROUTES_IMPORT if spec.entry.kind == "routes" else ()
+    folders = [Path(spec.entry.root, place) for place in spec.entry.search_path]
+    return Ahead(home, "runpod_flash.worker.main", (*_ALL_IMPORT, *modules), tuple(folders))
 
 
 class _Say(Protocol):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+import struct
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ _MS_BIND = 0x1000
 _MS_REC = 0x4000
 _MS_SLAVE = 0x80000
 _MNT_DETACH = 0x2
+_PR_SET_DUMPABLE = 4
+_CAPABILITY_VERSION = 0x20080522
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217}
 
 # Only a place to mount the new root at, inside the private namespace.
@@ -60,6 +63,16 @@ def enter(mounts: Sequence[tuple[str, str]]) -> None:
     if not root_is_writable:
         _mount(None, _STAGE, None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
     _pivot(_STAGE)
+
+
+def leave_privileges() -> None:
+    """Give up what the new user namespace gave an ordinary user, as exec would.
+
+    A process that goes on without exec keeps its capabilities, and may not look into itself.
+    """
+    if os.geteuid() != 0:
+        _check(_libc.capset(struct.pack("Ii", _CAPABILITY_VERSION, 0), bytes(24)), "capset")
+    _check(_libc.prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(1), 0, 0, 0), "prctl")
 
 
 def supported() -> bool:

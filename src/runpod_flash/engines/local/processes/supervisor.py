@@ -34,17 +34,19 @@ import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
+
+    Begin = Callable[[dict[str, Any]], NoReturn]
 
 LINUX = sys.platform == "linux"
 MAX_DESCRIPTORS = 250  # what one message can carry is a little more
 MOUNT_VIEW = "the mount view"
 
-_PR_SET_PDEATHSIG = 1
-_PR_SET_NAME = 15
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 if LINUX:
@@ -69,10 +71,26 @@ class Charge:
         end(self.control)
 
 
+class Seat(NamedTuple):
+    """What becomes of a worker: its link, its output, and how its program begins there."""
+
+    link: int
+    output: int
+    begin: Begin
+
+
+class Birth(BaseException):
+    """Leaves all frames of this program, in the process that goes on as a worker; see zygote.py."""
+
+    def __init__(self, order: dict[str, Any]) -> None:
+        self.order = order
+
+
 class Supervisor:
-    def __init__(self, orders: socket.socket, plane: int) -> None:
+    def __init__(self, orders: socket.socket, plane: int, begin: Begin) -> None:
         self._orders = orders
         self._plane = plane
+        self._begin = begin
         self._open = True
         self._minders: dict[int, Charge] = {}
         self._ended: list[Charge] = []
@@ -103,20 +121,28 @@ class Supervisor:
             close_all(fds)  # out of descriptors; the plane sees the control socket end
 
     def _fork(self, fds: list[int]) -> None:
-        link, output = fds[1], fds[2]
+        seat = Seat(fds[1], fds[2], self._begin)
         charge = Charge(socket.socket(fileno=fds[0]), held=fds[3:])
         charge.control.setblocking(True)
         supervisor = os.getpid()
         try:
+            check_threads()
             pid = os.fork()
         except OSError as error:
             send(charge.control, {"errno": error.errno, "error": f"fork: {error.strerror}"})
             charge.release()
         else:
             if pid == 0:
-                run_minder(charge, link, output, self._plane, supervisor)
+                self._let_go()
+                run_minder(charge, seat, self._plane, supervisor)
             self._minders[pid] = charge
-        close_all([link, output])
+        close_all([seat.link, seat.output])
+
+    def _let_go(self) -> None:
+        """In a child, sockets must not close numbers that something else may have by then."""
+        for other in (*self._minders.values(), *self._ended):
+            other.control.detach()
+        self._orders.detach()
 
     def _settle(self) -> None:
         """Reap; when no orphan of a minder that was killed is left, let the ended ones go."""
@@ -133,34 +159,38 @@ class Supervisor:
 # --- the minder ----------------------------------------------------------------------------------
 
 
-def run_minder(charge: Charge, link: int, output: int, plane: int, supervisor: int) -> NoReturn:
+def run_minder(charge: Charge, seat: Seat, plane: int, supervisor: int) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         # The descriptors of other workers among them: a lock must not wait for a stranger's end.
-        keep_only([charge.control.fileno(), link, output, plane, *charge.held])
+        keep_only([charge.control.fileno(), seat.link, seat.output, plane, *charge.held])
         prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        prctl(_PR_SET_NAME, b"flash-minder")
-        mind(charge.control, link, output, plane)
+        prctl(PR_SET_NAME, b"flash-minder")
+        mind(charge.control, seat, plane)
+    except Birth:
+        charge.control.detach()
+        raise
     except BaseException as error:
         send(charge.control, {"errno": 0, "error": f"{type(error).__name__}: {error}"})
-    finally:
+    try:
         clear_children(0)
         if os.getppid() != supervisor:
             charge.release()  # else the supervisor does
+    finally:
         os._exit(0)
 
 
-def mind(control: socket.socket, link: int, output: int, plane: int) -> None:
+def mind(control: socket.socket, seat: Seat, plane: int) -> None:
     waker = Waker()
     order = read_order(control)
     if order is None:
         return
     try:
-        worker, without_mounts = start_worker(order, link, output)
+        worker, without_mounts = start_worker(order, seat)
     except StartError as error:
         send(control, {"errno": error.errno, "error": error.what})
         return
-    close_all([link, output])
+    close_all([seat.link, seat.output])
     send(control, {"pid": worker, "mounts_error": without_mounts})
     status = wait_for_worker(worker, waker, [control.fileno(), plane])
     last = clear_children(worker)
@@ -226,18 +256,18 @@ class StartError(Exception):
         self.errno = errno
 
 
-def start_worker(order: dict[str, Any], link: int, output: int) -> tuple[int, str]:
+def start_worker(order: dict[str, Any], seat: Seat) -> tuple[int, str]:
     """Returns the worker's process id, and why it has no mounts where it should."""
     try:
-        return spawn(order, link, output, order["mounts"]), ""
+        return spawn(order, seat, order["mounts"]), ""
     except StartError as error:
         if not error.what.startswith(MOUNT_VIEW):
             raise
         # A half-made view is no place to be: start over in a new process.
-        return spawn(order, link, output, []), error.what
+        return spawn(order, seat, []), error.what
 
 
-def spawn(order: dict[str, Any], link: int, output: int, mounts: list[list[str]]) -> int:
+def spawn(order: dict[str, Any], seat: Seat, mounts: list[list[str]]) -> int:
     """Returns when the worker's program runs; raises StartError when it cannot."""
     minder = os.getpid()
     failure, report = os.pipe()
@@ -246,13 +276,11 @@ def spawn(order: dict[str, Any], link: int, output: int, mounts: list[list[str]]
         # Away from the number that the link will take.
         report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, order["link"] + 1)
         try:
-            become_worker(order, link, output, mounts, minder)
-        except StartError as error:
-            os.write(report, json.dumps([error.what, error.errno]).encode())
+            become_worker(order, seat, mounts, minder)
+        except Birth:
+            raise
         except BaseException as error:
-            os.write(report, json.dumps([repr(error), 0]).encode())
-        finally:
-            os._exit(127)
+            give_up(error, report)
     os.close(report)
     with open(failure, "rb") as stream:
         text = stream.read()
@@ -262,8 +290,16 @@ def spawn(order: dict[str, Any], link: int, output: int, mounts: list[list[str]]
     return pid
 
 
+def give_up(error: BaseException, report: int) -> NoReturn:
+    told = [error.what, error.errno] if isinstance(error, StartError) else [repr(error), 0]
+    try:
+        os.write(report, json.dumps(told).encode())
+    finally:
+        os._exit(127)
+
+
 def become_worker(
-    order: dict[str, Any], link: int, output: int, mounts: list[list[str]], minder: int
+    order: dict[str, Any], seat: Seat, mounts: list[list[str]], minder: int
 ) -> NoReturn:
     reset_signals()
     os.setsid()
@@ -275,14 +311,18 @@ def become_worker(
     if order["cpus"] and LINUX:
         with step(f"the affinity to CPUs {order['cpus']}"):
             os.sched_setaffinity(0, order["cpus"])
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != minder:
         os._exit(127)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.dup2(link, order["link"])
+    os.dup2(seat.output, 1)
+    os.dup2(seat.output, 2)
+    os.dup2(seat.link, order["link"])
     # A descriptor that was there already keeps its flag otherwise. All others close by exec.
     os.set_inheritable(order["link"], True)
+    seat.begin(order)
+
+
+def begin_program(order: dict[str, Any]) -> NoReturn:
     with step(f"the program {order['argv'][0]}"):
         os.execvpe(order["argv"][0], order["argv"], order["env"])
 
@@ -390,6 +430,12 @@ def keep_only(fds: Collection[int]) -> None:
                 os.close(int(name))
 
 
+def check_threads() -> None:
+    """A lock that another thread has at a fork stays locked for ever in the child."""
+    if LINUX and (threads := len(os.listdir("/proc/self/task"))) > 1:
+        raise OSError(0, f"{threads} threads run in the process to fork")
+
+
 def reset_signals() -> None:
     """Give the worker the defaults: what is ignored here stays ignored over exec."""
     signal.set_wakeup_fd(-1)
@@ -413,21 +459,25 @@ enter_mount_view = load_mount_view()
 
 
 def main() -> None:
+    serve(int(sys.argv[1]), int(sys.argv[2]), begin_program)
+
+
+def serve(orders: int, plane: int, begin: Begin) -> None:
+    """Supervise until the plane is gone and all minders have ended."""
     # A terminal or a service manager may signal all processes at once: the plane answers that,
     # and when it is done or dead, this program and its minders see it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the plane's thread may block signals
-    fds = [int(argument) for argument in sys.argv[1:]]
-    for fd in fds:
+    for fd in (orders, plane):
         if fd >= 0:
             os.set_inheritable(fd, False)
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    orders = socket.socket(fileno=fds[0])
-    orders.setblocking(True)
+    ordered = socket.socket(fileno=orders)
+    ordered.setblocking(True)
     gc.disable()
     gc.freeze()  # forks share what the collector never touches
-    Supervisor(orders, plane=fds[1]).run()
+    Supervisor(ordered, plane, begin).run()
 
 
 if __name__ == "__main__":

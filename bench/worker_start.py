@@ -1,0 +1,69 @@
+"""From no worker to the first answer of a new one: fresh processes beside forks of a zygote.
+
+    scripts/bench worker_start
+
+Two `flash dev` take turns; in one of them every worker is a fresh process. A round kills the worker
+and times the next request.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from dev_server import RUN, dev, get
+from harness import report
+
+APP = """
+import os
+from runpod_flash import Endpoint
+
+api = Endpoint(name="api", cpu="cpu3c-1-2", workers=(0, 1))
+
+@api.get("/pid")
+async def pid():
+    return os.getpid()
+
+@Endpoint(name="work", cpu="cpu3c-1-2", workers=(0, 1))
+async def work():
+    return os.getpid()
+"""
+FRESH = """
+from runpod_flash.engines.local.processes import fresh, zygotes
+zygotes.ZygoteLauncher = fresh.FreshProcessLauncher
+"""
+ROUNDS = 15
+
+
+def route(address: str) -> int:
+    return int(get(f"{address}/app/pid"))
+
+
+def function(address: str) -> int:
+    return int(json.loads(get(f"{address}/app/work/runsync", {"input": {}}))["output"])
+
+
+def main() -> None:
+    root = Path(tempfile.mkdtemp())
+    (root / "app.py").write_text(APP)
+    with dev(root, FRESH + RUN) as (fresh, _), dev(root) as (forking, _):
+        for name, ask in (("a function", function), ("a route", route)):
+            pids = {"fresh process": ask(fresh), "fork of a zygote": ask(forking)}
+            time.sleep(3)
+            rounds: dict[str, list[float]] = {peer: [] for peer in pids}
+            for _ in range(ROUNDS):
+                for peer, address in (("fresh process", fresh), ("fork of a zygote", forking)):
+                    os.kill(pids[peer], signal.SIGKILL)
+                    time.sleep(0.2)
+                    began = time.monotonic()
+                    pids[peer] = ask(address)
+                    rounds[peer].append(1000 * (time.monotonic() - began))
+            report(f"A new worker's first answer, {name}", "ms", rounds, "fresh process")
+
+
+if __name__ == "__main__":
+    main()

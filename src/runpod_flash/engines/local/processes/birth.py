@@ -1,0 +1,120 @@
+"""How a fork of a zygote becomes a worker: as if its program had been started by exec."""
+
+# Plain system calls by name, for this runs between fork and the worker's program:
+# ruff: noqa: PTH120, PTH123
+from __future__ import annotations
+
+import ctypes
+import functools
+import gc
+import io
+import json
+import os
+import signal
+import sys
+import time
+from importlib import import_module
+from importlib.machinery import SourceFileLoader
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from runpod_flash.engines.local.processes import mountview, supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+
+def supervise(
+    orders: int, plane: int, modules: Sequence[str], before: Collection[str]
+) -> dict[str, Any] | None:
+    """Import and supervise. Returns twice: in each worker with its order, and None at the end."""
+    with open("/proc/self/comm", "rb") as stream:
+        name = stream.read().strip()
+    supervisor.prctl(supervisor.PR_SET_NAME, b"flash-zygote")
+    # An import may hang; later, the plane's end is seen as by every supervisor.
+    supervisor.prctl(supervisor.PR_SET_PDEATHSIG, signal.SIGKILL)
+    gc.disable()
+    ready = _import(modules, before)
+    os.write(orders, json.dumps(ready).encode() + b"\n")
+    if "error" in ready:
+        return None
+    supervisor.prctl(supervisor.PR_SET_PDEATHSIG, 0)
+    try:
+        supervisor.serve(orders, plane, functools.partial(begin, name))
+    except supervisor.Birth as birth:
+        return birth.order
+    return None
+
+
+def _import(modules: Sequence[str], before: Collection[str]) -> dict[str, Any]:
+    try:
+        for module in modules:
+            import_module(module)
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+    return {"names": sorted(_top(sys.modules) - _top(before))}
+
+
+def _top(modules: Collection[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
+    """Be as a Python is when its program starts. `name` is that of such a process."""
+    with supervisor.step("the environment"):
+        _replace_environment(order["env"])
+    if order["mounts"]:
+        mountview.leave_privileges()
+    _reset_signals()
+    supervisor.prctl(supervisor.PR_SET_NAME, name)
+    _show(order["argv"])
+    # The minder's pipe among them, whose end says that the program runs.
+    supervisor.keep_only([order["link"]])
+    raise supervisor.Birth(order)
+
+
+def run_script(argv: Sequence[str], path: Sequence[str]) -> None:
+    """As `argv` would: a Python, a script, and its arguments. `path` is the Python's own."""
+    gc.enable()
+    script = argv[1]
+    sys.orig_argv[:], sys.argv[:] = argv, argv[1:]
+    sys.path[:] = [os.path.dirname(script), *path[1:]]
+    main = ModuleType("__main__")
+    main.__file__ = script
+    main.__loader__ = SourceFileLoader("__main__", script)
+    sys.modules["__main__"] = main
+    with io.open_code(script) as file:
+        code = compile(file.read(), script, "exec")
+    exec(code, vars(main))
+
+
+def _replace_environment(env: Mapping[str, str]) -> None:
+    # Python sets it by itself where there is no locale.
+    coerced = {key: value for key, value in os.environ.items() if key == "LC_CTYPE"}
+    os.environ.clear()
+    os.environ.update({**env, **coerced})
+    time.tzset()
+
+
+def _reset_signals() -> None:
+    """What Python sets when it starts; the rest by default."""
+    own: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGPIPE: signal.SIG_IGN,
+        signal.SIGXFSZ: signal.SIG_IGN,
+    }
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        wanted = own.get(number, signal.SIG_DFL)
+        if signal.getsignal(number) not in (wanted, None):
+            signal.signal(number, wanted)
+
+
+def _show(argv: Sequence[str]) -> None:
+    """Have `ps` show the worker's command line: written over the zygote's, as far as it goes."""
+    with open("/proc/self/stat") as stream:
+        # Numbers 48 and 49 of "pid (name) state parent …", and the name may hold anything.
+        start, end = map(int, stream.read().rpartition(")")[2].split()[45:47])
+    text = "\0".join(argv).encode(errors="surrogateescape") + b"\0"
+    if start:
+        ctypes.memmove(start, text[: end - start].ljust(end - start, b"\0"), end - start)

@@ -1,0 +1,111 @@
+"""The plane's side of a supervisor: its process, and the socket that orders go to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from runpod_flash.engines.local.processes.descriptors import Descriptors
+
+
+class SupervisorLostError(OSError):
+    """The supervisor ended before it could start a worker."""
+
+
+class Supervisor:
+    """The process of a supervisor: of `command`, which gets its two descriptors, then `arguments`.
+
+    The environment is this process's own unless `env` is given.
+    """
+
+    def __init__(
+        self,
+        descriptors: Descriptors,
+        command: Sequence[str],
+        arguments: Sequence[str] = (),
+        env: Mapping[str, str] | None = None,
+        cwd: Path | str = "/",
+    ) -> None:
+        self._descriptors = descriptors
+        self.orders, theirs = descriptors.socketpair()
+        plane = _pidfd()
+        fds = (theirs.fileno(), plane)
+        try:
+            self._process = subprocess.Popen(
+                [*command, *map(str, fds), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[fd for fd in fds if fd >= 0],
+                start_new_session=True,
+                env=env,
+                cwd=cwd,
+            )
+        except BaseException:
+            descriptors.close(self.orders)
+            raise
+        finally:
+            descriptors.close(theirs)
+            if plane >= 0:
+                os.close(plane)
+
+    def alive(self) -> bool:
+        try:
+            # Its end of the socket closes a moment before the process can be waited for.
+            return bool(self.orders.recv(1, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def order(self, fds: list[int]) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the worker's socket tells
+            socket.send_fds(self.orders, [bytes([len(fds)])], fds)
+
+    def read(self) -> bytes:
+        """What it has to say; raises BlockingIOError where that is nothing so far."""
+        try:
+            return self.orders.recv(65536, socket.MSG_DONTWAIT)
+        except ConnectionError:
+            return b""
+
+    def let_go(self) -> None:
+        """Have it end when its minders have."""
+        self._descriptors.close(self.orders)
+
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def kill(self) -> None:
+        """End it now, whether or not it listens; its minders do not need it."""
+        self.let_go()
+        self._process.kill()
+        self._process.wait()
+
+    async def close(self) -> None:
+        """It ends by itself when its minders have, unless it hangs."""
+        self.let_go()
+        for _ in range(400):
+            if self.ended():
+                return
+            await asyncio.sleep(0.005)
+        self.kill()
+
+    def abandon(self) -> None:
+        self._process.returncode = 0  # not this process's child: nothing to wait for or warn of
+
+
+def _pidfd() -> int:
+    """This process as a descriptor: tells its end even where a fork copied all the others."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):
+        return -1

@@ -1,0 +1,35 @@
+"""The values that a frame carries: a result, or arguments and those of an object's constructor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.wire.codec import payload_of
+from runpod_flash.wire.frames import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.frames import Buffer
+
+
+def carrying(
+    kind: str,
+    fields: Mapping[str, Any],
+    payload: Payload | None,
+    constructor: Payload | None = None,
+) -> Frame:
+    """A frame of that type with the buffers of both; a field says how many are the second one's."""
+    buffers: tuple[Buffer, ...] = () if payload is None else (payload.body, *payload.buffers)
+    if constructor is None:
+        return Frame(kind, dict(fields), buffers)
+    count = 1 + len(constructor.buffers)
+    both = (*buffers, constructor.body, *constructor.buffers)
+    return Frame(kind, {**fields, "constructor": count}, both)
+
+
+def carried(frame: Frame) -> tuple[Payload | None, Payload | None]:
+    """The value, and the constructor's arguments; the field is gone from the frame then."""
+    split = len(frame.buffers) - frame.fields.pop("constructor", 0)
+    return payload_of(frame.buffers[:split]), payload_of(frame.buffers[split:])

@@ -1,0 +1,540 @@
+"""Workers that are forks of a zygote: like fresh processes, and none is lost with one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+import runpod_flash
+from behaviour.programs import MINORS, interpreters_once
+from integration.test_launcher import Watcher, cmd, family, living, open_to_all, run, until
+from runpod_flash.engines.local.processes import mountview
+from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount
+from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from runpod_flash.engines.local.processes.launcher import Process
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
+
+HOME = Path(runpod_flash.__file__).parents[1]
+SLEEP = "import time; time.sleep(1000)"
+# All that a program can see of how it was started, but for what is each process's own.
+REPORT = """
+import gc, json, multiprocessing, os, signal, socket, sys, threading, traceback
+def status(name):
+    return [line for line in open("/proc/self/status") if line.startswith(name)]
+main = sys.modules["__main__"]
+print(json.dumps({
+    "argv": sys.argv, "orig_argv": sys.orig_argv, "path": sys.path, "flags": str(sys.flags),
+    "executable": sys.executable, "prefix": sys.prefix,
+    "main": [main.__name__, main.__file__, main.__spec__ is None, type(main.__loader__).__name__],
+    "own": vars(main) is globals(),
+    "env": dict(os.environ), "cwd": os.getcwd(),
+    "signals": [str(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
+    "masks": status("Sig"), "capabilities": status("Cap"), "name": status("Name"),
+    "files": [os.readlink(f"/proc/self/fd/{n}").split(":")[0] for n in range(4)],
+    "others": [n for n in range(4, 200) if os.path.exists(f"/proc/self/fd/{n}")],
+    "inheritable": os.get_inheritable(3), "blocking": os.get_blocking(3),
+    "command": [word for word in open("/proc/self/cmdline").read().split(chr(0)) if word],
+    "session": os.getsid(0) == os.getpid(), "affinity": sorted(os.sched_getaffinity(0)),
+    "thread": threading.current_thread() is threading.main_thread(),
+    "native": threading.main_thread().native_id == os.getpid(),
+    "ident": multiprocessing.current_process().ident == os.getpid(),
+    "collects": gc.isenabled(), "encoding": [sys.stdout.encoding, sys.stderr.errors],
+    "own_files": open("/proc/self/environ", "rb").read(0).decode(),
+    "process": multiprocessing.current_process().name,
+}), flush=True)
+"""
+
+
+class Bench:
+    """A launcher of Python scripts that import `modules` ahead."""
+
+    def __init__(self, folder: Path, modules: tuple[str, ...], **options: Any) -> None:
+        self.folder = folder
+        self.launcher = ZygoteLauncher(**{"delay": 0, **options})
+        self.modules = modules
+        self._links: list[socket.socket] = []
+
+    async def start(
+        self, code: str, env: dict[str, str] | None = None, **rest: Any
+    ) -> tuple[Process, Watcher]:
+        script = self.folder / "script.py"
+        script.write_text(code)
+        ours, theirs = socket.socketpair()
+        self._links.append(ours)
+        watcher = Watcher(ours)
+        ahead = Ahead(HOME, "runpod_flash.context", self.modules, rest.pop("folders", ()))
+        env = {"PYTHONPATH": str(self.folder), **(env or {})}
+        argv = (rest.pop("python", sys.executable), str(script), "{link}", "word")
+        cwd = rest.pop("cwd", self.folder)
+        order = LaunchOrder("w", argv, env, cwd, theirs, ahead=ahead, **rest)
+        return await self.launcher.launch(order, watcher), watcher
+
+    async def lines(self, code: str, **rest: Any) -> list[str]:
+        _, watcher = await self.start(code, **rest)
+        assert await watcher.ended() == 0, watcher.lines
+        return watcher.lines
+
+    async def warm(self) -> None:
+        """Returns when the next worker will be a fork."""
+        await self.lines("pass")
+        (zygote,) = self.launcher._zygotes.values()
+        await until(lambda: zygote._names is not None)
+
+    async def close(self) -> None:
+        await self.launcher.close()
+        for link in self._links:
+            link.close()
+
+
+@contextlib.asynccontextmanager
+async def bench(folder: Path, *modules: str, **options: Any) -> AsyncIterator[Bench]:
+    made = Bench(folder, modules, **options)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+def zygotes() -> list[psutil.Process]:
+    children = living(psutil.Process().children())
+    return [each for each in children if each.name() == "flash-zygote"]
+
+
+def is_fork(process: Process) -> bool:
+    """Whether the worker's minder is a zygote's."""
+    minder = psutil.Process(process.pid).parent()
+    assert minder is not None
+    above = minder.parent()
+    return above is not None and above.name() == "flash-zygote"
+
+
+def module(folder: Path, name: str, source: str) -> str:
+    (folder / f"{name}.py").write_text(textwrap.dedent(source))
+    return name
+
+
+# --- like a fresh process ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("minor", MINORS)
+def test_a_fork_finds_itself_as_a_fresh_process_does(minor: str, tmp_path: Path) -> None:
+    python = interpreters_once().get(minor)
+    if python is None:
+        pytest.skip(f"no Python {minor} here")
+
+    async def body() -> None:
+        env = {"A": "ä=ö", "RAW": "\udcff", "MULTI": "x\ny", "PYTHONASYNCIODEBUG": "1"}
+        cpus = frozenset({max(os.sched_getaffinity(0))})
+        async with bench(tmp_path) as b:
+            fresh = await b.lines(REPORT, env=env, cpus=cpus, python=python)
+            (zygote,) = b.launcher._zygotes.values()
+            await until(lambda: zygote._names is not None)
+            forked = await b.lines(REPORT, env=env, cpus=cpus, python=python)
+        assert json.loads(forked[0]) == json.loads(fresh[0])
+        assert json.loads(forked[0])["env"]["A"] == "ä=ö"
+
+    run(body())
+
+
+def test_forks_have_their_own_variables_directory_and_random_numbers(tmp_path: Path) -> None:
+    code = """
+import os, random, tempfile, time, uuid
+print(os.environ["MINE"], os.environ.get("OTHER"), os.getenv("TZ"), time.tzname[0])
+print(random.random(), uuid.uuid4(), uuid.uuid1(), next(tempfile._get_candidate_names()))
+"""
+
+    async def body() -> None:
+        async with bench(tmp_path, "random", "uuid", "tempfile") as b:
+            await b.warm()
+            first = await b.lines(code, env={"MINE": "1", "OTHER": "x", "TZ": "Asia/Tokyo"})
+            second = await b.lines(code, env={"MINE": "2"})
+        assert first[0] == "1 x Asia/Tokyo JST"
+        assert second[0] == "2 None None UTC"
+        assert not set(first[1].split()) & set(second[1].split())
+
+    run(body())
+
+
+def test_a_fork_ends_as_programs_do(tmp_path: Path) -> None:
+    code = """
+import atexit, sys, threading, time
+atexit.register(print, "at exit")
+def late():
+    time.sleep(0.1)
+    print("thread", end=" ")
+threading.Thread(target=late).start()
+sys.exit("bye")
+"""
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm()
+            _, watcher = await b.start(code)
+            assert await watcher.ended() == 1
+            assert sorted(watcher.lines) == ["bye", "thread at exit"]
+            _, watcher = await b.start("def f():\n    1 / 0\nf()")
+            assert await watcher.ended() == 1
+            assert watcher.lines[-1] == "ZeroDivisionError: division by zero"
+            assert "raise" not in "".join(watcher.lines)
+            assert not [line for line in watcher.lines if "During handling" in line]
+
+    run(body())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing_works_in_a_fork(method: str, tmp_path: Path) -> None:
+    code = f"""
+import multiprocessing
+def double(n):
+    return 2 * n
+if __name__ == "__main__":
+    with multiprocessing.get_context({method!r}).Pool(2) as pool:
+        print(pool.map(double, range(3)))
+"""
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm()
+            assert (await b.lines(code))[0] == "[0, 2, 4]"
+
+    run(body())
+
+
+def test_the_link_of_a_fork_works(tmp_path: Path) -> None:
+    code = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).sendall(b'hello')"
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm()
+            for _ in range(20):
+                _, watcher = await b.start(code)
+                assert await watcher.ended() == 0, watcher.lines
+                assert watcher.link.recv(10) == b"hello"
+
+    run(body())
+
+
+def test_what_was_imported_ahead_is_there(tmp_path: Path) -> None:
+    module(tmp_path, "heavy", "import os\nBY = os.getpid()")
+
+    async def body() -> None:
+        async with bench(tmp_path, "heavy") as b:
+            code = "import heavy, os; print(heavy.BY == os.getpid())"
+            assert await b.lines(code) == ["True"]
+            await b.warm()
+            assert await b.lines(code) == ["False"]
+
+    run(body())
+
+
+def test_a_module_of_the_users_own_goes_before_what_was_imported_ahead(tmp_path: Path) -> None:
+    async def body() -> None:
+        project = tmp_path / "project"
+        project.mkdir()
+        async with bench(tmp_path, "colorsys", "html") as b:
+            await b.warm()
+            (project / "html").mkdir()  # of no effect: what has no __init__ is no rival
+            process, _ = await b.start(SLEEP, folders=(project,))
+            assert is_fork(process)
+            module(project, "colorsys", "")
+            process, _ = await b.start(SLEEP, folders=(project,))
+            assert not is_fork(process)
+            assert process.slow_start == ""
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"cwd": Path("/no/such")}, "the working directory /no/such"),
+        ({"cpus": frozenset({1000})}, "the affinity to CPUs"),
+        ({"env": {"A": "\0"}}, "embedded null"),
+    ],
+)
+def test_an_order_that_cannot_be_done_is_no_fault_of_the_zygote(
+    change: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm()
+            with pytest.raises(OSError, match=text):
+                await b.start(SLEEP, **change)
+            process, _ = await b.start(SLEEP)
+            assert is_fork(process)
+
+    run(body())
+
+
+@pytest.mark.skipif(not mountview.supported(), reason="no mount namespaces here")
+def test_a_fork_sees_its_volume(tmp_path: Path) -> None:
+    async def body() -> None:
+        volume = tmp_path / "volume"
+        volume.mkdir()
+        async with bench(tmp_path) as b:
+            await b.warm()
+            code = (
+                "import os; print(os.listdir('/runpod-volume'), os.getcwd(), flush=True)\n" + REPORT
+            )
+            mounts = (Mount(volume, "/runpod-volume"),)
+            (volume / "weights").write_text("heavy")
+            process, watcher = await b.start(f"{code}\n{SLEEP}", mounts=mounts)
+            await until(lambda: len(watcher.lines) == 2)
+            assert is_fork(process)
+            assert watcher.lines[0] == f"['weights'] {tmp_path}"
+            process, _ = await b.start(SLEEP, mounts=(Mount(volume, "relative"),))
+            assert is_fork(process)
+            assert "no place" in process.mounts_error
+
+    run(body())
+
+
+# --- when there is one ---------------------------------------------------------------------------
+
+
+def test_no_worker_waits_for_a_zygote(tmp_path: Path) -> None:
+    module(tmp_path, "slow", "import time; time.sleep(30)")
+
+    async def body() -> None:
+        async with bench(tmp_path, "slow") as b:
+            await b.lines("pass")
+            await until(lambda: bool(zygotes()))
+            start = time.monotonic()
+            process, _ = await b.start(SLEEP)
+            assert not is_fork(process)
+            assert time.monotonic() - start < 1
+            closing = time.monotonic()
+        assert time.monotonic() - closing < 1
+
+    run(body())
+
+
+def test_a_program_of_one_short_worker_has_no_zygote(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with bench(tmp_path, delay=0.5) as b:
+            await b.lines("pass")
+            assert not zygotes()
+
+    run(body())
+
+
+def test_workers_with_other_conditions_have_another_zygote(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm()
+            process, _ = await b.start(SLEEP, env={"ANY": "thing"})
+            assert is_fork(process)
+            process, watcher = await b.start(
+                "import sys; print(sys.flags.optimize, flush=True)\n" + SLEEP,
+                env={"PYTHONOPTIMIZE": "1"},
+            )
+            await until(lambda: watcher.lines == ["1"])
+            assert not is_fork(process)
+            await until(lambda: len(zygotes()) == 2)
+
+    run(body())
+
+
+def test_an_idle_zygote_ends_and_its_workers_do_not(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with bench(tmp_path, idle=0.3) as b:
+            await b.warm()
+            process, watcher = await b.start("import os; os.read(3, 1); print('alive')")
+            assert is_fork(process)
+            (zygote,) = zygotes()
+            await asyncio.sleep(0.5)
+            assert not is_ready(b)
+            watcher.link.sendall(b"x")
+            assert await watcher.ended() == 0
+            assert watcher.lines == ["alive"]
+            await until(lambda: not living([zygote]))
+            await b.warm()
+            process, _ = await b.start(SLEEP)
+            assert is_fork(process)
+
+    run(body())
+
+
+def is_ready(b: Bench) -> bool:
+    return any(zygote._names is not None for zygote in b.launcher._zygotes.values())
+
+
+# --- when it fails -------------------------------------------------------------------------------
+
+
+def test_a_killed_zygote_is_replaced_and_no_worker_is_lost(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            for _ in range(4):  # as often as one is of use, it may be lost
+                await b.warm()
+                process, watcher = await b.start("import os; os.read(3, 1); os._exit(7)")
+                assert is_fork(process)
+                for zygote in zygotes():
+                    zygote.kill()
+                assert await b.lines("print('next')") == ["next"]
+                watcher.link.sendall(b"x")
+                assert await watcher.ended() == 7
+                assert process.slow_start == ""
+
+    run(body())
+
+
+def test_a_zygote_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
+    module(tmp_path, "crash", "import os; os.kill(os.getpid(), 11)")
+
+    async def body() -> None:
+        async with bench(tmp_path, "crash") as b:
+            for _ in range(20):
+                process, watcher = await b.start("pass")
+                assert await watcher.ended() == 0
+                if process.slow_start:
+                    break
+                await asyncio.sleep(0.2)
+            assert process.slow_start == "the process to fork ended 3 times by itself"
+
+    run(body())
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (
+            "import _thread, time; _thread.start_new_thread(time.sleep, (99,))",
+            "2 threads run in the process to fork",
+        ),
+        ("raise ValueError('no GPU')", "ValueError: no GPU"),
+    ],
+)
+def test_what_cannot_be_imported_ahead_is_said_and_workers_start_afresh(
+    source: str, reason: str, tmp_path: Path
+) -> None:
+    module(tmp_path, "unfit", source)
+
+    async def body() -> None:
+        async with bench(tmp_path, "unfit") as b:
+            await b.lines("pass")
+            (zygote,) = b.launcher._zygotes.values()
+            await until(lambda: zygote._names is not None or bool(zygote.unfit))
+            for _ in range(2):
+                process, watcher = await b.start("print('fine')")
+                assert await watcher.ended() == 0
+                assert watcher.lines == ["fine"]
+                assert reason in process.slow_start
+            await until(lambda: not zygotes())
+
+    run(body())
+
+
+# --- nothing is left over ------------------------------------------------------------------------
+
+PLANE = """
+import asyncio, socket, sys
+from pathlib import Path
+from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount
+from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
+
+class Events:
+    def exited(self, exit): pass
+    def output(self, worker_id, line): print("output", line, flush=True)
+
+async def main():
+    launcher = ZygoteLauncher(delay=0)
+    script, module, home, *volumes = sys.argv[1:]
+    mounts = [Mount(Path(volume), "/runpod-volume") for volume in volumes]
+    links = []
+    for _ in range(2):
+        ours, theirs = socket.socketpair()
+        links.append(ours)
+        env = {"PYTHONPATH": str(Path(script).parent)}
+        ahead = Ahead(Path(home), "runpod_flash.context", (module,))
+        argv = (sys.executable, script, "{link}")
+        order = LaunchOrder("w", argv, env, Path("/"), theirs, mounts=mounts, ahead=ahead)
+        process = await launcher.launch(order, Events())
+        print("mounts", process.mounts_error, flush=True)
+        await asyncio.sleep(1)
+    print("ready", flush=True)
+    await asyncio.sleep(1000)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("source", ["", "import time; time.sleep(1000)"])
+@pytest.mark.parametrize("killed", ["plane", "plane and zygote"])
+def test_after_kill_9_of_the_plane_nothing_is_left(
+    source: str, killed: str, tmp_path: Path
+) -> None:
+    module(tmp_path, "ahead", source)
+    script = tmp_path / "script.py"
+    script.write_text(f"import os\nif os.fork() == 0: os.setsid()\n{SLEEP}")
+    env = {"PYTHONPATH": str(HOME), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", PLANE, str(script), "ahead", str(HOME)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "ready\n" in process.stdout
+        all_of_it = family(psutil.Process(process.pid))
+        (zygote,) = [
+            each for each in psutil.Process(process.pid).children() if "zygote.py" in str(cmd(each))
+        ]
+        forks = 0 if source else 3
+        assert len(zygote.children(recursive=True)) == forks
+        if killed != "plane":
+            zygote.kill()
+        process.send_signal(signal.SIGKILL)
+        end = time.monotonic() + 3
+        while living(all_of_it) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not living(all_of_it)
+
+
+PRIVILEGES = """
+import os, sys
+forked = "runpod_flash" in sys.modules
+capabilities = [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapE")]
+print(forked, capabilities, os.stat("/proc/self/environ").st_uid, os.listdir("/runpod-volume"))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
+def test_an_ordinary_users_fork_has_no_privileges_from_its_mount_view(tmp_path: Path) -> None:
+    python = next(filter(open_to_all, (sys.executable, "/usr/bin/python3")), None)
+    if python is None:
+        pytest.skip("no Python here that every user may run and that is recent enough")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        (folder / "script.py").write_text(PRIVILEGES)
+        command = [python, "-c", PLANE, str(folder / "script.py"), "json", str(HOME), name]
+        env = {"PYTHONPATH": str(HOME), "PYTHONDONTWRITEBYTECODE": "1"}
+        user: dict[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []}
+        with subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, text=True, **user
+        ) as process:
+            assert process.stdout is not None
+            said = list(itertools.takewhile("ready\n".__ne__, process.stdout))
+            process.kill()
+    if "unshare" in said[0] or "uid_map" in said[0]:
+        pytest.skip(said[0])
+    fresh, forked = [line for line in said if line.startswith("output")]
+    assert "True" in forked
+    assert forked == fresh.replace("False", "True")
