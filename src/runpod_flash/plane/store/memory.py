@@ -321,7 +321,7 @@ class MemoryStore:
             if row is not None:
                 row.told = True
                 self._file(row)
-                self._keep(row)
+                self._keep_told(row)
 
     async def durable(self) -> None:
         """Nothing here outlives the process."""
@@ -421,6 +421,9 @@ class MemoryStore:
 
     def _keep_no_chunks(self, row: Row) -> None:
         """Its stream begins anew."""
+
+    def _keep_told(self, row: Row) -> None:
+        """The webhook of an ended job was told."""
 
     def _keep_tally(self, endpoint: str, queue: Queue) -> None:
         """An endpoint's tally has grown."""
