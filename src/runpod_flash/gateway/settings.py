@@ -20,8 +20,6 @@ class Settings:
 
     Webhooks are signed with `webhook_secret` (`whsec_` and base64), and tried again after each of
     `webhook_delays`. They may go to private networks or to this machine only where that is allowed.
-
-    `app` and `environment` are what callers who name an endpoint by headers must say; empty: any.
     """
 
     run_retention_ms: int = _HOUR_MS // 2
@@ -33,8 +31,6 @@ class Settings:
     webhook_delays: tuple[float, ...] = (10, 20, 40, 80, 160)
     webhook_private: bool = False
     webhook_loopback: bool = False
-    app: str = ""
-    environment: str = ""
 
     def __post_init__(self) -> None:
         for name in ("run_retention_ms", "sync_retention_ms", "waited_retention_ms", "ttl_ms"):

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from runpod_flash.errors import StoreFullError
 from runpod_flash.gateway.targets import ForbiddenTargetError
+from runpod_flash.gateway.webhook_secret import new_secret
+from runpod_flash.gateway.webhook_sender import WebhookSender
 from runpod_flash.plane.events import JobEnded, Notice
 from runpod_flash.plane.store.memory import now
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from runpod_flash.gateway.job_object import JobObjects
+    from runpod_flash.gateway.jobs import Jobs
     from runpod_flash.plane.events import Event
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.store.base import Job
 
-    Post = Callable[[str, str, bytes], Awaitable[int]]
 
 # So many are sent at once.
 _AT_ONCE = 64
@@ -37,15 +39,24 @@ class _Tried(NamedTuple):
     final: bool = False
 
 
+class Sender(Protocol):
+    """How a webhook is sent."""
+
+    async def send(self, webhook: str, message_id: str, body: bytes) -> int:
+        """The status of the answer. Raises `ForbiddenTargetError`, or `OSError` without one."""
+
+    async def close(self) -> None: ...
+
+
 class Webhooks:
-    """`post(url, message id, body)` sends one; `delays` are the seconds before each further try."""
+    """The webhooks of a plane's jobs; `delays` are the seconds before each further try."""
 
     def __init__(
-        self, plane: Plane, objects: JobObjects, post: Post, delays: Sequence[float]
+        self, plane: Plane, objects: JobObjects, sender: Sender, delays: Sequence[float]
     ) -> None:
         self._plane = plane
         self._objects = objects
-        self._post = post
+        self._sender = sender
         self._delays = delays
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -71,12 +82,13 @@ class Webhooks:
             logging.getLogger(__name__).error("a webhook failed", exc_info=task.exception())
 
     async def close(self) -> None:
-        """Send no more; those that are owed are sent by the next start."""
+        """Send no more; those that are owed are sent by the next start. Before the plane's end."""
         self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self._sender.close()
 
     async def _tell(self, job_id: str) -> None:
         delays = iter(self._delays)
@@ -107,7 +119,7 @@ class Webhooks:
         body = self._objects.body(job, with_input=True)
         try:
             async with self._slots:
-                status = await self._post(job.webhook, f"{job.id}.{job.attempt}", body)
+                status = await self._sender.send(job.webhook, f"{job.id}.{job.attempt}", body)
         except ForbiddenTargetError as error:
             return _Tried(str(error), final=True)
         except OSError as error:
@@ -120,3 +132,10 @@ class Webhooks:
         name = pool.spec.name if pool is not None else job.endpoint
         text = f"the webhook {job.webhook} of job {job.id} was not told of its end: {fault}"
         self._plane.events.publish(Notice(name, text))
+
+
+def open_webhooks(plane: Plane, jobs: Jobs) -> Webhooks:
+    """Tell the webhooks of a server's jobs, by its settings."""
+    settings = jobs.settings
+    sender = WebhookSender(jobs.targets, settings.webhook_secret or new_secret())
+    return Webhooks(plane, jobs.objects, sender, settings.webhook_delays)
