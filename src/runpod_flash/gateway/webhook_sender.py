@@ -81,9 +81,12 @@ class WebhookSender:
         if self._client is None:
             # Connections are not kept: one to an address would serve every name that has it. Of
             # redirects and proxies, nobody has checked where they lead.
-            limits = httpx.Limits(max_keepalive_connections=0)
             self._client = httpx.AsyncClient(
-                timeout=_SECONDS, trust_env=False, follow_redirects=False, limits=limits
+                timeout=_SECONDS,
+                trust_env=False,
+                follow_redirects=False,
+                limits=httpx.Limits(max_keepalive_connections=0),
+                verify=httpx.create_ssl_context(),  # (SSL_CERT_FILE counts, proxies do not)
             )
         return self._client
 
