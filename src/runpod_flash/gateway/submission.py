@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _WEEK_MS = 7 * 24 * 3_600_000
-_EXECUTION_MS = (5000, _WEEK_MS)
-_TTL_MS = (10_000, _WEEK_MS)
+EXECUTION_MS = (5000, _WEEK_MS)
+TTL_MS = (10_000, _WEEK_MS)
 # What a job says of these is the server's to say.
 _RESERVED = ("id", "input", "status", "webhook")
 
@@ -45,8 +45,8 @@ def read_submission(body: bytes) -> Submission:
     others = {key: value for key, value in request.items() if key not in _RESERVED}
     return Submission(
         request["input"],
-        _milliseconds(policy, "executionTimeout", *_EXECUTION_MS),
-        _milliseconds(policy, "ttl", *_TTL_MS),
+        _milliseconds(policy, "executionTimeout", *EXECUTION_MS),
+        _milliseconds(policy, "ttl", *TTL_MS),
         _flag(policy, "lowPriority"),
         _text(request, "webhook"),
         json.dumps(others) if others else "",
