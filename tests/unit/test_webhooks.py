@@ -15,6 +15,7 @@ from runpod_flash.gateway.webhooks import Webhooks
 from runpod_flash.plane.store.base import Call, NewJob
 from runpod_flash.plane.store.memory import now
 from runpod_flash.wire.codec import encode
+from unit.command_line import flash
 from unit.front import ask
 from unit.rig import Rig, play, spec
 
@@ -212,3 +213,8 @@ def test_a_server_has_one_secret(tmp_path: Path) -> None:
     assert kept_secret(tmp_path / "data") == secret
     assert kept_secret(tmp_path / "other") != secret
     assert (tmp_path / "data" / "webhook-secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_secret_can_be_shown(tmp_path: Path) -> None:
+    shown = flash("server", "--data-dir", str(tmp_path), "webhook-secret")
+    assert (shown.returncode, shown.stdout.strip()) == (0, kept_secret(tmp_path)), shown.stderr

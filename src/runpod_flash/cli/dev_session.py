@@ -122,7 +122,7 @@ async def _unless_stopped(
 
 def _settings() -> Settings:
     """Webhooks may go to what the developer runs beside it."""
-    secret = kept_secret(user_data_path("flash", appauthor=False))
+    secret = kept_secret(user_data_path("flash", appauthor=False) / "server")
     return Settings(webhook_secret=secret, webhook_private=True, webhook_loopback=True)
 
 
