@@ -6,12 +6,15 @@ import asyncio
 import json
 import os
 import textwrap
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from integration.foreign import RUNPOD, python_with
-from integration.served import serve
+from integration.served import KEY, serve, serving
+from runpod_flash.control.key import owners_ring
+from runpod_flash.gateway.access import Keyed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,6 +141,28 @@ ASYNC = """
 """
 
 
+WRONG_KEY = """
+    import asyncio, json, aiohttp, runpod
+
+    runpod.api_key = "a-forged-key"
+    told = []
+    try:
+        runpod.Endpoint("double").run({"input": {"x": 2}})
+    except RuntimeError as error:
+        told.append(str(error))
+
+    async def main():
+        async with aiohttp.ClientSession() as session:
+            try:
+                await runpod.AsyncioEndpoint("double", session).run({"x": 2})
+            except KeyError as error:
+                told.append(str(error))
+
+    asyncio.run(main())
+    print(json.dumps(told))
+"""
+
+
 async def client(served: Served, code: str) -> Any:
     """What a program that uses the client prints last, as JSON."""
     process = await asyncio.create_subprocess_exec(
@@ -196,3 +221,17 @@ def test_the_async_client_does_all_that_it_can(tmp_path: Path) -> None:
         assert told["many"] == [2 * x for x in range(20)]
 
     serve(tmp_path, {"work.py": WORK}, scenario)
+
+
+def test_a_wrong_key_is_told_and_is_never_taken_for_success(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        access = Keyed(owners_ring(KEY, time.time))
+        async with serving(tmp_path, {"work.py": WORK}, access) as served:
+            sync, asynchronous = await client(served, WRONG_KEY)
+            assert "401" in sync
+            assert asynchronous == "'id'"
+            right = {"authorization": f"Bearer {KEY}"}
+            done = await served.post("/v2/double/runsync", {"input": {"x": 2}}, headers=right)
+            assert done.json()["output"] == 4
+
+    asyncio.run(scenario())

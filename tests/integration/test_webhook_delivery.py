@@ -193,7 +193,7 @@ def test_a_webhook_that_is_owed_is_told_after_a_restart(tmp_path: Path) -> None:
     async def first(origin: str) -> str:
         store = SqliteStore(tmp_path / "flash.db", time.time)
         waiting = Settings(webhook_secret=SECRET, webhook_loopback=True, webhook_delays=(600,))
-        async with serving(tmp_path, {"one.py": ONE}, waiting, store) as served:
+        async with serving(tmp_path, {"one.py": ONE}, settings=waiting, store=store) as served:
             body = {"input": {"x": 1}, "webhook": f"{origin}/hook"}
             job = (await served.post("/v2/one/runsync", body)).json()
             await until(lambda: receiver.got)
@@ -203,7 +203,7 @@ def test_a_webhook_that_is_owed_is_told_after_a_restart(tmp_path: Path) -> None:
 
     async def second() -> None:
         store = SqliteStore(tmp_path / "flash.db", time.time)
-        async with serving(tmp_path, {}, OPEN, store) as served:
+        async with serving(tmp_path, {}, settings=OPEN, store=store) as served:
             await told(served)
         await store.close()
 

@@ -19,6 +19,7 @@ from runpod_flash.errors import (
     StoreFullError,
     WorkerLostError,
 )
+from runpod_flash.gateway import sentinel
 from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, require
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.documents import Documents
@@ -189,6 +190,8 @@ class Gateway:
         await answered.send(send)
 
     def _endpoint_at(self, scope: Scope) -> Discovered | None:
+        if sentinel.asked(scope["path"]):
+            return self._find(*sentinel.named_by_headers(scope))
         method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
         return self._addresses.endpoint_at(scope["path"], method)
 

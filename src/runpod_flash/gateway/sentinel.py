@@ -14,6 +14,11 @@ SENTINEL = "flash"
 _EMPTY = {"__empty": True}
 
 
+def asked(path: str) -> bool:
+    """Whether the endpoint id in the path is this one."""
+    return path.startswith(f"/v2/{SENTINEL}/")
+
+
 def named_by_headers(scope: Scope) -> tuple[str, str, str]:
     """The app, the environment and the endpoint that are meant."""
     name = header(scope, b"x-flash-endpoint")
@@ -25,5 +30,4 @@ def named_by_headers(scope: Scope) -> tuple[str, str, str]:
 
 def without_marker(scope: Scope, value: Any) -> Any:
     """The input, with the stand-in for an empty one undone."""
-    is_sentinel = scope["path"].startswith(f"/v2/{SENTINEL}/")
-    return {} if is_sentinel and value == _EMPTY else value
+    return {} if asked(scope["path"]) and value == _EMPTY else value
