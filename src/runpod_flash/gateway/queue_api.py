@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from runpod_flash.gateway.messages import Receive, Scope, Sendable
     from runpod_flash.gateway.submission import Submission
     from runpod_flash.plane.pool import Pool
-    from runpod_flash.plane.store.base import Job
     from runpod_flash.project.catalog import Discovered
 
 _WAIT_MS = (1000, 300_000)
@@ -132,8 +131,9 @@ class QueueApi:
 
     async def _run(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
         asked = read_submission(await read_body(scope, receive, RUN_LIMIT, REMEDY))
-        job = self._submit(endpoint, "run", asked, self._jobs.settings.run_retention_ms, scope)
-        return answer(200, {"id": job.id, "status": job.state.value})
+        kept = self._jobs.settings.run_retention_ms
+        job_id, state = self._submit(endpoint, "run", asked, kept, scope)
+        return answer(200, {"id": job_id, "status": state.value})
 
     async def _runsync(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
         seconds = wait_seconds(scope, _DEFAULT_WAIT_MS)
@@ -141,16 +141,17 @@ class QueueApi:
         settings = self._jobs.settings
         waits = b"wait=" in scope["query_string"]
         retention = settings.waited_retention_ms if waits else settings.sync_retention_ms
-        job = self._submit(endpoint, "runsync", asked, retention, scope)
-        ended = await self._jobs.end(job.id, seconds)
+        job_id, _ = self._submit(endpoint, "runsync", asked, retention, scope)
+        ended = await self._jobs.end(job_id, seconds)
         if ended is None:
-            return self._jobs.pending(job.id)
+            return self._jobs.pending(job_id)
         self._jobs.delivered(ended)
         return self._jobs.objects.answer(ended)
 
     def _submit(
         self, endpoint: Discovered, verb: str, asked: Submission, retention_ms: int, scope: Scope
-    ) -> Job:
+    ) -> tuple[str, JobState]:
+        """The job's id, and its state as far as it is known."""
         method, value = _method_of(endpoint, without_marker(scope, asked.input))
         if asked.webhook:
             self._jobs.targets.check(asked.webhook, scope)
@@ -167,9 +168,11 @@ class QueueApi:
             policy, webhook=asked.webhook, extras=asked.extras,
         )  # fmt: skip
         self._jobs.accept(pool, new)
+        if header(scope, b"idempotency-key") is None:
+            return new.id, JobState.IN_QUEUE
         job = self._jobs.get(pool, new.id)
         idempotency.check_same(scope, new, job)
-        return job
+        return job.id, job.state
 
     # Of an endpoint
 
