@@ -21,6 +21,7 @@ from runpod_flash.plane.store.base import (
     Outcome,
     Policy,
     Release,
+    Tally,
 )
 from runpod_flash.wire.codec import Payload
 from runpod_flash.wire.failures import Failure
@@ -691,3 +692,71 @@ def test_jobs_submitted_and_claimed_by_many_threads_run_once_each(store: Store) 
         thread.join()
     claimed.extend(each.id for each in claim(store, lease, 1000))
     assert sorted(claimed) == sorted(itertools.chain(*names))
+
+
+# What has been
+
+
+def test_the_tally_says_what_has_ended_and_what_was_begun_anew(store: Store) -> None:
+    lease = own(store)
+    submit(store, *(job(id_) for id_ in "abcdef"))
+    for done in claim(store, lease, 2):
+        do(store.finish(done.ref, DONE))
+    do(store.finish(claim_one(store, lease).ref, Outcome(JobState.FAILED, failure=KILLED)))
+    do(store.end("d", Outcome(JobState.TIMED_OUT, failure=KILLED)))
+    do(store.end("e", CANCELLED))
+    lost = claim_one(store, lease)
+    do(store.release([Release(lost.ref, KILLED)]))
+    again = claim_one(store, lease)
+    assert again.id == lost.id
+    assert do(store.tally("e")) == Tally(completed=2, failed=2, retried=1)
+    do(store.forget(["a", "b"]))
+    assert do(store.tally("e")).completed == 2
+    assert do(store.tally("other")) == Tally()
+
+
+# Webhooks
+
+
+def with_webhook(id_: str, **policy: Any) -> NewJob:
+    return job(id_, **policy)._replace(webhook="https://example.com/hook")
+
+
+def test_an_ended_job_with_a_webhook_is_owed_until_it_was_told(store: Store) -> None:
+    lease = own(store)
+    submit(store, with_webhook("a"), job("b"), with_webhook("c"))
+    first, second, _ = claim(store, lease)
+    assert not do(store.owed())
+    do(store.finish(first.ref, DONE))
+    do(store.finish(second.ref, DONE))
+    assert list(do(store.owed())) == ["a"]
+    do(store.told("a"))
+    do(store.told("unknown"))
+    assert not do(store.owed())
+
+
+@pytest.mark.parametrize("retention_ms", [0, 1000])
+def test_a_job_is_kept_until_its_webhook_was_told(
+    store: Store, clock: ManualClock, retention_ms: int
+) -> None:
+    lease = own(store)
+    submit(store, with_webhook("a", retention_ms=retention_ms))
+    do(store.finish(claim_one(store, lease).ref, DONE))
+    clock.advance(3600)
+    do(store.forget(["a"]))
+    assert do(store.retire(60)) == 0
+    assert state(store, "a") is JobState.COMPLETED
+    do(store.told("a"))
+    assert do(store.retire(60)) == 1
+    assert do(store.get("a")) is None
+
+
+def test_a_job_that_is_retried_owes_its_webhook_anew(store: Store) -> None:
+    lease = own(store)
+    submit(store, with_webhook("a"))
+    do(store.finish(claim_one(store, lease).ref, Outcome(JobState.FAILED, failure=KILLED)))
+    do(store.told("a"))
+    do(store.retry("a"))
+    assert not do(store.owed())
+    do(store.finish(claim_one(store, lease).ref, DONE))
+    assert list(do(store.owed())) == ["a"]

@@ -16,7 +16,9 @@ from runpod_flash.control.key import owners_ring
 from runpod_flash.engines.local.node import made_up_node
 from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
+from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.keys import Keys
     from runpod_flash.gateway.access import Access
+    from runpod_flash.gateway.settings import Settings
+    from runpod_flash.plane.store.base import Store
     from runpod_flash.project.catalog import Catalog
 
 KEY = "the-owners-key"
@@ -71,17 +75,25 @@ def write(root: Path, files: Mapping[str, str]) -> None:
 
 @asynccontextmanager
 async def serving(
-    root: Path, files: Mapping[str, str], access: Access | None = None, keys: Keys | None = None
+    root: Path,
+    files: Mapping[str, str],
+    access: Access | None = None,
+    keys: Keys | None = None,
+    settings: Settings | None = None,
+    store: Store | None = None,
 ) -> AsyncIterator[Served]:
     """A server that has `KEY` as its owner's, if not told otherwise."""
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
     node = made_up_node([], root / ".locks", 8)
-    plane = Plane(MemoryStore(time.monotonic), local_engine(node), dict(os.environ))
+    plane = Plane(store or MemoryStore(time.monotonic), local_engine(node), dict(os.environ))
     access = access or Keyless(owners_ring(KEY, time.time))
-    gateway = Gateway(plane, access=access, keys=keys)
+    jobs = Jobs(plane, settings)
+    webhooks = open_webhooks(plane, jobs)
+    gateway = Gateway(plane, access=access, keys=keys, jobs=jobs)
     gateway.serve(await discover(root))
     server = GatewayServer(gateway, "localhost", 0)
+    jobs.targets.own_ports.add(server.port)
     await server.start()
     served = Served(root, plane, gateway, server.address)
     try:
@@ -89,16 +101,20 @@ async def serving(
     finally:
         await served.http.aclose()
         await server.stop(1)
+        await webhooks.close()
         await plane.close()
 
 
 def serve(
-    root: Path, files: Mapping[str, str], scenario: Callable[[Served], Awaitable[None]]
+    root: Path,
+    files: Mapping[str, str],
+    scenario: Callable[[Served], Awaitable[None]],
+    settings: Settings | None = None,
 ) -> None:
     """Run a scenario against a project's server."""
 
     async def whole() -> None:
-        async with serving(root, files) as served:
+        async with serving(root, files, settings=settings) as served:
             await scenario(served)
 
     asyncio.run(whole())

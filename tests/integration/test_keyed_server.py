@@ -142,6 +142,17 @@ def test_a_key_for_one_endpoint_reaches_no_other_by_any_address(
     guarded(tmp_path, scenario, policy)
 
 
+def test_a_key_for_one_endpoint_reaches_it_by_headers_too(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        key = await bearer(keys, "ci", "invoke", ("double",))
+        for name, status in (("double", 200), ("other", 403), ("unknown", 403), ("", 404)):
+            headers = {**key, "x-flash-endpoint": name}
+            answer = await served.post("/v2/flash/runsync", RUN, headers=headers)
+            assert answer.status_code == status, name
+
+    guarded(tmp_path, scenario)
+
+
 def test_jobs_of_another_endpoint_cannot_be_seen_nor_cancelled(tmp_path: Path) -> None:
     async def scenario(served: Served, keys: Keys) -> None:
         key = await bearer(keys, "ci", "deploy", ("other",))

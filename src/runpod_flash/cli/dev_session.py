@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from platformdirs import user_data_path
+
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
 from runpod_flash.client.console import TerminalConsole
@@ -22,7 +24,11 @@ from runpod_flash.control.key import owners_ring
 from runpod_flash.errors import ConnectionClosedError, FlashError
 from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
+from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.gateway.settings import Settings
+from runpod_flash.gateway.webhook_secret import kept_secret
+from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
@@ -119,6 +125,12 @@ async def _unless_stopped(
     return None
 
 
+def _settings() -> Settings:
+    """Webhooks may go to what the developer runs beside it."""
+    secret = kept_secret(user_data_path("flash", appauthor=False) / "server")
+    return Settings(webhook_secret=secret, webhook_private=True, webhook_loopback=True)
+
+
 class Session(Protocol):
     """Serves a catalog, here or at a target, and keeps it up to date."""
 
@@ -146,10 +158,13 @@ class _Session:
         self._plane.events.subscribe(Printer(console.line))
         self._key = secrets.token_urlsafe(32)
         self._key_file: Path | None = None
+        self._jobs = Jobs(self._plane, _settings())
+        self._webhooks = open_webhooks(self._plane, self._jobs)
         self._gateway = Gateway(
             self._plane,
             allowed_hosts=(options.host,),
             access=Keyless(owners_ring(self._key, time.time)),
+            jobs=self._jobs,
             on_request=lambda *told: console.line(dev_screen.request_line(*told)),
         )
         self._server: GatewayServer | None = None
@@ -163,6 +178,7 @@ class _Session:
     async def start(self, catalog: Catalog) -> None:
         self._gateway.serve(catalog)
         self._server = GatewayServer(self._gateway, self._options.host, self._options.port)
+        self._jobs.targets.own_ports.add(self._server.port)
         await self._server.start()
         # For this user's programs that are run with FLASH_TARGET.
         self._key_file = keep_key(self._server.address, self._key)
@@ -244,5 +260,6 @@ class _Session:
         self._plane.debugging.close()
         if self._server is not None:
             await self._server.stop(_GRACE_SECONDS)
+        await self._webhooks.close()
         failure = capture(ConnectionClosedError("the server was stopped"), origin="system")
         await self._plane.close(failure)

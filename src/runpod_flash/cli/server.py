@@ -119,3 +119,15 @@ def restore(database: Path, file: Path, yes: bool) -> None:
     with DataDirectory(database.parent):
         jobs = put_back(file, database)
     click.echo(f"{jobs} jobs restored to {database}")
+
+
+@server.command("webhook-secret")
+@click.pass_obj
+def webhook_secret(database: Path) -> None:
+    """Show the secret that webhooks are signed with, for their receivers.
+
+    Without --data-dir, it is that of flash dev as well.
+    """
+    from runpod_flash.gateway.webhook_secret import kept_secret
+
+    click.echo(kept_secret(database.parent))

@@ -23,8 +23,12 @@ from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.errors import ConfigurationError, FlashError
 from runpod_flash.gateway.app import Gateway
+from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.sessions import Place
+from runpod_flash.gateway.settings import Settings
+from runpod_flash.gateway.webhook_secret import kept_secret
+from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.plane.clock import steady_clock
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.sqlite import Bounds, SqliteStore
@@ -102,11 +106,15 @@ def _stop_signal() -> asyncio.Event:
 
 
 class _Session:
-    def __init__(self, options: Options, plane: Plane, gateway: Gateway, keys: ServerKeys) -> None:
+    def __init__(
+        self, options: Options, plane: Plane, gateway: Gateway, jobs: Jobs, keys: ServerKeys
+    ) -> None:
         self._options = options
         self._plane = plane
         self._gateway = gateway
+        self._webhooks = open_webhooks(plane, jobs)
         self._server = GatewayServer(gateway, options.host, options.port, tries=1, tls=options.tls)
+        jobs.targets.own_ports.add(self._server.port)
         self._keys = keys
 
     @classmethod
@@ -120,15 +128,17 @@ class _Session:
         plane.events.subscribe(Printer())
         keys = await ServerKeys.open(options.database, time.time, options.host, options.require_key)
         directory = DataDirectory(options.database.parent)
+        jobs = Jobs(plane, Settings(webhook_secret=kept_secret(directory.path)))
         gateway = Gateway(
             plane,
             allowed_hosts=keys.hosts,
             access=keys.access,
             keys=keys.keys,
+            jobs=jobs,
             place=Place(directory.apps(), Blobs(directory.path / "blobs")),
             deployed_as=(app_name(Path.cwd()), environment_name()) if options.app else None,
         )
-        session = cls(options, plane, gateway, keys)
+        session = cls(options, plane, gateway, jobs, keys)
         gateway.serve(_of_app(catalog))
         gateway.declare_all()
         await session._server.start()
@@ -141,6 +151,7 @@ class _Session:
         dev_screen.say(f"draining: running jobs get {self._options.grace:g} s (again: at once)")
         await self._plane.drain(self._options.grace)
         await self._server.stop(_CLOSE_SECONDS)
+        await self._webhooks.close()
         await self._keys.close(forget=not self._options.port)
         await self._plane.close()
         await self._plane.store.close()

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.control.key import KeyRing
 from runpod_flash.control.setup import SetupLinks
-from runpod_flash.errors import FlashError, JobTimeoutError, WorkerLostError
+from runpod_flash.errors import (
+    ConnectionClosedError,
+    FlashError,
+    JobTimeoutError,
+    StoreFullError,
+    WorkerLostError,
+)
+from runpod_flash.gateway import sentinel
 from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, require
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.documents import Documents
@@ -20,7 +27,7 @@ from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, cors_headers, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
-from runpod_flash.gateway.messages import Answer, Refusal, wrong_method
+from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.resources import Resources
 from runpod_flash.gateway.sessions import PREFIX, Sessions
@@ -33,8 +40,8 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.keys import Keys
     from runpod_flash.gateway.access import Access
-    from runpod_flash.gateway.messages import Message, Receive, Scope, Send
-    from runpod_flash.gateway.sessions import Events, Place
+    from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
+    from runpod_flash.gateway.sessions import Place
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered, Problem
@@ -70,7 +77,7 @@ class Gateway:
         self._caller_env: Mapping[str, str] | None = None
         jobs = jobs or Jobs(plane)
         self._functions = FunctionApi(jobs, self.pool_of)
-        self._queue = QueueApi(jobs, self.pool_of)
+        self._queue = QueueApi(jobs, self.pool_of, self._find)
         self._documents = Documents(self._describe)
         access = access or Keyless(KeyRing(time.time))
         self._access = access
@@ -153,6 +160,8 @@ class Gateway:
                 await self._http(scope, receive, noted)
         except Refusal as refusal:
             await _refuse(scope, self._resources.worded(scope, refusal), noted)
+        except (StoreFullError, ConnectionClosedError) as error:
+            await _refuse(scope, full(error), noted)
         except ConnectionAbortedError:
             raise  # the server closes the connection: the response is not whole
         except ConnectionError:
@@ -177,10 +186,12 @@ class Gateway:
         if endpoint is not None:
             await self._route(endpoint, scope, receive, send)
             return
-        answered: Answer | Events = found or await self._answer(scope, receive)
+        answered: Sendable = found or await self._answer(scope, receive)
         await answered.send(send)
 
     def _endpoint_at(self, scope: Scope) -> Discovered | None:
+        if sentinel.asked(scope["path"]):
+            return self._find(*sentinel.named_by_headers(scope))
         method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
         return self._addresses.endpoint_at(scope["path"], method)
 
@@ -192,7 +203,7 @@ class Gateway:
         inner = {**scope, "path": f"/{rest}", "root_path": base}
         return self._sessions.gateway(session_id), inner
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer | Events:
+    async def _answer(self, scope: Scope, receive: Receive) -> Sendable:
         path = scope["path"]
         if path.startswith(("/v2/sessions/", "/v2/blobs")):
             require(scope, "deploy")
@@ -203,14 +214,20 @@ class Gateway:
             return await self._resources.answer(scope, receive)
         if path == "/setup" and self._setup is not None:
             return await self._setup.answer(scope, receive)
-        if path.startswith("/v2/"):
-            return await self._queue.answer(self._addresses, scope, receive)
-        found = await self._functions.answer(self._addresses, scope, receive)
-        if found is None:
-            found = await self._documents.answer(scope)
+        found = await self._of_jobs(scope, receive)
+        if found is not None:
+            # What is said of a job must not be taken back by a crash.
+            await self._plane.store.durable()
+            return found
+        found = await self._documents.answer(scope)
         if found is None:
             raise self._unknown(scope)
         return found
+
+    async def _of_jobs(self, scope: Scope, receive: Receive) -> Sendable | None:
+        if scope["path"].startswith("/v2/"):
+            return await self._queue.answer(self._addresses, scope, receive)
+        return await self._functions.answer(self._addresses, scope, receive)
 
     def _unknown(self, scope: Scope) -> Refusal:
         path = scope["path"]

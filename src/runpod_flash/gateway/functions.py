@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.inputs import read_input
-from runpod_flash.gateway.messages import Answer, Refusal, answer, query, read_body, wrong_method
+from runpod_flash.gateway.messages import Answer, Refusal, answer, read_body, wrong_method
+from runpod_flash.gateway.waiting import until_gone
 from runpod_flash.plane.store.base import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from typing import Any
+    from collections.abc import Callable
 
     from runpod_flash.gateway.addresses import Addresses, Bound
     from runpod_flash.gateway.jobs import Jobs
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 RUN_LIMIT = 10_000_000
 RUNSYNC_LIMIT = 20_000_000
 REMEDY = "put large data on a volume, or take it through a route, which streams"
-# A client that leaves is looked for from then on.
-_PATIENCE_SECONDS = 0.05
-# One request for chunks waits so long, below the time limit of known clients.
-STREAM_SECONDS = 8.0
 
 
 class FunctionApi:
@@ -70,53 +65,20 @@ class FunctionApi:
             job_id = self._jobs.submit(pool, value, bound.operation.method)
             return answer(200, {"id": job_id, "status": JobState.IN_QUEUE.value})
         job_id, ended = self._jobs.run(pool, value, bound.operation.method)
-        await self._until_gone(job_id, ended, receive)
+        await until_gone(self._jobs, job_id, ended, receive)
         job = ended.result()
-        self._jobs.forget_soon(job)
-        return self._jobs.envelope(job, status_tells=True)
-
-    async def _until_gone(self, job_id: str, ended: asyncio.Future[Any], receive: Receive) -> None:
-        """Wait for the job's end; a client that leaves before it cancels the job."""
-        # Most are done soon, and to look for the client costs a task.
-        await asyncio.wait((ended,), timeout=_PATIENCE_SECONDS)
-        if ended.done():
-            return
-        leaving = asyncio.ensure_future(_left(receive))
-        await asyncio.wait((ended, leaving), return_when=asyncio.FIRST_COMPLETED)
-        leaving.cancel()
-        if not ended.done():
-            self._jobs.cancel(job_id)
-            raise ConnectionError("the client has left")
+        self._jobs.delivered(job)
+        return self._jobs.objects.told_by_status(job)
 
     async def _look(self, bound: Bound, verb: str, job_id: str, scope: Scope) -> Answer:
         pool = self._pool_of(bound.endpoint)
+        if verb == "stream":
+            return await self._jobs.streams.answer(pool, job_id, scope)
         job = self._jobs.get(pool, job_id)
-        if verb == "status":
-            return self._jobs.envelope(job)
         if verb == "cancel":
             self._jobs.cancel(job_id)
-            ended = await self._jobs.end(job_id, 5.0)
-            return self._jobs.envelope(ended or job)
-        return await stream_answer(self._jobs, pool, job_id, query(scope))
-
-
-async def stream_answer(jobs: Jobs, pool: Pool, job_id: str, given: dict[str, str]) -> Answer:
-    """The chunks since the last time; `?start=N` asks from number N instead."""
-    if jobs.get(pool, job_id).state is JobState.CANCELLED:
-        # Known clients would ask for ever.
-        raise Refusal(409, f"job {job_id} was cancelled")
-    start = given.get("start")
-    if start is not None and not start.isdigit():
-        raise Refusal(400, f"start={start!r} is no number of a chunk; the first one is 0")
-    chunks = await jobs.drain(job_id, STREAM_SECONDS, None if start is None else int(start))
-    state = jobs.get(pool, job_id).state.value
-    body = b'{"status": "' + state.encode() + b'", "stream": [' + b", ".join(chunks) + b"]}"
-    return Answer(200, body)
-
-
-async def _left(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+            job = self._jobs.get(pool, job_id)
+        return self._jobs.objects.described(job)
 
 
 def _check_method(scope: Scope, wanted: str) -> None:

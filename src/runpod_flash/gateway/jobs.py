@@ -1,21 +1,22 @@
-"""Jobs for HTTP clients: submitting, waiting, streaming, and what an answer says of them."""
+"""Jobs for HTTP clients: submitting, waiting, cancelling, and looking at their chunks."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import time
 import uuid
-from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.gateway.delivered import Delivered
+from runpod_flash.gateway.job_object import JobObjects
 from runpod_flash.gateway.messages import Answer, Refusal, answer
-from runpod_flash.gateway.results import NotJsonError, error_text, to_json
+from runpod_flash.gateway.settings import Settings
+from runpod_flash.gateway.streams import Streams
+from runpod_flash.gateway.targets import Targets
 from runpod_flash.plane.events import JobEnded
-from runpod_flash.plane.store.base import Call, JobState, NewJob, Policy
+from runpod_flash.plane.store.base import Call, NewJob, Policy
 from runpod_flash.plane.store.memory import now
 from runpod_flash.plane.views import JobViews
-from runpod_flash.wire.codec import encode
+from runpod_flash.wire.codec import encode_safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,59 +26,53 @@ if TYPE_CHECKING:
     from runpod_flash.plane.pool import Pool
     from runpod_flash.plane.store.base import Chunk, Job
 
-# A result that was delivered is kept so long for those who ask again.
-_DELIVERED_SECONDS = 60.0
-_DELIVERED_BYTES = 64_000_000
-_ROW_BYTES = 1500
-# HTTP statuses of jobs that did not complete, where the status is to say so.
-_STATUSES = {JobState.FAILED: 500, JobState.TIMED_OUT: 504, JobState.CANCELLED: 409}
-
 
 class Jobs:
-    """See the module; runs on the plane's loop."""
+    """See the module; runs on the plane's loop. One for all gateways of a plane."""
 
-    def __init__(self, plane: Plane) -> None:
+    def __init__(self, plane: Plane, settings: Settings | None = None) -> None:
         self._plane = plane
+        self.settings = settings = settings or Settings()
+        self.store = plane.store
+        self.streams = Streams(self, plane.store)
+        self.targets = Targets(settings)
         self.views = JobViews(plane)
-        self._cursors: dict[str, int] = {}
-        self._delivered: deque[tuple[float, int, str]] = deque()
-        self._delivered_bytes = 0
-        self._sweep: asyncio.TimerHandle | None = None
-        self._ended: Counter[tuple[str, JobState]] = Counter()
-        plane.events.subscribe(self._count)
-
-    def _count(self, event: Event) -> None:
-        if isinstance(event, JobEnded):
-            self._ended[event.job.endpoint, event.job.state] += 1
+        self.objects = JobObjects(plane)
+        self._delivered = Delivered(self.views.forget, settings.delivered_bytes)
 
     # Submitting
 
     def submit(self, pool: Pool, value: Any, method: str = "") -> str:
         """Queue a job with an `input`; its id."""
         job_id = str(uuid.uuid4())
-        self.accept(pool, job_id, Call(encode(value), "input", method))
+        self.accept(pool, NewJob(job_id, pool.key, call_of(value, method), policy_of(pool)))
         return job_id
 
-    def accept(self, pool: Pool, job_id: str, call: Call, window: int = 0) -> None:
+    def accept(self, pool: Pool, new: NewJob) -> None:
         """Queue a job. One of that id that is there already stays as it is."""
-        placement = pool.spec.placement
-        policy = Policy(
-            placement.max_attempts, placement.restartable, placement.execution_timeout_ms
-        )
-        self._plane.submit(pool, NewJob(job_id, pool.key, call, policy, credits=window))
+        self._plane.submit(pool, new)
 
     def run(self, pool: Pool, value: Any, method: str = "") -> tuple[str, asyncio.Future[Job]]:
         """Queue a job, and a future that has it once it has ended."""
         job_id = str(uuid.uuid4())
+        new = NewJob(job_id, pool.key, call_of(value, method), policy_of(pool))
+        return job_id, self.run_new(pool, new)
+
+    def run_new(self, pool: Pool, new: NewJob) -> asyncio.Future[Job]:
+        """Queue it; a future that has the job once it has ended."""
         ended: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
         def follow(event: Event) -> None:
             if isinstance(event, JobEnded) and not ended.done():
                 ended.set_result(event.job)
 
-        self._plane.events.follow(job_id, follow)
-        self.accept(pool, job_id, Call(encode(value), "input", method))
-        return job_id, ended
+        self._plane.events.follow(new.id, follow)
+        try:
+            self.accept(pool, new)
+        except BaseException:
+            self._plane.events.unfollow(new.id, follow)
+            raise
+        return ended
 
     # Looking
 
@@ -90,9 +85,12 @@ class Jobs:
         """The endpoint's job of that id; 404 if it has none."""
         job = now(self._plane.store.get(job_id))
         if job is None or job.endpoint != pool.key:
+            kept = self.settings.run_retention_ms, self.settings.sync_retention_ms
+            minutes = " and ".join(f"{ms / 60_000:g}" for ms in kept)
             raise Refusal(
                 404,
-                f"{pool.spec.name} has no job {job_id!r}: it never had, or it ended too long ago",
+                f"{pool.spec.name} has no job {job_id!r}: it never had, or its result has expired "
+                f"(results of run and runsync are kept for {minutes} minutes)",
             )
         return job
 
@@ -125,127 +123,53 @@ class Jobs:
         finally:
             leave()
 
-    async def drain(self, job_id: str, seconds: float, asked: int | None = None) -> list[bytes]:
-        """The chunks from number `asked`, else since the last time that somebody asked, as JSON."""
-        if asked is not None:
-            found, _ = await self.chunks(job_id, asked, seconds)
-            return [_shown(chunk) for chunk in found]
-        start = self._cursors.get(job_id, 0)
-        found, _ = await self.chunks(job_id, start, seconds)
-        # Another client may have asked meanwhile: each chunk is given out once.
-        start = max(self._cursors.get(job_id, 0), start)
-        fresh = [chunk for chunk in found if chunk.index >= start]
-        if fresh:
-            self._cursors[job_id] = fresh[-1].index + 1
-        return [_shown(chunk) for chunk in fresh]
+    def pending(self, job_id: str) -> Answer:
+        """The answer about a job that has not ended in time."""
+        job = now(self._plane.store.get(job_id))
+        return (
+            answer(404, {"error": "the job is gone"}) if job is None else self.objects.answer(job)
+        )
+
+    # Changing
 
     def cancel(self, job_id: str) -> None:
-        self._plane.cancel(job_id)
+        """End it, if it has not ended."""
+        self._plane.dispatcher.cancel(job_id)
 
-    def forget_soon(self, job: Job) -> None:
-        """A delivered result is kept for a while, if those of others leave room for it."""
-        outcome = job.outcome
-        size = _ROW_BYTES + (outcome.payload.nbytes if outcome and outcome.payload else 0)
-        self._delivered.append((time.monotonic(), size, job.id))
-        self._delivered_bytes += size
-        if self._delivered_bytes > _DELIVERED_BYTES:
-            self._forget_delivered()
-        elif self._sweep is None:
-            loop = asyncio.get_running_loop()
-            self._sweep = loop.call_later(_DELIVERED_SECONDS, self._forget_delivered)
-
-    def _forget_delivered(self) -> None:
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
-        old = time.monotonic() - _DELIVERED_SECONDS
-        while self._delivered and (
-            self._delivered[0][0] <= old or self._delivered_bytes > _DELIVERED_BYTES
-        ):
-            _, size, job_id = self._delivered.popleft()
-            self._delivered_bytes -= size
-            self.forget(job_id)
-        if self._delivered:
-            delay = self._delivered[0][0] - old
-            self._sweep = asyncio.get_running_loop().call_later(delay, self._forget_delivered)
-
-    def forget(self, job_id: str) -> None:
-        self._cursors.pop(job_id, None)
-        self.views.forget(job_id)
-
-    def health(self, pool: Pool | None) -> dict[str, Any]:
-        """The counters of the queue API."""
-        jobs = dict.fromkeys(("completed", "failed", "inProgress", "inQueue", "retried"), 0)
-        kinds = ("idle", "initializing", "ready", "running", "throttled", "unhealthy")
-        workers = dict.fromkeys(kinds, 0)
-        if pool is not None:
-            counts = now(self._plane.store.counts(pool.key))
-            jobs |= {"inProgress": counts.running, "inQueue": counts.queued}
-            jobs["completed"] = self._ended[pool.key, JobState.COMPLETED]
-            failed = (JobState.FAILED, JobState.TIMED_OUT)
-            jobs["failed"] = sum(self._ended[pool.key, state] for state in failed)
-            for worker in pool.live():
-                busy = "running" if worker.busy else "ready"
-                workers[busy if worker.ready_at is not None else "initializing"] += 1
-        return {"jobs": jobs, "workers": workers}
+    def retry(self, pool: Pool, job: Job) -> None:
+        """Queue it again; 400 where it has not failed, 409 while its code still runs."""
+        if self._plane.dispatcher.holder(job.id) is not None and job.state.final:
+            text = f"the code of job {job.id} is still being stopped; try again in a moment"
+            raise Refusal(409, text)
+        if self._plane.dispatcher.retry(pool, job.id) is None:
+            text = f"job {job.id} is {job.state.value}: only one that is FAILED or TIMED_OUT"
+            raise Refusal(400, f"{text} can be retried")
 
     def purge(self, pool: Pool) -> int:
         """End every waiting job; how many there were."""
         waiting = now(self._plane.store.waiting(pool.key, limit=1 << 30))
         return sum(self._plane.dispatcher.cancel(job.id) for job in waiting)
 
-    # Answers
+    def delivered(self, job: Job) -> None:
+        """Somebody has the result: it need not be kept as long as one that nobody has."""
+        own = job.policy.retention_ms or self.settings.sync_retention_ms
+        self._delivered.add(job, own / 1000)
 
-    def envelope(self, job: Job, *, status_tells: bool = False) -> Answer:
-        """The job object. With `status_tells`, the HTTP status says how it ended."""
-        state, outcome = job.state, job.outcome
-        fields: dict[str, Any] = {"id": job.id, "status": state.value, **self._times(job)}
-        output = b""
-        try:
-            if state is JobState.COMPLETED:
-                output = self._output(job)
-        except NotJsonError as error:
-            state = JobState.FAILED
-            fields |= {"status": state.value, "error": str(error)}
-        if outcome is not None and outcome.failure is not None:
-            failure = outcome.failure
-            fields |= {"error": error_text(failure), "error_type": failure.type_name}
-            if failure.traceback:
-                fields["traceback"] = failure.traceback
-        if state is JobState.IN_QUEUE and (waits_for := self._plane.waits_for(job)):
-            fields["waitsFor"] = waits_for
-        status = _STATUSES.get(state, 200) if status_tells else 200
-        body = json.dumps(fields).encode()
-        return Answer(status, body[:-1] + b', "output": ' + output + b"}" if output else body)
 
-    def _times(self, job: Job) -> dict[str, Any]:
-        seen = self.views.look(job.id)
-        return {
-            "delayTime": (seen.delay_ms if seen else None) or 0,
-            "executionTime": (seen.execution_ms if seen else None) or 0,
-            "workerId": seen.worker_id if seen else "",
-        }
+def call_of(value: Any, method: str = "") -> Call:
+    """The call of an `input` that came as JSON."""
+    payload = encode_safe(value)
+    if payload is None:
+        raise Refusal(400, "the input is nested too deeply: at most 100 levels can be passed on")
+    return Call(payload, "input", method)
 
-    def _output(self, job: Job) -> bytes:
-        if job.chunks:
-            found = now(self._plane.store.chunks(job.id, 0, job.chunks))
-            return b"[" + b", ".join(to_json(chunk.payload) for chunk in found) + b"]"
-        assert job.outcome is not None
-        return b"null" if job.outcome.payload is None else to_json(job.outcome.payload)
 
-    def pending(self, job_id: str) -> Answer:
-        """The answer about a job that has not ended in time."""
-        job = now(self._plane.store.get(job_id))
-        return answer(404, {"error": "the job is gone"}) if job is None else self.envelope(job)
+def policy_of(pool: Pool) -> Policy:
+    """What the endpoint says for all of its jobs."""
+    placement = pool.spec.placement
+    return Policy(placement.max_attempts, placement.restartable, placement.execution_timeout_ms)
 
 
 def _set(future: asyncio.Future[Any], value: Any) -> None:
     if not future.done():
         future.set_result(value)
-
-
-def _shown(chunk: Chunk) -> bytes:
-    try:
-        return b'{"output": ' + to_json(chunk.payload) + b"}"
-    except NotJsonError as error:
-        return json.dumps({"output": None, "error": str(error)}).encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     Scope = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
+
+    class Sendable(Protocol):
+        """A response: whole, or one that is made as it is sent."""
+
+        async def send(self, send: Send) -> None: ...
+
 
 # Of a body that is too large, so much is read and dropped: many clients look for an answer only
 # once they have sent all.
@@ -59,6 +65,11 @@ def wrong_method(scope: Scope, allowed: str) -> Refusal:
     return refusal
 
 
+def full(error: Exception) -> Answer:
+    """The answer where there is no room for a job now."""
+    return answer(503, {"error": str(error)}, (b"retry-after", b"5"))
+
+
 def answer(status: int, value: Any, *headers: tuple[bytes, bytes]) -> Answer:
     """A JSON answer."""
     return Answer(status, json.dumps(value).encode(), headers=headers)
@@ -80,8 +91,25 @@ def query(scope: Scope) -> dict[str, str]:
     return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
 
 
+def whole_number(
+    scope: Scope, name: str, default: int, allowed: tuple[int, int], unit: str = ""
+) -> int:
+    """A number of the query, within what is allowed."""
+    given = query(scope).get(name)
+    if given is None:
+        return default
+    low, high = allowed
+    digits = given.isascii() and given.isdigit() and len(given) < 12
+    if not digits or not low <= int(given) <= high:
+        raise Refusal(400, f"{name}={given!r} is not from {low} to {high}{unit}")
+    return int(given)
+
+
 async def read_body(scope: Scope, receive: Receive, limit: int, remedy: str) -> bytes:
-    """The whole body; a larger one is refused before it is read."""
+    """The whole body; a larger one is refused before it is kept."""
+    coding = header(scope, b"content-encoding")
+    if coding not in (None, "", "identity"):
+        raise Refusal(415, f"a body in {coding} is not taken; send it as it is")
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -106,14 +134,23 @@ def _too_large(scope: Scope, size: int, limit: int, remedy: str) -> Refusal:
     return Refusal(413, text)
 
 
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON value; use null or a string")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def parse_json(body: bytes) -> Any:
     """The body's value; 400 says where it is not JSON."""
     try:
-        return json.loads(body)
+        return _DECODER.decode(str(body, "utf-8"))
     except UnicodeDecodeError as error:
         raise Refusal(400, f"the body is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise Refusal(400, f"the body is not JSON: {error.msg} ({where})") from None
-    except (RecursionError, ValueError) as error:
+    except RecursionError:
+        raise Refusal(400, "the body is nested too deeply to be read as JSON") from None
+    except ValueError as error:
         raise Refusal(400, f"the body cannot be read as JSON: {error}") from None

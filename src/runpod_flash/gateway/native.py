@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runpod_flash.gateway.messages import Answer, Refusal, query, read_body
-from runpod_flash.plane.store.base import Call
+from runpod_flash.gateway.jobs import policy_of
+from runpod_flash.gateway.messages import Answer, Refusal, read_body, whole_number
+from runpod_flash.plane.store.base import Call, NewJob
 from runpod_flash.plane.views import ended
 from runpod_flash.project.catalog import choose_method
 from runpod_flash.wire import frames
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 # Values of one's own programs are bounded by memory, not by a contract.
 _LIMIT = 8_000_000_000
 _MOST_SECONDS = 60.0
+_ANY = (0, 1 << 31)
 
 
 class NativeApi:
@@ -40,10 +42,9 @@ class NativeApi:
     ) -> Answer:
         """The answer to one request."""
         verb, job_id = rest[0] if rest else "", rest[1] if len(rest) > 1 else ""
-        given = query(scope)
         if job_id and not self._jobs.has(pool, job_id):
             return _message([_look(None)])
-        seconds = min(int(given.get("wait") or 0) / 1000, _MOST_SECONDS)
+        seconds = min(whole_number(scope, "wait", 0, _ANY) / 1000, _MOST_SECONDS)
         if verb in ("run", "runsync"):
             body = await read_body(scope, receive, _LIMIT, "pass it through a volume")
             job_id = self._accept(endpoint, pool, body)
@@ -51,7 +52,7 @@ class NativeApi:
         if verb == "status":
             return await self._state(job_id, seconds)
         if verb == "stream":
-            return await self._stream(job_id, int(given.get("start") or 0))
+            return await self._stream(job_id, whole_number(scope, "start", 0, _ANY))
         if verb == "cancel":
             self._jobs.cancel(job_id)
             return await self._state(job_id, 0)
@@ -73,15 +74,16 @@ class NativeApi:
         if bool(method) != bool(endpoint.owner):
             raise Refusal(409, f"{endpoint.spec.name} is another kind of endpoint than here")
         call = Call(payload, fields["form"], method, constructor)
-        self._jobs.accept(pool, job_id, call, fields.get("credits", 0))
+        credits_ = fields.get("credits", 0)
+        self._jobs.accept(pool, NewJob(job_id, pool.key, call, policy_of(pool), credits=credits_))
         return job_id
 
     async def _state(self, job_id: str, seconds: float) -> Answer:
-        if seconds:
-            job = await self._jobs.end(job_id, seconds)
-            if job is not None:
-                self._jobs.forget_soon(job)
-        return _message([_look(self._jobs.views.look(job_id))])
+        ended = await self._jobs.end(job_id, seconds) if seconds else None
+        answer = _message([_look(self._jobs.views.look(job_id))])
+        if ended is not None:
+            self._jobs.delivered(ended)  # last: a large result may be forgotten by it
+        return answer
 
     async def _stream(self, job_id: str, start: int) -> Answer:
         chunks, job = await self._jobs.chunks(job_id, start, _MOST_SECONDS / 2)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import runpod_flash
 from runpod_flash.gateway.addresses import Addresses, prefix_of
+from runpod_flash.gateway.openapi_queue import queue_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,7 @@ def document(catalog: Catalog, described: Mapping[str, Node]) -> Node:
     return {
         "openapi": "3.0.3",
         "info": {"title": "Flash", "version": runpod_flash.__version__},
-        "paths": paths,
+        "paths": {**paths, **queue_paths(catalog)},
         "components": {"schemas": components},
     }
 

@@ -6,22 +6,30 @@ JSON has no words for (docs/protocol.md).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from runpod_flash.gateway import idempotency
 from runpod_flash.gateway.access import require
 from runpod_flash.gateway.addresses import prefix_of
-from runpod_flash.gateway.functions import REMEDY, RUN_LIMIT, RUNSYNC_LIMIT, stream_answer
-from runpod_flash.gateway.inputs import read_input
+from runpod_flash.gateway.functions import REMEDY, RUN_LIMIT, RUNSYNC_LIMIT
+from runpod_flash.gateway.health import health, metrics
+from runpod_flash.gateway.job_object import summary
+from runpod_flash.gateway.jobs import call_of, policy_of
 from runpod_flash.gateway.messages import (
     Answer,
     Refusal,
     answer,
     header,
-    query,
     read_body,
+    whole_number,
+    wrong_method,
 )
 from runpod_flash.gateway.native import NativeApi
-from runpod_flash.plane.store.base import JobState
+from runpod_flash.gateway.openai import OpenAiApi
+from runpod_flash.gateway.sentinel import SENTINEL, named_by_headers, without_marker
+from runpod_flash.gateway.submission import read_submission
+from runpod_flash.plane.store.base import JobState, NewJob
+from runpod_flash.plane.store.memory import now
 from runpod_flash.project.catalog import choose_method
 from runpod_flash.suggest import did_you_mean
 from runpod_flash.wire.frames import MEDIA_TYPE
@@ -31,57 +39,85 @@ if TYPE_CHECKING:
 
     from runpod_flash.gateway.addresses import Addresses
     from runpod_flash.gateway.jobs import Jobs
-    from runpod_flash.gateway.messages import Receive, Scope
+    from runpod_flash.gateway.messages import Receive, Scope, Sendable
+    from runpod_flash.gateway.submission import Submission
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered
 
 _WAIT_MS = (1000, 300_000)
 _DEFAULT_WAIT_MS = 90_000
+_REQUESTS = (1, 1000)
+
+
+class _Verb(NamedTuple):
+    """An operation, with the methods that it takes."""
+
+    methods: tuple[str, ...]
+    run: Callable[..., Awaitable[Answer]]
 
 
 class QueueApi:
-    """See the module. Only the code's owner may send frames."""
+    """See the module. `find` gives what is deployed under an app, an environment and a name.
 
-    def __init__(self, jobs: Jobs, pool_of: Callable[[Discovered], Pool]) -> None:
+    Only the code's owner may send frames.
+    """
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        pool_of: Callable[[Discovered], Pool],
+        find: Callable[[str, str, str], Discovered | None],
+    ) -> None:
         self._jobs = jobs
         self._pool_of = pool_of
+        self._find = find
         self._native = NativeApi(jobs)
-        self._posts: dict[str, Callable[..., Awaitable[Answer]]] = {
-            "run": self._run,
-            "runsync": self._runsync,
-            "purge-queue": self._purge,
+        self._openai = OpenAiApi(jobs)
+        # Of an endpoint, and of a job.
+        self._verbs = {
+            "run": _Verb(("POST",), self._run),
+            "runsync": _Verb(("POST",), self._runsync),
+            "purge-queue": _Verb(("POST",), self._purge),
+            "health": _Verb(("GET",), self._health),
+            "metrics": _Verb(("GET",), self._metrics),
+            "requests": _Verb(("GET",), self._requests),
         }
-        self._of_jobs: dict[str, Callable[..., Awaitable[Answer]]] = {
-            "status": self._status,
-            "stream": self._stream,
-            "cancel": self._cancel,
+        self._of_jobs = {
+            "status": _Verb(("GET", "POST"), self._status),
+            "stream": _Verb(("GET", "POST"), self._stream),
+            "cancel": _Verb(("POST",), self._cancel),
+            "retry": _Verb(("POST",), self._retry),
         }
 
-    async def answer(self, addresses: Addresses, scope: Scope, receive: Receive) -> Answer:
+    async def answer(self, addresses: Addresses, scope: Scope, receive: Receive) -> Sendable:
         """The answer to a request below /v2/."""
         _, _, name, *rest = scope["path"].split("/")
-        endpoint = self._endpoint(addresses, name)
-        if rest == ["health"] and scope["method"] == "GET":
-            return await self._health(endpoint)
-        if not endpoint.operations:
+        endpoint = self._endpoint(addresses, name, scope)
+        verb = rest[0] if rest else ""
+        if not endpoint.operations and verb not in ("health", "metrics"):
             where = prefix_of(endpoint)
             raise Refusal(404, f"{name} has routes and no queue: call them below {where}/")
         if header(scope, b"content-type") == MEDIA_TYPE:
             require(scope, "deploy")
             pool = self._pool_of(endpoint)
             return await self._native.answer(endpoint, pool, rest, scope, receive)
-        method = scope["method"]
-        if len(rest) == 1 and rest[0] in self._posts and method == "POST":
-            return await self._posts[rest[0]](endpoint, scope, receive)
-        if len(rest) == 2 and rest[0] in self._of_jobs and method in ("GET", "POST"):
-            pool = self._pool_of(endpoint)
-            return await self._of_jobs[rest[0]](pool, rest[1], scope)
-        verbs = [*self._posts, "health", *(f"{verb}/ID" for verb in self._of_jobs)]
-        asked = f"{method} {scope['path']}"
+        if verb == "openai" and len(rest) > 1:
+            return await self._openai.answer(endpoint, self._pool_of(endpoint), scope, receive)
+        if len(rest) == 1 and verb in self._verbs:
+            return await _checked(self._verbs[verb], scope)(endpoint, scope, receive)
+        if len(rest) == 2 and verb in self._of_jobs:
+            run = _checked(self._of_jobs[verb], scope)
+            return await run(self._pool_of(endpoint), rest[1], scope)
+        verbs = [*self._verbs, *(f"{verb}/ID" for verb in self._of_jobs), "openai/PATH"]
+        asked = f"{scope['method']} {scope['path']}"
         raise Refusal(404, f"{asked} is no operation of the queue API: {', '.join(verbs)}")
 
-    def _endpoint(self, addresses: Addresses, name: str) -> Discovered:
-        found = addresses.names.get(name)
+    def _endpoint(self, addresses: Addresses, name: str, scope: Scope) -> Discovered:
+        if name == SENTINEL:
+            app, environment, name = named_by_headers(scope)
+            found = self._find(app, environment, name)
+        else:
+            found = addresses.names.get(name)
         if found is not None:
             return found
         problem = addresses.problem_of(name)
@@ -91,60 +127,104 @@ class QueueApi:
         hint = did_you_mean(name, addresses.names)
         raise Refusal(404, f"there is no endpoint {name!r}.{hint}")
 
-    # Operations
-
-    async def _input(
-        self, endpoint: Discovered, limit: int, scope: Scope, receive: Receive
-    ) -> tuple[str, Any]:
-        value = read_input(await read_body(scope, receive, limit, REMEDY))
-        if not endpoint.owner:
-            return "", value
-        try:
-            return choose_method(endpoint.owner, [o.method for o in endpoint.operations], value)
-        except TypeError as error:
-            raise Refusal(400, str(error)) from None
+    # Submitting
 
     async def _run(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
-        method, value = await self._input(endpoint, RUN_LIMIT, scope, receive)
-        job_id = self._jobs.submit(self._pool_of(endpoint), value, method)
-        return answer(200, {"id": job_id, "status": JobState.IN_QUEUE.value})
+        asked = read_submission(await read_body(scope, receive, RUN_LIMIT, REMEDY))
+        kept = self._jobs.settings.run_retention_ms
+        job_id, state = self._submit(endpoint, "run", asked, kept, scope)
+        return answer(200, {"id": job_id, "status": state.value})
 
     async def _runsync(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
         seconds = wait_seconds(scope, _DEFAULT_WAIT_MS)
-        method, value = await self._input(endpoint, RUNSYNC_LIMIT, scope, receive)
-        job_id = self._jobs.submit(self._pool_of(endpoint), value, method)
-        job = await self._jobs.end(job_id, seconds)
-        if job is None:
+        asked = read_submission(await read_body(scope, receive, RUNSYNC_LIMIT, REMEDY))
+        settings = self._jobs.settings
+        waits = b"wait=" in scope["query_string"]
+        retention = settings.waited_retention_ms if waits else settings.sync_retention_ms
+        job_id, _ = self._submit(endpoint, "runsync", asked, retention, scope)
+        ended = await self._jobs.end(job_id, seconds)
+        if ended is None:
             return self._jobs.pending(job_id)
-        self._jobs.forget_soon(job)
-        return self._jobs.envelope(job)
+        self._jobs.delivered(ended)
+        return self._jobs.objects.answer(ended)
+
+    def _submit(
+        self, endpoint: Discovered, verb: str, asked: Submission, retention_ms: int, scope: Scope
+    ) -> tuple[str, JobState]:
+        """The job's id, and its state as far as it is known."""
+        method, value = _method_of(endpoint, without_marker(scope, asked.input))
+        if asked.webhook:
+            self._jobs.targets.check(asked.webhook, scope)
+        pool = self._pool_of(endpoint)
+        own = policy_of(pool)
+        policy = own._replace(
+            execution_timeout_ms=asked.execution_timeout_ms or own.execution_timeout_ms,
+            ttl_ms=asked.ttl_ms or self._jobs.settings.ttl_ms,
+            low_priority=asked.low_priority,
+            retention_ms=retention_ms,
+        )
+        new = NewJob(
+            idempotency.job_id(scope, pool.key, verb), pool.key, call_of(value, method),
+            policy, webhook=asked.webhook, extras=asked.extras,
+        )  # fmt: skip
+        self._jobs.accept(pool, new)
+        if header(scope, b"idempotency-key") is None:
+            return new.id, JobState.IN_QUEUE
+        job = self._jobs.get(pool, new.id)
+        idempotency.check_same(scope, new, job)
+        return job.id, job.state
+
+    # Of an endpoint
 
     async def _purge(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
         removed = self._jobs.purge(self._pool_of(endpoint))
         return answer(200, {"removed": removed, "status": "completed"})
 
-    async def _health(self, endpoint: Discovered) -> Answer:
-        return answer(200, self._jobs.health(self._pool_of(endpoint)))
+    async def _health(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
+        return answer(200, health(self._jobs.store, self._pool_of(endpoint)))
+
+    async def _metrics(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
+        return answer(200, metrics(self._pool_of(endpoint)))
+
+    async def _requests(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
+        limit = whole_number(scope, "limit", 100, _REQUESTS)
+        found = now(self._jobs.store.recent(self._pool_of(endpoint).key, limit))
+        return answer(200, {"requests": [summary(job) for job in found]})
+
+    # Of a job
 
     async def _status(self, pool: Pool, job_id: str, scope: Scope) -> Answer:
-        return self._jobs.envelope(self._jobs.get(pool, job_id))
+        return self._jobs.objects.answer(self._jobs.get(pool, job_id))
 
     async def _stream(self, pool: Pool, job_id: str, scope: Scope) -> Answer:
-        return await stream_answer(self._jobs, pool, job_id, query(scope))
+        return await self._jobs.streams.answer(pool, job_id, scope)
 
     async def _cancel(self, pool: Pool, job_id: str, scope: Scope) -> Answer:
-        job = self._jobs.get(pool, job_id)
+        self._jobs.get(pool, job_id)
         self._jobs.cancel(job_id)
-        ended = await self._jobs.end(job_id, 5.0)
-        return self._jobs.envelope(ended or job)
+        return self._jobs.objects.answer(self._jobs.get(pool, job_id))
+
+    async def _retry(self, pool: Pool, job_id: str, scope: Scope) -> Answer:
+        self._jobs.retry(pool, self._jobs.get(pool, job_id))
+        self._jobs.streams.forget(job_id)
+        return answer(200, {"id": job_id, "status": JobState.IN_QUEUE.value})
+
+
+def _checked(verb: _Verb, scope: Scope) -> Callable[..., Awaitable[Answer]]:
+    if scope["method"] not in verb.methods:
+        raise wrong_method(scope, ", ".join(verb.methods))
+    return verb.run
+
+
+def _method_of(endpoint: Discovered, value: Any) -> tuple[str, Any]:
+    if not endpoint.owner:
+        return "", value
+    try:
+        return choose_method(endpoint.owner, [o.method for o in endpoint.operations], value)
+    except TypeError as error:
+        raise Refusal(400, str(error)) from None
 
 
 def wait_seconds(scope: Scope, default_ms: int) -> float:
     """How long the client wants to wait (`?wait=MS`), within what is allowed."""
-    given = query(scope).get("wait")
-    if given is None:
-        return default_ms / 1000
-    low, high = _WAIT_MS
-    if not given.isdigit() or not low <= int(given) <= high:
-        raise Refusal(400, f"wait={given!r} is not from {low} to {high} (milliseconds)")
-    return int(given) / 1000
+    return whole_number(scope, "wait", default_ms, _WAIT_MS, " (milliseconds)") / 1000

@@ -231,6 +231,15 @@ class Dispatcher:
         failure = capture(JobCancelledError(f"job {job_id} was cancelled"), origin="system")
         return self._end(job_id, Outcome(JobState.CANCELLED, failure=failure))
 
+    def retry(self, pool: Pool, job_id: str) -> Job | None:
+        """Queue a job again that has failed or timed out; None where it has not."""
+        with self.lock:
+            job = now(self._store.retry(job_id))
+            pool.backlog = True
+        if job is not None:
+            self._changed(pool)
+        return job
+
     def _arm(self, job: Job) -> None:
         worker = self._holders.get(job.id)
         held = worker.jobs.get(job.id) if worker else None

@@ -114,11 +114,10 @@ class JobViews:
         job = self._get(job_id)
         if job is None:
             return None
-        worker = self._plane.dispatcher.holder(job_id)
         began, end = job.started_at, job.finished_at
         return Snapshot(
             state=job.state.value,
-            worker_id=worker.id if worker is not None else "",
+            worker_id="" if job.state is JobState.IN_QUEUE else job.worker,
             delay_ms=None if began is None else round((began - job.created_at) * 1000),
             execution_ms=None if end is None or began is None else round((end - began) * 1000),
             waits_for=self._plane.waits_for(job) if job.state is JobState.IN_QUEUE else "",

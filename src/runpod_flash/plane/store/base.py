@@ -164,6 +164,17 @@ class Accepted(NamedTuple):
     new: bool
 
 
+class Tally(NamedTuple):
+    """What has become of an endpoint's jobs since the store began.
+
+    `failed` counts those that timed out as well, `retried` how often one was begun anew.
+    """
+
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+
+
 class Counts(NamedTuple):
     """An endpoint's queue: how many wait and run, and the clock at which the oldest was queued.
 
@@ -269,6 +280,8 @@ class Store(Protocol):
 
     async def counts(self, endpoint: str) -> Counts: ...
 
+    async def tally(self, endpoint: str) -> Tally: ...
+
     async def waiting(self, endpoint: str, limit: int = 1000) -> Sequence[Job]:
         """Jobs that wait, in the order in which `claim` will take them."""
 
@@ -283,6 +296,12 @@ class Store(Protocol):
 
         A job whose policy has a retention of its own is kept by that.
         """
+
+    async def owed(self) -> Sequence[str]:
+        """Ended jobs whose webhook is still to be told. Until it is, they are not forgotten."""
+
+    async def told(self, job_id: str) -> None:
+        """An ended job's webhook has been told, or was given up: the job may be forgotten."""
 
     async def durable(self) -> None:
         """Return once a crash can take back nothing that was commanded before.

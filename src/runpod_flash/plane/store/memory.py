@@ -25,6 +25,7 @@ from runpod_flash.plane.store.base import (
     NewJob,
     Outcome,
     Release,
+    Tally,
     not_rerun,
     outlived,
 )
@@ -65,6 +66,7 @@ class MemoryStore:
         self._mortal: list[tuple[float, str]] = []  # a heap: when a time to live is over
         self._ended: dict[str, Row] = {}  # in the order in which they ended
         self._passing: list[tuple[float, str]] = []  # a heap: those with a retention of their own
+        self._owing: dict[str, Row] = {}  # ended, with a webhook that is still to be told
         self._queues: dict[str, Queue] = {}
         self._changes: deque[Change] = deque(maxlen=_CHANGES_KEPT)
         self._cursor = 0
@@ -194,6 +196,8 @@ class MemoryStore:
             if row is None or row.state not in (JobState.FAILED, JobState.TIMED_OUT):
                 return None
             self._ended.pop(job_id, None)
+            self._owing.pop(job_id, None)
+            row.told = False
             self._queue(row.new.endpoint).take_out(row)
             self._accepted += 1
             row.number, row.created_at, row.deaths = self._accepted, self._clock(), 0
@@ -260,6 +264,11 @@ class MemoryStore:
             oldest = min((row.created_at for row in queue.heads()), default=None)
             return Counts(queue.queued, len(queue.running), oldest, queue.nested, queue.patient)
 
+    async def tally(self, endpoint: str) -> Tally:
+        with self._lock:
+            queue = self._queues.get(endpoint)
+            return Tally() if queue is None else queue.tally
+
     async def waiting(self, endpoint: str, limit: int = 1000) -> Sequence[Job]:
         with self._lock:
             levels = sorted(self._queue(endpoint).levels.items(), reverse=True)
@@ -275,7 +284,7 @@ class MemoryStore:
         with self._lock:
             for job_id in job_ids:
                 row = self._rows.get(job_id)
-                if row is not None and row.state.final:
+                if row is not None and row.state.final and not row.owing:
                     self._drop(row)
 
     async def retire(self, older_than: float) -> int:
@@ -301,6 +310,18 @@ class MemoryStore:
     def _kept_until(self, row: Row) -> float:
         assert row.finished_at is not None
         return row.finished_at + row.new.policy.retention_ms / 1000
+
+    async def owed(self) -> Sequence[str]:
+        with self._lock:
+            return list(self._owing)
+
+    async def told(self, job_id: str) -> None:
+        with self._lock:
+            row = self._owing.pop(job_id, None)
+            if row is not None:
+                row.told = True
+                self._file(row)
+                self._keep_told(row)
 
     async def durable(self) -> None:
         """Nothing here outlives the process."""
@@ -362,6 +383,9 @@ class MemoryStore:
         clock = self._clock()
         row.state, row.owner, row.worker = JobState.IN_PROGRESS, lease.owner, worker
         row.attempt += 1
+        if row.attempt > 1:
+            queue.tell_again()
+            self._keep_tally(row.new.endpoint, queue)
         row.started_at, row.leased_until = clock, clock + lease.seconds
         queue.running[row.new.id] = row
         self._note(row)
@@ -373,12 +397,16 @@ class MemoryStore:
         queue.running.pop(row.new.id, None)
         row.state, row.outcome, row.finished_at = outcome.state, outcome, self._clock()
         row.progress = None
+        queue.tell(row.state)
+        self._keep_tally(row.new.endpoint, queue)
         self._file(row)
         self._note(row)
 
     def _file(self, row: Row) -> None:
         """Put an ended job where it is found when its time is over."""
-        if row.new.policy.retention_ms:
+        if row.owing:
+            self._owing[row.new.id] = row
+        elif row.new.policy.retention_ms:
             heapq.heappush(self._passing, (self._kept_until(row), row.new.id))
         else:
             self._ended[row.new.id] = row
@@ -393,6 +421,12 @@ class MemoryStore:
 
     def _keep_no_chunks(self, row: Row) -> None:
         """Its stream begins anew."""
+
+    def _keep_told(self, row: Row) -> None:
+        """The webhook of an ended job was told."""
+
+    def _keep_tally(self, endpoint: str, queue: Queue) -> None:
+        """An endpoint's tally has grown."""
 
     def _drop(self, row: Row) -> None:
         """Forget an ended job."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runpod_flash.plane.store.base import Job, JobState
+from runpod_flash.plane.store.base import Job, JobState, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class Row:
     """A job inside the store. `number` is its place in the queue, `depth` how deeply nested it is.
 
-    `mark` is the store's own: when it last wrote the row.
+    `told` says that the webhook knows of its end. `mark` is the store's own: when it last wrote the
+    row.
     """
 
     new: NewJob
@@ -38,11 +39,17 @@ class Row:
     worker: str = ""
     progress: Payload | None = None
     stream: list[Chunk] | None = None
+    told: bool = False
     mark: int = 0
 
     @property
     def streamed(self) -> int:
         return len(self.stream) if self.stream else 0
+
+    @property
+    def owing(self) -> bool:
+        """Whether the job has ended and its webhook is still to be told."""
+        return bool(self.new.webhook) and self.state.final and not self.told
 
     def job(self) -> Job:
         new = self.new
@@ -65,6 +72,7 @@ class Queue:
     queued: int = 0
     nested: int = 0
     patient: int = 0
+    tally: Tally = field(default_factory=Tally)
     running: dict[str, Row] = field(default_factory=dict)
     owner: str = ""
     epoch: int = 0
@@ -104,3 +112,15 @@ class Queue:
             self.nested += by
         if row.new.policy.low_priority:
             self.patient += by
+
+    def tell(self, state: JobState) -> None:
+        """Count an end."""
+        completed, failed, retried = self.tally
+        if state is JobState.COMPLETED:
+            self.tally = Tally(completed + 1, failed, retried)
+        elif state is not JobState.CANCELLED:
+            self.tally = Tally(completed, failed + 1, retried)
+
+    def tell_again(self) -> None:
+        """Count a job that is begun anew."""
+        self.tally = self.tally._replace(retried=self.tally.retried + 1)

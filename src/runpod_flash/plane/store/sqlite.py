@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.errors import StoreFullError
 from runpod_flash.plane.store import records
-from runpod_flash.plane.store.base import Accepted, Chunk, JobState, NewJob, Outcome
+from runpod_flash.plane.store.base import Accepted, Chunk, JobState, NewJob, Outcome, Tally
 from runpod_flash.plane.store.database import PAGE_BYTES, connect, prepare
 from runpod_flash.plane.store.journal import Journal
 from runpod_flash.plane.store.memory import MemoryStore
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.plane.store.base import Job, Lease
     from runpod_flash.plane.store.journal import Write
+    from runpod_flash.plane.store.rows import Queue
 
 # In the place of a value that is in the file only.
 _IN_FILE = Payload(b"")
@@ -37,18 +38,21 @@ _FREE_BYTES = 64 << 20
 
 _INSERT = (
     "INSERT INTO jobs (id, endpoint, depth, call, number, state, attempt, deaths, worker,"
-    " created_at, started_at, finished_at, outcome) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " created_at, started_at, finished_at, told, outcome) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _UPDATE = (
     "UPDATE jobs SET number=?, state=?, attempt=?, deaths=?, worker=?, created_at=?, started_at=?,"
-    " finished_at=?, outcome=? WHERE id=?"
+    " finished_at=?, told=?, outcome=? WHERE id=?"
 )
 _DELETE = "DELETE FROM jobs WHERE id=?"
 _ADD_CHUNK = "INSERT INTO chunks (job, number, value) VALUES (?,?,?)"
 _DROP_CHUNKS = "DELETE FROM chunks WHERE job=?"
+_TELL = "UPDATE jobs SET told=? WHERE id=?"
+_TALLY = "INSERT OR REPLACE INTO tallies (endpoint, completed, failed, retried) VALUES (?,?,?,?)"
 _LOAD = (
     "SELECT id, endpoint, depth, call, number, state, attempt, deaths, worker, created_at,"
-    " started_at, finished_at, (SELECT count(*) FROM chunks WHERE job=id) FROM jobs ORDER BY number"
+    " started_at, finished_at, told, (SELECT count(*) FROM chunks WHERE job=id) FROM jobs"
+    " ORDER BY number"
 )
 
 
@@ -63,6 +67,12 @@ class _Dirty(NamedTuple):
     chunks: list[tuple[Row, Chunk]]
     restarted: list[str]
     gone: list[str]
+    told: list[Row]
+    tallies: dict[str, Tally]
+
+
+def _nothing() -> _Dirty:
+    return _Dirty({}, [], [], [], [], {})
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ class SqliteStore(MemoryStore):
         super().__init__(clock)
         prepare(path)
         self._bounds = bounds
-        self._dirty = _Dirty({}, [], [], [])
+        self._dirty = _nothing()
         self._taken = self._dirty
         self._reader = connect(path)
         self._reading = threading.Lock()
@@ -187,13 +197,22 @@ class SqliteStore(MemoryStore):
         self._dirty.gone.append(row.new.id)
         self._journal.changed()
 
+    def _keep_told(self, row: Row) -> None:
+        # (Not by `_keep`: the outcome may be in the file only.)
+        self._dirty.told.append(row)
+        self._journal.changed()
+
+    def _keep_tally(self, endpoint: str, queue: Queue) -> None:
+        self._dirty.tallies[endpoint] = queue.tally
+
     # On the journal's thread
 
     def _take(self) -> list[Write]:
         with self._lock:
-            taken, self._dirty = self._dirty, _Dirty({}, [], [], [])
+            taken, self._dirty = self._dirty, _nothing()
             self._taken = taken
             states = [(row, row.mark, _state(row), row.outcome) for row in taken.rows.values()]
+            told: list[tuple[object, ...]] = [(row.told, row.new.id) for row in taken.told]
         inserted, updated = [], []
         for row, mark, state, outcome in states:
             ended = None if outcome is None else records.outcome_to_bytes(outcome)
@@ -210,6 +229,8 @@ class SqliteStore(MemoryStore):
             (_INSERT, list(inserted)),
             (_UPDATE, list(updated)),
             (_ADD_CHUNK, list(chunks)),
+            (_TELL, told),
+            (_TALLY, [(endpoint, *tally) for endpoint, tally in taken.tallies.items()]),
         ]
         return [write for write in writes if write[1]]
 
@@ -221,7 +242,7 @@ class SqliteStore(MemoryStore):
                 self._lighten(row)
             for row, chunk in self._taken.chunks:
                 self._lighten_chunk(row, chunk)
-            self._taken = _Dirty({}, [], [], [])
+            self._taken = _nothing()
 
     def _lighten(self, row: Row) -> None:
         call = row.new.call
@@ -249,8 +270,10 @@ class SqliteStore(MemoryStore):
                 [each for each in (*taken.chunks, *fresh.chunks) if self._is_here(each[0])],
                 [*taken.restarted, *fresh.restarted],
                 [*taken.gone, *fresh.gone],
+                [*taken.told, *fresh.told],
+                {**taken.tallies, **fresh.tallies},
             )
-            self._taken = _Dirty({}, [], [], [])
+            self._taken = _nothing()
 
     def _is_here(self, row: Row) -> bool:
         return self._rows.get(row.new.id) is row
@@ -265,6 +288,8 @@ class SqliteStore(MemoryStore):
 
     def _load(self) -> None:
         with self._lock:
+            for endpoint, *tally in self._reader.execute("SELECT * FROM tallies"):
+                self._queue(endpoint).tally = Tally(*tally)
             for found in self._reader.execute(_LOAD):
                 self._restore(*found)
 
@@ -282,13 +307,14 @@ class SqliteStore(MemoryStore):
         created_at: float,
         started_at: float | None,
         finished_at: float | None,
+        told: int,
         chunks: int,
     ) -> None:
         row = Row(records.call_from_bytes(job_id, endpoint, call), number, depth, created_at)
         row.state, row.attempt, row.deaths = JobState(state), attempt, deaths
         row.worker, row.started_at, row.finished_at = worker, started_at, finished_at
         row.stream = [Chunk(index, _IN_FILE) for index in range(chunks)]
-        row.mark = 1
+        row.told, row.mark = bool(told), 1
         self._rows[job_id] = row
         self._accepted = max(self._accepted, number)
         self._lighten(row)
@@ -313,6 +339,7 @@ def _state(row: Row) -> tuple[object, ...]:
         row.created_at,
         row.started_at,
         row.finished_at,
+        row.told,
     )
 
 

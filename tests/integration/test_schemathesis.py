@@ -1,0 +1,81 @@
+"""Whatever is made up from the OpenAPI document: no answer is a fault of the server's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.foreign import SCHEMATHESIS, python_with
+from integration.served import serve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from integration.served import Served
+
+pytestmark = pytest.mark.network  # installs the package, once
+
+# (Nothing here fails by itself: what a function raises is told as 500 at its address.)
+ANY = """
+    from typing import Any
+    from runpod_flash import Endpoint
+
+    CPU = "cpu3c-1-2"
+
+    @Endpoint(name="given", cpu=CPU)
+    def given(text: str = "", number: int = 0, flag: bool = False, things: list[Any] | None = None):
+        return {"text": text, "number": number, "flag": flag, "things": things}
+
+    @Endpoint(name="whole", cpu=CPU)
+    def whole(value: Any = None, **others: Any):
+        return [value, others]
+
+    @Endpoint(name="count", cpu=CPU)
+    def count(**any_of_them: Any):
+        yield from any_of_them
+"""
+
+
+async def schemathesis(served: Served, checks: str, paths: str) -> str:
+    """Run it on the paths that match; what it says, once nothing was found."""
+    process = await asyncio.create_subprocess_exec(
+        python_with(SCHEMATHESIS), "-m", "schemathesis.cli", "run",
+        f"{served.address}/openapi.json", "--checks", checks, "--include-path-regex", paths,
+        "--request-timeout", "20", "--no-color", "--max-examples", "10", "--seed", "7",
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=served.root,
+        env={**os.environ, "HYPOTHESIS_STORAGE_DIRECTORY": str(served.root / "hypothesis")},
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    said = output.decode()
+    assert process.returncode == 0, said
+    return said
+
+
+def number_tested(said: str) -> int:
+    found = re.search(r"Tested: (\d+)", said)
+    assert found is not None, said
+    return int(found[1])
+
+
+def test_no_request_to_a_function_s_address_is_answered_with_500(tmp_path: Path) -> None:
+    async def scenario(served: Served) -> None:
+        said = await schemathesis(served, "not_a_server_error", "^/any")
+        assert number_tested(said) == 15, said
+
+    serve(tmp_path, {"any.py": ANY}, scenario)
+
+
+def test_the_queue_api_answers_every_request_as_its_description_says(tmp_path: Path) -> None:
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance"
+
+    async def scenario(served: Served) -> None:
+        said = await schemathesis(served, f"{checks},response_schema_conformance", "^/v2/")
+        assert number_tested(said) == 10, said
+
+    serve(tmp_path, {"any.py": ANY}, scenario)
