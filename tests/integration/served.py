@@ -22,10 +22,12 @@ from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from runpod_flash.control.keys import Keys
+    from runpod_flash.engines.local.devices.gpus import Gpu
+    from runpod_flash.engines.local.engine import GpuFallback
     from runpod_flash.gateway.access import Access
     from runpod_flash.project.catalog import Catalog
 
@@ -71,13 +73,21 @@ def write(root: Path, files: Mapping[str, str]) -> None:
 
 @asynccontextmanager
 async def serving(
-    root: Path, files: Mapping[str, str], access: Access | None = None, keys: Keys | None = None
+    root: Path,
+    files: Mapping[str, str],
+    access: Access | None = None,
+    keys: Keys | None = None,
+    gpus: Sequence[Gpu] = (),
+    fallback: GpuFallback = "cpu",
 ) -> AsyncIterator[Served]:
-    """A server that has `KEY` as its owner's, if not told otherwise."""
+    """A server that has `KEY` as its owner's, if not told otherwise.
+
+    `gpus` are devices of the node; `fallback` is what its engine does where one is missing.
+    """
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
-    node = made_up_node([], root / ".locks", 8)
-    plane = Plane(MemoryStore(time.monotonic), local_engine(node), dict(os.environ))
+    node = made_up_node(gpus, root / ".locks", 8)
+    plane = Plane(MemoryStore(time.monotonic), local_engine(node, fallback), dict(os.environ))
     access = access or Keyless(owners_ring(KEY, time.time))
     gateway = Gateway(plane, access=access, keys=keys)
     gateway.serve(await discover(root))
@@ -93,12 +103,15 @@ async def serving(
 
 
 def serve(
-    root: Path, files: Mapping[str, str], scenario: Callable[[Served], Awaitable[None]]
+    root: Path,
+    files: Mapping[str, str],
+    scenario: Callable[[Served], Awaitable[None]],
+    **options: Any,
 ) -> None:
     """Run a scenario against a project's server."""
 
     async def whole() -> None:
-        async with serving(root, files) as served:
+        async with serving(root, files, **options) as served:
             await scenario(served)
 
     asyncio.run(whole())

@@ -23,6 +23,7 @@ from runpod_flash.errors import ConnectionClosedError, FlashError
 from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.plane.events import Logged, Notice
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
@@ -124,7 +125,7 @@ class _Session:
         console = TerminalConsole()
         store = MemoryStore(time.monotonic)
         self._plane = Plane(store, local_engine(), self._caller_env, console=console)
-        self._plane.events.subscribe(Printer(console.line))
+        self._plane.events.subscribe(Printer(console.line), Logged, Notice)
         self._key = secrets.token_urlsafe(32)
         self._key_file: Path | None = None
         self._gateway = Gateway(

@@ -26,6 +26,7 @@ from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.sessions import Place
 from runpod_flash.plane.clock import steady_clock
+from runpod_flash.plane.events import Logged, Notice
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.sqlite import Bounds, SqliteStore
 from runpod_flash.project.catalog import Catalog
@@ -117,7 +118,7 @@ class _Session:
         store = SqliteStore(options.database, clock, Bounds(int(options.max_gb * 1e9)))
         caller_env = {**dotenv.values(), **os.environ}
         plane = Plane(store, local_engine(), caller_env, clock)
-        plane.events.subscribe(Printer())
+        plane.events.subscribe(Printer(), Logged, Notice)
         keys = await ServerKeys.open(options.database, time.time, options.host, options.require_key)
         directory = DataDirectory(options.database.parent)
         gateway = Gateway(

@@ -44,7 +44,7 @@ class Jobs:
         self._delivered_bytes = 0
         self._sweep: asyncio.TimerHandle | None = None
         self._ended: Counter[tuple[str, JobState]] = Counter()
-        plane.events.subscribe(self._count)
+        plane.events.subscribe(self._count, JobEnded)
 
     def _count(self, event: Event) -> None:
         if isinstance(event, JobEnded):
