@@ -17,7 +17,9 @@ from runpod_flash.engines.local.node import made_up_node
 from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.plane.logs.worker_logs import WorkerLogs
 from runpod_flash.plane.plane import Plane
+from runpod_flash.plane.request_ids import RequestIds
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
 
@@ -79,17 +81,20 @@ async def serving(
     keys: Keys | None = None,
     gpus: Sequence[Gpu] = (),
     fallback: GpuFallback = "cpu",
+    **log_options: Any,
 ) -> AsyncIterator[Served]:
     """A server that has `KEY` as its owner's, if not told otherwise.
 
-    `gpus` are devices of the node; `fallback` is what its engine does where one is missing.
+    `gpus` are devices of the node; `fallback` is what its engine does where one is missing. Other
+    options are those of the workers' logs.
     """
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
     node = made_up_node(gpus, root / ".locks", 8)
     plane = Plane(MemoryStore(time.monotonic), local_engine(node, fallback), dict(os.environ))
+    logs = WorkerLogs(root / ".logs", plane.events, RequestIds(plane.events).of, **log_options)
     access = access or Keyless(owners_ring(KEY, time.time))
-    gateway = Gateway(plane, access=access, keys=keys)
+    gateway = Gateway(plane, access=access, keys=keys, logs=logs)
     gateway.serve(await discover(root))
     server = GatewayServer(gateway, "localhost", 0)
     await server.start()
@@ -100,6 +105,7 @@ async def serving(
         await served.http.aclose()
         await server.stop(1)
         await plane.close()
+        logs.close()
 
 
 def serve(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from runpod_flash.gateway.noting import Answered
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Catalog, Discovered, Problem
 
@@ -166,13 +167,14 @@ def _curl(method: str, url: str, body: str) -> str:
 # While it runs
 
 
-def request_line(method: str, path: str, status: int, seconds: float) -> str:
+def request_line(told: Answered) -> str:
     """One line for a request that was answered."""
+    status, seconds = told.status, told.seconds
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     shown = click.style(f"{status} {phrase}".rstrip(), fg=colour)
     took = f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
-    line = f"{method} {path}  {shown}  {click.style(took, dim=True)}\n"
+    line = f"{told.method} {told.path}  {shown}  {click.style(took, dim=True)}\n"
     plain = output.colour() is False or not sys.stderr.isatty()
     return click.unstyle(line) if plain else line
 

@@ -132,7 +132,7 @@ class _Session:
             self._plane,
             allowed_hosts=(options.host,),
             access=Keyless(owners_ring(self._key, time.time)),
-            on_request=lambda *told: console.line(dev_screen.request_line(*told)),
+            on_request=lambda told: console.line(dev_screen.request_line(told)),
         )
         self._server: GatewayServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -42,7 +42,7 @@ class WorkerView:
 
 @dataclass(frozen=True)
 class EndpointView:
-    """An endpoint of an app: `queued` and `running` jobs, `requests` of routes that wait or are answered.
+    """An endpoint of an app: `queued` and `running` jobs; `requests` of routes, waiting ones too.
 
     `oldest` is how long the first in line has waited, in seconds. `waits_for` says what it lacks,
     `held_by` which workers have that.

@@ -187,6 +187,11 @@ class Plane:
         pool = self._pools.get(job.endpoint)
         return pool.waits_for if pool is not None else ""
 
+    def name_of(self, key: str) -> str:
+        """The name of a pool's endpoint; empty where there is none any more."""
+        pool = self._pools.get(key)
+        return "" if pool is None else pool.spec.name
+
     def pools(self) -> list[Pool]:
         """All that were declared, those that are withdrawn as well."""
         return list(self._pools.values())
