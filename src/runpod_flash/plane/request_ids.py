@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,18 @@ if TYPE_CHECKING:
 # The id of the request that is being answered here; empty outside of one.
 current: ContextVar[str] = ContextVar("flash_request", default="")
 _MOST = 100_000
+_ENDED = 1000
 
 
 class RequestIds:
-    """Remembers each job's request until the job has ended; a nested job has its parent's."""
+    """Remembers each job's request until the job has ended, and a little longer.
+
+    A nested job has its parent's.
+    """
 
     def __init__(self, events: EventStream) -> None:
         self._of: dict[str, str] = {}
+        self._ended: deque[str] = deque()
         events.subscribe(self._note, JobAccepted, JobEnded)
 
     def of(self, job_id: str) -> str:
@@ -31,7 +37,10 @@ class RequestIds:
 
     def _note(self, event: Event) -> None:
         if isinstance(event, JobEnded):
-            self._of.pop(event.job.id, None)
+            # (Others hear of the end after this, and a last line may come after it.)
+            self._ended.append(event.job.id)
+            if len(self._ended) > _ENDED:
+                self._of.pop(self._ended.popleft(), None)
         elif isinstance(event, JobAccepted):
             # What a worker asks is handled in the context of whatever request opened its link.
             parent = event.job.parent
