@@ -120,11 +120,8 @@ def _verb(method: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads) - 1)]
-    for index, row in enumerate((heads, *rows)):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        line = "  " + "  ".join([*cells, row[-1]])
-        _out(click.style(line, dim=True) if not index else line)
+    for line in output.headed(heads, rows):
+        _out(f"  {line}")
 
 
 # Lines to try

@@ -107,6 +107,7 @@ def log_query(scope: Scope, endpoint: str = "", worker: str | None = None) -> Lo
         endpoint=endpoint,
         worker=worker,
         source=_source(given.get("source")),
+        request=given.get("request", ""),
         tail=_tail(given.get("tail")),
         after=_after(given, header(scope, b"last-event-id")),
         follow=_flag(given.get("follow")),

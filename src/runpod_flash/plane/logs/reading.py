@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class LogQuery:
     """Whose lines: of an endpoint (empty: all), one of its workers, one source.
 
+    `request` is the id of the request that the lines' jobs come from (empty: of any, or none).
     `after` is where the reader was; without it, the last `tail` lines come first. With `follow`,
     lines are given as they are written.
     """
@@ -27,6 +28,7 @@ class LogQuery:
     endpoint: str = ""
     worker: str | None = None
     source: Source | None = None
+    request: str = ""
     tail: int = 100
     after: Cursor | None = None
     follow: bool = False
@@ -36,6 +38,7 @@ class LogQuery:
             self.endpoint in ("", record.endpoint)
             and self.worker in (None, record.worker)
             and self.source in (None, record.source)
+            and self.request in ("", record.request_id)
         )
 
 
