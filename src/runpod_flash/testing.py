@@ -28,9 +28,9 @@ from runpod_flash.wire.codec import Payload, decode, encode
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from runpod_flash.engines.base import EngineEvents, StartOrder
+    from runpod_flash.engines.base import Device, EngineEvents, StartOrder
     from runpod_flash.links.base import JobRef, LinkEvents, Part
     from runpod_flash.plane.store.base import Job
     from runpod_flash.spec import EndpointSpec
@@ -236,6 +236,7 @@ class ScriptedWorker:
     engine_events: EngineEvents
     loop: asyncio.AbstractEventLoop
     node: str = "scripted"
+    devices: tuple[str, ...] = ()
     link: ScriptedLink = field(init=False)
 
     def __post_init__(self) -> None:
@@ -285,6 +286,8 @@ class ScriptedEngine:
         self.exits_when_stopped = exits_when_stopped
         self.stops_when_cancelled = stops_when_cancelled
         self.refusals: list[Exception] = []
+        self.gpus: list[Device] = []
+        self.bytes_each = 0
         self.place: Callable[[StartOrder, ScriptedEngine], None] = lambda order, engine: None
         self.orders: list[StartOrder] = []
         self.workers: dict[str, ScriptedWorker] = {}
@@ -323,6 +326,12 @@ class ScriptedEngine:
 
     def advice(self, worker_id: str) -> str:
         return ""
+
+    def devices(self) -> Sequence[Device]:
+        return self.gpus
+
+    def memory(self, worker_id: str) -> int:
+        return self.bytes_each if worker_id in self.workers else 0
 
     async def close(self) -> None:
         self.closed = True

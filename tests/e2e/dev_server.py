@@ -42,7 +42,13 @@ class DevServer:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **(env or {})},
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                "NO_COLOR": "1",
+                "FLASH_LOG_FORMAT": "text",
+                **(env or {}),
+            },
         )
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -79,9 +85,13 @@ class DevServer:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.pid).children(recursive=True)
 
+    def signal(self) -> None:
+        """Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
     def interrupt(self) -> int:
         """Ctrl-C; the exit code."""
-        self._process.send_signal(signal.SIGINT)
+        self.signal()
         code = self._process.wait(10)
         self._reader.join(5)
         return code

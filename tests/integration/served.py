@@ -19,15 +19,19 @@ from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.webhooks import open_webhooks
+from runpod_flash.plane.logs.worker_logs import WorkerLogs
 from runpod_flash.plane.plane import Plane
+from runpod_flash.plane.request_ids import RequestIds
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
     from runpod_flash.control.keys import Keys
+    from runpod_flash.engines.local.devices.gpus import Gpu
+    from runpod_flash.engines.local.engine import GpuFallback
     from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.settings import Settings
     from runpod_flash.plane.store.base import Store
@@ -81,16 +85,25 @@ async def serving(
     keys: Keys | None = None,
     settings: Settings | None = None,
     store: Store | None = None,
+    gpus: Sequence[Gpu] = (),
+    fallback: GpuFallback = "cpu",
+    **log_options: Any,
 ) -> AsyncIterator[Served]:
-    """A server that has `KEY` as its owner's, if not told otherwise."""
+    """A server that has `KEY` as its owner's, if not told otherwise.
+
+    `gpus` are devices of the node; `fallback` is what its engine does where one is missing. Other
+    options are those of the workers' logs.
+    """
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
-    node = made_up_node([], root / ".locks", 8)
-    plane = Plane(store or MemoryStore(time.monotonic), local_engine(node), dict(os.environ))
+    node = made_up_node(gpus, root / ".locks", 8)
+    engine = local_engine(node, fallback)
+    plane = Plane(store or MemoryStore(time.monotonic), engine, dict(os.environ))
+    logs = WorkerLogs(root / ".logs", plane.events, RequestIds(plane.events).of, **log_options)
     access = access or Keyless(owners_ring(KEY, time.time))
     jobs = Jobs(plane, settings)
     webhooks = open_webhooks(plane, jobs)
-    gateway = Gateway(plane, access=access, keys=keys, jobs=jobs)
+    gateway = Gateway(plane, access=access, keys=keys, jobs=jobs, logs=logs)
     gateway.serve(await discover(root))
     server = GatewayServer(gateway, "localhost", 0)
     jobs.targets.own_ports.add(server.port)
@@ -103,18 +116,19 @@ async def serving(
         await server.stop(1)
         await webhooks.close()
         await plane.close()
+        logs.close()
 
 
 def serve(
     root: Path,
     files: Mapping[str, str],
     scenario: Callable[[Served], Awaitable[None]],
-    settings: Settings | None = None,
+    **options: Any,
 ) -> None:
     """Run a scenario against a project's server."""
 
     async def whole() -> None:
-        async with serving(root, files, settings=settings) as served:
+        async with serving(root, files, **options) as served:
             await scenario(served)
 
     asyncio.run(whole())

@@ -108,7 +108,7 @@ def test_a_webhook_is_signed_and_has_the_job(tmp_path: Path) -> None:
             assert headers["content-type"] == "application/json"
             await told(served)
 
-    serve(tmp_path, {"one.py": ONE}, scenario, OPEN)
+    serve(tmp_path, {"one.py": ONE}, scenario, settings=OPEN)
 
 
 def test_a_webhook_is_sent_again_until_it_is_taken_and_no_redirect_is_followed(
@@ -123,7 +123,7 @@ def test_a_webhook_is_sent_again_until_it_is_taken_and_no_redirect_is_followed(
             assert len(ids) == 3
             assert len(set(ids)) == 1
 
-    serve(tmp_path, {"one.py": ONE}, scenario, OPEN)
+    serve(tmp_path, {"one.py": ONE}, scenario, settings=OPEN)
 
 
 def test_a_webhook_to_the_server_itself_or_to_this_machine_is_refused(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_webhook_to_the_server_itself_or_to_this_machine_is_refused(tmp_path: 
             assert refused.status_code == 400, url
             assert "server's own" in refused.json()["error"]
 
-    serve(tmp_path, {"one.py": ONE}, scenario, OPEN)
+    serve(tmp_path, {"one.py": ONE}, scenario, settings=OPEN)
 
 
 def test_a_name_that_turns_out_to_be_this_machine_is_not_connected_to() -> None:

@@ -24,13 +24,14 @@ def flash(
     before: str = "",
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    given: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Without a terminal. `before` is code that runs first."""
+    """Without a terminal. `before` is code that runs first, `given` the standard input."""
     return subprocess.run(
         [sys.executable, "-c", f"{before}{MAIN}", *arguments],
         cwd=cwd,
         env=_environ(env),
-        stdin=subprocess.DEVNULL,
+        input=given,
         capture_output=True,
         text=True,
         errors="replace",

@@ -167,6 +167,33 @@ def test_holders_are_the_workers_with_compatible_devices(pool: GpuPool) -> None:
 # Sharing with waiting callers
 
 
+def test_every_device_is_told_with_who_has_it(pool: GpuPool, tmp_path: Path) -> None:
+    pool.acquire(Placement(gpus=(A40,)), "w-1")
+    elsewhere = GpuPool(FixedInventory(made_up(*EIGHT)), tmp_path / "locks")
+    told = [(gpu.index, holders) for gpu, holders in pool.devices() if holders]
+    assert told == [(2, ("w-1",))]
+    ((index, (holder,)),) = [(gpu.index, h) for gpu, h in elsewhere.devices() if h]
+    assert index == 2
+    assert holder.startswith("another program")
+    assert str(os.getpid()) not in holder
+
+
+def test_a_shared_device_is_told_with_both_its_workers(single: GpuPool) -> None:
+    wanted = Placement(gpus=("any",))
+    single.acquire(wanted, "outer-1")
+    single.acquire(wanted, "inner-1", near=("outer-1",))
+    assert [holders for _, holders in single.devices()] == [("outer-1", "inner-1")]
+
+
+def test_what_there_is_is_summed_up_by_kind(tmp_path: Path) -> None:
+    def summary(*names: str) -> str:
+        return GpuPool(FixedInventory(made_up(*names)), tmp_path / "locks").summary()
+
+    assert summary() == "no GPU"
+    assert summary(A40) == "1 x NVIDIA A40"
+    assert summary(A40, H100, A40) == "2 x NVIDIA A40 and 1 x NVIDIA H100 80GB HBM3"
+
+
 def test_a_worker_shares_the_device_of_a_caller_that_waits_for_it(single: GpuPool) -> None:
     placement = Placement(gpus=("any",))
     outer = single.acquire(placement, "outer")

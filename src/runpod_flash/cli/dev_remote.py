@@ -47,7 +47,7 @@ class RemoteSession:
             f"{self._connection.origin}/s/{self._id}",
             key_for(target),
             (options.host,),
-            lambda *told: output_line(dev_screen.request_line(*told)),
+            lambda told: output_line(dev_screen.request_line(told)),
         )
         self._server: GatewayServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Set
     from pathlib import Path
 
+    from runpod_flash.gateway.noting import Answered
     from runpod_flash.project.catalog import Catalog, Discovered, Problem
 
 _EXAMPLE = """\
@@ -118,11 +119,8 @@ def _verb(method: str) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[i]) for row in (heads, *rows)) for i in range(len(heads) - 1)]
-    for index, row in enumerate((heads, *rows)):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        line = "  " + "  ".join([*cells, row[-1]])
-        _out(click.style(line, dim=True) if not index else line)
+    for line in output.headed(heads, rows):
+        _out(f"  {line}")
 
 
 # Lines to try
@@ -165,13 +163,14 @@ def _curl(method: str, url: str, body: str) -> str:
 # While it runs
 
 
-def request_line(method: str, path: str, status: int, seconds: float) -> str:
+def request_line(told: Answered) -> str:
     """One line for a request that was answered."""
+    status, seconds = told.status, told.seconds
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     shown = click.style(f"{status} {phrase}".rstrip(), fg=colour)
     took = f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
-    line = f"{method} {path}  {shown}  {click.style(took, dim=True)}\n"
+    line = f"{told.method} {told.path}  {shown}  {click.style(took, dim=True)}\n"
     plain = output.colour() is False or not sys.stderr.isatty()
     return click.unstyle(line) if plain else line
 

@@ -29,6 +29,7 @@ from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.webhook_secret import kept_secret
 from runpod_flash.gateway.webhooks import open_webhooks
+from runpod_flash.plane.events import Logged, Notice
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
@@ -155,7 +156,7 @@ class _Session:
         console = TerminalConsole()
         store = MemoryStore(time.monotonic)
         self._plane = Plane(store, local_engine(), self._caller_env, console=console)
-        self._plane.events.subscribe(Printer(console.line))
+        self._plane.events.subscribe(Printer(console.line), Logged, Notice)
         self._key = secrets.token_urlsafe(32)
         self._key_file: Path | None = None
         self._jobs = Jobs(self._plane, _settings())
@@ -165,7 +166,7 @@ class _Session:
             allowed_hosts=(options.host,),
             access=Keyless(owners_ring(self._key, time.time)),
             jobs=self._jobs,
-            on_request=lambda *told: console.line(dev_screen.request_line(*told)),
+            on_request=lambda told: console.line(dev_screen.request_line(told)),
         )
         self._server: GatewayServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()

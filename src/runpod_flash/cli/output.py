@@ -56,6 +56,14 @@ def table(rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> list[s
     ]
 
 
+def headed(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()
+) -> list[str]:
+    """A table whose first line says what the columns are."""
+    head, *lines = table([heads, *rows], right=right)
+    return [click.style(head, dim=True), *lines]
+
+
 def shortened(words: Iterable[str], width: int) -> str:
     """As many of the words as fit, and how many more there are."""
     kept: list[str] = []
@@ -77,6 +85,14 @@ def ago(seconds: float) -> str:
         if seconds >= size:
             return f"{counted(int(seconds / size), unit)} ago"
     return "just now"
+
+
+def span(seconds: float) -> str:
+    """A length of time in two or three characters: "12s", "5m", "3h", "2d"."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{int(seconds / size)}{unit[0]}"
+    return f"{int(seconds)}s"
 
 
 def counted(number: int, noun: str) -> str:

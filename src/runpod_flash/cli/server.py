@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from runpod_flash.loopback import is_loopback
+
+if TYPE_CHECKING:
+    from runpod_flash.cli.server_log import LogFormat
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -48,6 +52,19 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--require-key", is_flag=True, help="Ask for keys on the loopback too, as on any other --host."
 )
 @click.option(
+    "--log-format",
+    type=click.Choice(["json", "text"]),
+    envvar="FLASH_LOG_FORMAT",
+    help="One JSON object a line, or lines for people (default: the latter on a terminal).",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="What is told: debug has every request and job.",
+)
+@click.option(
     "--insecure", is_flag=True, help="Let other machines send their keys over plain http."
 )
 @click.pass_context
@@ -64,6 +81,8 @@ def server(
     tls_key: Path | None,
     grace: float,
     require_key: bool,
+    log_format: LogFormat | None,
+    log_level: str,
     insecure: bool,
 ) -> None:
     """Serve endpoints durably, on one port of this machine.
@@ -90,7 +109,10 @@ def server(
             "and --tls-key, or add --insecure if the network is yours alone."
         )
     tls = (tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
-    options = Options(host, port, app, database, max_gb, datacenter, tls, grace, require_key)
+    options = Options(
+        host, port, app, database, max_gb, datacenter, tls, grace, require_key, log_format,
+        log_level,
+    )  # fmt: skip
     raise SystemExit(run(options))
 
 

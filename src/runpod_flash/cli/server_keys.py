@@ -97,8 +97,9 @@ def _reachable(address: str, host: str, name: str) -> str:
 
 
 def _introduce(info: SetupInfo, address: str) -> None:
-    click.echo("  This is the first start. Its admin key, shown this once:", err=True)
-    click.echo(f"    {info.key}", err=True)
-    click.echo("  To make another one in a browser (works once, for a day):", err=True)
-    click.echo(f"    {address}/setup?token={info.token}", err=True)
-    click.echo(err=True)
+    # (Not to standard error, which is the log's: no key is ever in that.)
+    click.echo("  This is the first start. Its admin key, shown this once:")
+    click.echo(f"    {info.key}")
+    click.echo("  To make another one in a browser (works once, for a day):")
+    click.echo(f"    {address}/setup?token={info.token}")
+    click.echo()

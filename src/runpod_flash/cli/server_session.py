@@ -16,9 +16,9 @@ from platformdirs import user_data_path
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
 from runpod_flash.cli.server_keys import ServerKeys
+from runpod_flash.cli.server_log import LogFormat, ServerLog, default_format
 from runpod_flash.client.embedded import local_engine
 from runpod_flash.client.session import app_name, environment_name
-from runpod_flash.client.terminal import Printer
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.errors import ConfigurationError, FlashError
@@ -30,7 +30,9 @@ from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.webhook_secret import kept_secret
 from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.plane.clock import steady_clock
+from runpod_flash.plane.logs.worker_logs import WorkerLogs
 from runpod_flash.plane.plane import Plane
+from runpod_flash.plane.request_ids import RequestIds
 from runpod_flash.plane.store.sqlite import Bounds, SqliteStore
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
@@ -52,6 +54,8 @@ class Options:
     tls: tuple[Path, Path] | None
     grace: float
     require_key: bool = False
+    log_format: LogFormat | None = None
+    log_level: str = "info"
 
 
 def database_path(data_dir: Path | None, store: str | None) -> Path:
@@ -78,9 +82,10 @@ def run(options: Options) -> int:
 
 async def _serve(options: Options) -> int:
     stop = _stop_signal()
+    log = ServerLog(options.log_format or default_format(), options.log_level)
     try:
         with DataDirectory(options.database.parent):
-            session = await _Session.start(options)
+            session = await _Session.start(options, log)
             try:
                 await stop.wait()
             finally:
@@ -88,6 +93,8 @@ async def _serve(options: Options) -> int:
     except FlashError as error:
         output.error(str(error))
         return 1
+    finally:
+        log.close()
     return 0
 
 
@@ -107,9 +114,18 @@ def _stop_signal() -> asyncio.Event:
 
 class _Session:
     def __init__(
-        self, options: Options, plane: Plane, gateway: Gateway, jobs: Jobs, keys: ServerKeys
+        self,
+        options: Options,
+        plane: Plane,
+        gateway: Gateway,
+        jobs: Jobs,
+        keys: ServerKeys,
+        log: ServerLog,
+        logs: WorkerLogs,
     ) -> None:
         self._options = options
+        self._log = log
+        self._logs = logs
         self._plane = plane
         self._gateway = gateway
         self._webhooks = open_webhooks(plane, jobs)
@@ -118,43 +134,49 @@ class _Session:
         self._keys = keys
 
     @classmethod
-    async def start(cls, options: Options) -> _Session:
+    async def start(cls, options: Options, log: ServerLog) -> _Session:
         """Open the store, take up its jobs, and accept requests."""
-        catalog = await _catalog(options)
+        catalog = await _catalog(options, log)
         clock = steady_clock()
         store = SqliteStore(options.database, clock, Bounds(int(options.max_gb * 1e9)))
         caller_env = {**dotenv.values(), **os.environ}
         plane = Plane(store, local_engine(), caller_env, clock)
-        plane.events.subscribe(Printer())
+        requests = RequestIds(plane.events)
+        log.follow(plane, requests.of)
         keys = await ServerKeys.open(options.database, time.time, options.host, options.require_key)
         directory = DataDirectory(options.database.parent)
         jobs = Jobs(plane, Settings(webhook_secret=kept_secret(directory.path)))
+        logs = WorkerLogs(directory.logs, plane.events, requests.of)
         gateway = Gateway(
             plane,
             allowed_hosts=keys.hosts,
             access=keys.access,
             keys=keys.keys,
             jobs=jobs,
+            on_request=log.answered,
+            logs=logs,
             place=Place(directory.apps(), Blobs(directory.path / "blobs")),
             deployed_as=(app_name(Path.cwd()), environment_name()) if options.app else None,
         )
-        session = cls(options, plane, gateway, jobs, keys)
+        session = cls(options, plane, gateway, jobs, keys, log, logs)
         gateway.serve(_of_app(catalog))
         gateway.declare_all()
         await session._server.start()
-        dev_screen.served(catalog, session._server.address)
+        log.serving(catalog, session._server.address)
         await keys.start(session._server.address)
         return session
 
     async def close(self) -> None:
         """Let what runs finish, keep the rest for the next start."""
-        dev_screen.say(f"draining: running jobs get {self._options.grace:g} s (again: at once)")
+        self._gateway.ready = False
+        self._log.draining(self._options.grace)
         await self._plane.drain(self._options.grace)
         await self._server.stop(_CLOSE_SECONDS)
         await self._webhooks.close()
         await self._keys.close(forget=not self._options.port)
         await self._plane.close()
         await self._plane.store.close()
+        self._logs.close()
 
 
 def _of_app(catalog: Catalog) -> Catalog:
@@ -164,12 +186,12 @@ def _of_app(catalog: Catalog) -> Catalog:
     return replace(catalog, endpoints=tuple(endpoints))
 
 
-async def _catalog(options: Options) -> Catalog:
+async def _catalog(options: Options, log: ServerLog) -> Catalog:
     if options.app is None:
         return Catalog("")
     os.chdir(options.app)
     catalog = await discover(Path.cwd())
-    dev_screen.problems(catalog.problems)
+    log.problems(catalog.problems)
     if not catalog.endpoints:
         dev_screen.nothing_found(Path.cwd(), catalog)
         raise ConfigurationError(f"--app {options.app}: nothing to serve")

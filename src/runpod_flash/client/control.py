@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 
 if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Mapping
+
     import httpx
 
 _SECONDS = 30.0
+# A stream on which nothing comes for so long is dead: servers send something more often.
+_SILENT_SECONDS = 60.0
 
 
 class ControlClient:
@@ -20,30 +27,61 @@ class ControlClient:
         self.origin = origin_of(address)
         self._key = key_for(address, insecure=insecure)
 
-    def ask(self, method: str, path: str, fields: dict[str, Any] | None = None) -> Any:
+    def ask(
+        self,
+        method: str,
+        path: str,
+        fields: dict[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
         """The JSON that the server answers, None for an answer without a body.
 
         Raises `ConnectionClosedError` where it cannot be reached, and `ConfigurationError` with
         its own words where it refuses.
         """
+        with self._client() as client:
+            response = client.request(method, f"{self.origin}{path}", json=fields, headers=headers)
+        return self._read(response)
+
+    @contextmanager
+    def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[Iterator[str]]:
+        """The lines of an answer, as they come. Raises as `ask` does, also while they are read."""
+        with (
+            self._client(_SILENT_SECONDS) as client,
+            client.stream("GET", f"{self.origin}{path}", headers=headers) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                self._read(response)
+            yield response.iter_lines()
+
+    @contextmanager
+    def _client(self, seconds: float = _SECONDS) -> Iterator[httpx.Client]:
         import httpx
 
         headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
         try:
             # Proxies are not for it; a certificate of one's own is named by SSL_CERT_FILE.
             with httpx.Client(
-                timeout=_SECONDS, trust_env=False, verify=httpx.create_ssl_context()
+                timeout=httpx.Timeout(_SECONDS, read=seconds),
+                trust_env=False,
+                verify=self._trusted,
+                headers=headers,
             ) as client:
-                response = client.request(
-                    method, f"{self.origin}{path}", json=fields, headers=headers
-                )
+                yield client
         except httpx.TransportError as error:
             why = str(error) or type(error).__name__
             raise ConnectionClosedError(
                 f"{self.origin} cannot be reached: {why}; is the server running, and is this its "
                 "address?"
             ) from None
-        return self._read(response)
+
+    @cached_property
+    def _trusted(self) -> ssl.SSLContext | bool:
+        """Which certificates count; none are loaded where none is shown: that takes a while."""
+        import httpx
+
+        return httpx.create_ssl_context() if self.origin.startswith("https:") else False
 
     def _read(self, response: httpx.Response) -> Any:
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from runpod_flash.client import terminal
 from runpod_flash.client.console import TerminalConsole
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
-from runpod_flash.plane.events import JobEnded
+from runpod_flash.plane.events import JobEnded, Logged, Notice
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.base import NewJob
 from runpod_flash.plane.store.memory import MemoryStore
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.client.backend import Submission
     from runpod_flash.engines.base import Engine
+    from runpod_flash.engines.local.engine import GpuFallback
     from runpod_flash.engines.local.node import Node
     from runpod_flash.plane.events import Event
     from runpod_flash.plane.store.base import Chunk, Job
@@ -64,8 +65,8 @@ class EmbeddedBackend:
             self._loop.call_soon_threadsafe(self._loop.stop)
             raise
         self._views = JobViews(self.plane)
-        self.plane.events.subscribe(terminal.Printer(self._console.line))
-        self.plane.events.subscribe(self._job_ended)
+        self.plane.events.subscribe(terminal.Printer(self._console.line), Logged, Notice)
+        self.plane.events.subscribe(self._job_ended, JobEnded)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -263,7 +264,7 @@ def _at_thread_shutdown(callback: Callable[[], None]) -> None:
     register(callback)
 
 
-def local_engine(node: Node | None = None) -> Engine:
+def local_engine(node: Node | None = None, gpu_fallback: GpuFallback = "cpu") -> Engine:
     """The engine of embedded planes: processes of this machine. Called on the plane's loop."""
     from runpod_flash.engines.local.engine import LocalEngine
     from runpod_flash.engines.local.environments.environments import (
@@ -281,6 +282,7 @@ def local_engine(node: Node | None = None) -> Engine:
         node or RealNode(),
         cache,
         dict(os.environ),
+        gpu_fallback,
     )
 
 

@@ -29,9 +29,14 @@ class Printer:
 
 def say(text: str, endpoint: str = "", write: Callable[[str], None] | None = None) -> None:
     """One line from Flash itself."""
-    named = not endpoint or text.startswith(f"{endpoint} ")
+    (write or _write)(f"{line_of(text, endpoint)}\n")
+
+
+def line_of(text: str, endpoint: str = "") -> str:
+    """What Flash itself says, as a line; the endpoint is named where the text does not begin so."""
+    named = not endpoint or text.startswith((f"{endpoint} ", f"{endpoint}-"))
     about = "" if named else f" {endpoint}:"
-    (write or _write)(f"{_dim('flash:')}{about} {text}\n")
+    return f"{_dim('flash:')}{about} {text}"
 
 
 def _write(line: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runpod_flash.links.base import WorkerLink
     from runpod_flash.spec import EndpointSpec
@@ -24,6 +24,21 @@ class StartOrder:
     spec: EndpointSpec
     env: Mapping[str, str]
     near: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU of a node, with its memory in bytes and who has it: workers by id, others by a phrase.
+
+    `used` is the memory that is taken now, by whomever.
+    """
+
+    node: str
+    index: int
+    name: str
+    memory: int
+    used: int
+    holders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,10 @@ class WorkerHandle(Protocol):
     def node(self) -> str: ...
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """The names of the GPUs that it has."""
+
+    @property
     def link(self) -> WorkerLink: ...
 
 
@@ -98,6 +117,12 @@ class Engine(Protocol):
 
     def advice(self, worker_id: str) -> str:
         """What may explain an exception in this worker (it asked for a device that is not here)."""
+
+    def devices(self) -> Sequence[Device]:
+        """The GPUs of all nodes, whoever has them."""
+
+    def memory(self, worker_id: str) -> int:
+        """Bytes of main memory that a worker has now; 0 where that is not known."""
 
     async def close(self) -> None:
         """End every worker and release what the engine holds."""

@@ -22,16 +22,20 @@ from runpod_flash.errors import (
 from runpod_flash.gateway import sentinel
 from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, require
 from runpod_flash.gateway.addresses import Addresses, prefix_of
+from runpod_flash.gateway.control import ControlApi, is_control
 from runpod_flash.gateway.documents import Documents
 from runpod_flash.gateway.functions import FunctionApi
-from runpod_flash.gateway.guard import Guard, cors_headers, preflight
+from runpod_flash.gateway.guard import Guard, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
 from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
+from runpod_flash.gateway.noting import Noting, for_route
+from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.resources import Resources
 from runpod_flash.gateway.sessions import PREFIX, Sessions
 from runpod_flash.gateway.setup_page import SetupPage
+from runpod_flash.gateway.tallies import Tallies
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.suggest import near
 
@@ -41,10 +45,13 @@ if TYPE_CHECKING:
     from runpod_flash.control.keys import Keys
     from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
+    from runpod_flash.gateway.noting import Answered
     from runpod_flash.gateway.sessions import Place
+    from runpod_flash.plane.logs.worker_logs import WorkerLogs
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered, Problem
+    from runpod_flash.spec import EndpointSpec
 
 
 class Gateway:
@@ -52,8 +59,9 @@ class Gateway:
 
     `access` says who may do what; without it nobody has a key, and anybody may call. `keys` are
     managed at /v2/keys, and the first of them is made at /setup. `on_request` is told of each
-    request: method, path, status, seconds. `place` says where programs' apps can be put;
-    `deployed_as` are the app and environment of this catalog, if it goes by these.
+    request, once its status is known. `logs` are those of the plane's workers, and `tallies` what
+    is counted of them. `place` says where programs' apps can be put; `deployed_as` are the app and
+    environment of this catalog, if it goes by these.
     """
 
     def __init__(
@@ -63,15 +71,18 @@ class Gateway:
         allowed_hosts: Iterable[str] = (),
         access: Access | None = None,
         keys: Keys | None = None,
-        on_request: Callable[[str, str, int, float], None] | None = None,
+        on_request: Callable[[Answered], None] | None = None,
         jobs: Jobs | None = None,
         place: Place | None = None,
         deployed_as: tuple[str, str] | None = None,
+        logs: WorkerLogs | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
         self._plane = plane
         self._guard = Guard(allowed_hosts)
-        self._on_request = on_request
         self._deployed_as = deployed_as
+        # Whether new clients should come here; /readyz says so.
+        self.ready = True
         self._addresses = Addresses(Catalog(""))
         self._pools: dict[str, Pool] = {}
         self._caller_env: Mapping[str, str] | None = None
@@ -81,8 +92,14 @@ class Gateway:
         self._documents = Documents(self._describe)
         access = access or Keyless(KeyRing(time.time))
         self._access = access
+        tallies = tallies or Tallies(plane.events, plane.name_of)
+        self._noting = Noting(tallies, on_request)
+        self._control = ControlApi(plane, tallies, self._declared, logs, self._allow_operator)
         self._sessions = Sessions(
-            plane, self._find, lambda: Gateway(plane, access=access, jobs=jobs), place
+            plane,
+            self._find,
+            lambda: Gateway(plane, access=access, jobs=jobs, tallies=tallies),
+            place,
         )
         self._resources = Resources({} if keys is None else {"keys": KeysApi(keys)})
         self._setup = None if keys is None else SetupPage(SetupLinks(keys))
@@ -141,6 +158,14 @@ class Gateway:
         self.serve(Catalog(""))
         await asyncio.gather(*map(self._plane.discard, pools))
 
+    def _declared(self) -> list[EndpointSpec]:
+        return [each.spec for each in self._addresses.catalog.endpoints]
+
+    def _allow_operator(self, scope: Scope) -> None:
+        """Refuse whoever may not see what happens here; where none needs a key, anybody may."""
+        if not isinstance(self._access, Keyless):
+            require(scope, "admin")
+
     async def _describe(self, endpoint: Discovered) -> dict[str, object] | None:
         pool = self._pools.get(endpoint.spec.key)
         return None if pool is None else await self._plane.describe_routes(pool)
@@ -151,8 +176,11 @@ class Gateway:
         kind = scope["type"]
         if kind == "lifespan":
             raise RuntimeError("the gateway has no lifespan")
-        noted = self._noted(scope, send)
+        noted = self._noting.begin(scope, send)
         try:
+            if (found := probed(scope, self.ready)) is not None:
+                await found.send(noted)
+                return
             self._guard.check(scope)
             if kind == "websocket":
                 await self._web_socket(scope, receive, noted)
@@ -205,6 +233,8 @@ class Gateway:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Sendable:
         path = scope["path"]
+        if is_control(path):
+            return await self._control.answer(scope, receive)
         if path.startswith(("/v2/sessions/", "/v2/blobs")):
             require(scope, "deploy")
             own = await self._sessions.answer(scope, receive)
@@ -269,7 +299,7 @@ class Gateway:
             **scope,
             "root_path": f"{outer}{prefix_of(endpoint)}",
             "path": f"{outer}{scope['path']}",  # (ASGI: the root path is a part of it)
-            "headers": headers_for_routes(scope),
+            "headers": for_route(scope, endpoint.spec.name, headers_for_routes(scope)),
         }
         pool = self.pool_of(endpoint)
         try:
@@ -278,37 +308,6 @@ class Gateway:
             raise
         except Exception as error:
             raise _failed_route(error) from None
-
-    def _noted(self, scope: Scope, send: Send) -> Send:
-        """Adds what pages of this machine need to read answers, and tells of the request."""
-        began = time.perf_counter()
-        headers = cors_headers(scope)
-        if self._on_request is None and not headers:
-            return send
-        note = self._on_request
-        method = "WS" if scope["type"] == "websocket" else scope["method"]
-
-        async def noted(message: Message) -> None:
-            kind = message["type"]
-            if kind == "http.response.start" and headers:
-                message["headers"] = [*message.get("headers", ()), *headers]
-            await send(message)
-            if note is not None:
-                status = _status(message)
-                if status:
-                    note(method, scope["path"], status, time.perf_counter() - began)
-
-        return noted
-
-
-def _status(message: Message) -> int:
-    """The status that is known now, if this is the message that tells it."""
-    kind = message["type"]
-    if kind in ("http.response.start", "websocket.http.response.start"):
-        return int(message["status"])
-    if kind == "websocket.accept":
-        return 101
-    return 0
 
 
 def _differs(pool: Pool, endpoint: Discovered) -> bool:

@@ -16,6 +16,7 @@ import httpx
 from runpod_flash.gateway.access import KEY_HEADER
 from runpod_flash.gateway.guard import Guard
 from runpod_flash.gateway.messages import Refusal, answer
+from runpod_flash.gateway.noting import Answered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable
@@ -34,7 +35,7 @@ _KEPT_BACK = frozenset(
 class Forward:
     """Passes on to `base`, an address with a path; `key` goes with each request.
 
-    `on_request` is told of each request: method, path, status, seconds.
+    `on_request` is told of each request, once it is answered.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Forward:
         base: str,
         key: str | None,
         allowed_hosts: Iterable[str] = (),
-        on_request: Callable[[str, str, int, float], None] | None = None,
+        on_request: Callable[[Answered], None] | None = None,
     ) -> None:
         self._base = base
         self._key = key
@@ -99,7 +100,7 @@ class Forward:
             status = await passing
             if self._on_request is not None:
                 seconds = time.perf_counter() - began
-                self._on_request(scope["method"], scope["path"], status, seconds)
+                self._on_request(Answered(scope["method"], scope["path"], status, seconds))
 
     async def _pass_on(self, request: httpx.Request, send: Send) -> int:
         try:

@@ -246,7 +246,7 @@ class Sessions:
         self._watch(session)
 
     def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
-        self._plane.events.subscribe(callback)
+        self._plane.events.subscribe(callback, Logged, Notice)
         return lambda: self._plane.events.unsubscribe(callback)
 
 

@@ -62,7 +62,7 @@ class Webhooks:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        plane.events.subscribe(self._ended)
+        plane.events.subscribe(self._ended, JobEnded)
         for job_id in now(plane.store.owed()):
             self._begin(job_id)
 

@@ -18,7 +18,7 @@ from runpod_flash.errors import (
     JobTimeoutError,
     WorkerLostError,
 )
-from runpod_flash.plane.events import ChunkAdded, JobEnded, Notice
+from runpod_flash.plane.events import ChunkAdded, JobAccepted, JobEnded, JobStarted, Notice
 from runpod_flash.plane.limits import TimeLimits
 from runpod_flash.plane.pool import WorkerState
 from runpod_flash.plane.store.base import Chunk, JobState, NewJob, Outcome, Release
@@ -87,6 +87,8 @@ class Dispatcher:
             else:
                 worker = None
                 pool.backlog = True
+        if is_new:
+            self._events.publish(JobAccepted(job))
         if worker is None:
             self._changed(pool)
             return
@@ -103,6 +105,7 @@ class Dispatcher:
         if job.policy.execution_timeout_ms:
             self._loop.call_soon_threadsafe(self._arm, job)
         assert worker.link is not None
+        self._events.publish(JobStarted(job))
         try:
             worker.link.run(job, trusted=True)
         except Exception as error:  # such as more buffers than a frame can carry

@@ -1,4 +1,4 @@
-"""The plane's one stream of events: job states, chunks, log lines, notices, in order."""
+"""The plane's one stream of events: jobs, workers, chunks, log lines, notices, in order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,18 @@ if TYPE_CHECKING:
 
     from runpod_flash.links.base import LogLine
     from runpod_flash.plane.store.base import Chunk, Job
+
+
+class JobAccepted(NamedTuple):
+    """The store has taken a new job; on the thread, and in the context, of whoever submitted it."""
+
+    job: Job
+
+
+class JobStarted(NamedTuple):
+    """A worker was given the job; once for each attempt."""
+
+    job: Job
 
 
 class JobEnded(NamedTuple):
@@ -42,7 +54,43 @@ class Notice(NamedTuple):
     app: str = ""
 
 
-Event: TypeAlias = "JobEnded | ChunkAdded | Logged | Notice"
+class WorkerStarted(NamedTuple):
+    """A worker of `endpoint` exists; it has yet to load the user's code."""
+
+    endpoint: str
+    worker_id: str
+
+
+class WorkerReady(NamedTuple):
+    """A worker takes jobs from now on, `seconds` after it was ordered."""
+
+    endpoint: str
+    worker_id: str
+    seconds: float
+
+
+class WorkerEnded(NamedTuple):
+    """A worker is gone: `reason` is a phrase such as "exited with code 1".
+
+    `by_itself` says that nobody asked for it. `gpu_seconds` is how long it had devices, times how
+    many.
+    """
+
+    endpoint: str
+    worker_id: str
+    reason: str
+    by_itself: bool = False
+    gpu_seconds: float = 0.0
+
+
+Event: TypeAlias = (
+    "JobAccepted | JobStarted | JobEnded | ChunkAdded | Logged | Notice"
+    " | WorkerStarted | WorkerReady | WorkerEnded"
+)
+_KINDS: tuple[type, ...] = (
+    JobAccepted, JobStarted, JobEnded, ChunkAdded, Logged, Notice,
+    WorkerStarted, WorkerReady, WorkerEnded,
+)  # fmt: skip
 
 
 class EventStream:
@@ -50,14 +98,21 @@ class EventStream:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._all: list[Callable[[Event], None]] = []
+        self._by_kind: dict[type, list[Callable[[Event], None]]] = {}
         self._by_job: dict[str, list[Callable[[Event], None]]] = {}
 
-    def subscribe(self, callback: Callable[[Event], None]) -> None:
-        self._all.append(callback)
+    def subscribe(self, callback: Callable[[Event], None], *kinds: type) -> None:
+        """Get the events of these kinds, or all of them.
+
+        Naming them spares the others' way: a warm call has several that most do not need.
+        """
+        for kind in kinds or _KINDS:
+            self._by_kind.setdefault(kind, []).append(callback)
 
     def unsubscribe(self, callback: Callable[[Event], None]) -> None:
-        self._all = [each for each in self._all if each != callback]
+        for kind, callbacks in self._by_kind.items():
+            # (Somebody may be going through the old list.)
+            self._by_kind[kind] = [each for each in callbacks if each != callback]
 
     def follow(self, job_id: str, callback: Callable[[Event], None]) -> None:
         """Get the events of one job, until it has ended or `unfollow`."""
@@ -76,7 +131,7 @@ class EventStream:
             return True
 
     def publish(self, event: Event) -> None:
-        for callback in self._all:
+        for callback in self._by_kind.get(type(event), ()):
             _hand(event, callback)
         for callback in self._followers(event):
             _hand(event, callback)

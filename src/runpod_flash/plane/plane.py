@@ -65,6 +65,7 @@ class Plane:
         self.store = store
         self.events = EventStream()
         self.engine = engine
+        self.clock = clock
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._pools: dict[str, Pool] = {}
@@ -75,7 +76,7 @@ class Plane:
         )
         self.requests = Requests(self.dispatcher, clock, self._changed)
         self.reconciler = Reconciler(
-            store, engine, self.dispatcher, self.requests, clock, caller_env,
+            store, engine, self.dispatcher, self.requests, self.events, clock, caller_env,
             self._link_events, self._engine_events, self._empty,
         )  # fmt: skip
         self.debugging = Debugging(self.dispatcher.limits, self.events, self._loop, console)
@@ -186,9 +187,17 @@ class Plane:
         pool = self._pools.get(job.endpoint)
         return pool.waits_for if pool is not None else ""
 
+    def name_of(self, key: str) -> str:
+        """The name of a pool's endpoint; empty where there is none any more."""
+        pool = self._pools.get(key)
+        return "" if pool is None else pool.spec.name
+
+    def pools(self) -> list[Pool]:
+        """All that were declared, those that are withdrawn as well."""
+        return list(self._pools.values())
+
     def workers(self) -> list[Worker]:
-        pools = list(self._pools.values())
-        return [worker for pool in pools for worker in list(pool.workers.values())]
+        return [worker for pool in self.pools() for worker in list(pool.workers.values())]
 
     async def drain(self, seconds: float) -> None:
         """Start nothing more; what runs gets so long to come to its end. Jobs still wait in line.

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
+    from runpod_flash.engines.base import StartOrder
     from runpod_flash.links.base import WorkerLink
     from runpod_flash.plane.exchange import Exchange
     from runpod_flash.plane.store.base import Job, Lease
@@ -30,6 +31,7 @@ class Worker:
     `ghosts` are ended ones whose code still runs there. In `exchanges`, None stands for a request
     that is about to come.
 
+    `order` is what it was started by, at `ordered_at`; from `started_at` on it has its `devices`.
     `failed` says that the user's code did not load; `stopping` that its end was asked for; `gone`
     that its link has closed by itself, so that only its exit is still to come; `yields` that it
     ends to make room for another endpoint, and is not to be replaced meanwhile.
@@ -42,6 +44,11 @@ class Worker:
     jobs: dict[str, Job] = field(default_factory=dict)
     exchanges: dict[str, Exchange | None] = field(default_factory=dict)
     ghosts: set[str] = field(default_factory=set)
+    order: StartOrder | None = None
+    node: str = ""
+    devices: tuple[str, ...] = ()
+    ordered_at: float = 0.0
+    started_at: float | None = None
     idle_since: float = 0.0
     ready_at: float | None = None
     failed: bool = False
@@ -64,6 +71,20 @@ class Worker:
     def busy(self) -> bool:
         """Whether it has something to finish."""
         return bool(self.jobs or self.exchanges)
+
+    @property
+    def stale(self) -> bool:
+        """Whether new workers would be started otherwise than this one was."""
+        order, spec = self.order, self.pool.spec
+        return order is not None and (
+            order.spec.build != spec.build
+            or order.spec.placement != spec.placement
+            or order.env != self.pool.env
+        )
+
+    def gpu_seconds(self, clock: float) -> float:
+        """How long it has had its devices, times how many."""
+        return 0.0 if self.started_at is None else (clock - self.started_at) * len(self.devices)
 
 
 @dataclass(slots=True, eq=False)

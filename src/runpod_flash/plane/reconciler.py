@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from runpod_flash.engines.base import CapacityError, StartOrder
 from runpod_flash.errors import FlashError, WorkerStartError
 from runpod_flash.plane.autoscaler import Counters, desired
+from runpod_flash.plane.events import WorkerEnded, WorkerReady, WorkerStarted
 from runpod_flash.plane.nesting import held_up, nested_jobs
 from runpod_flash.plane.pool import Worker, WorkerState
 from runpod_flash.plane.store.memory import now
@@ -18,9 +19,10 @@ from runpod_flash.wire.failures import capture
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from runpod_flash.engines.base import Engine, EngineEvents, Refusal, WorkerExit
-    from runpod_flash.links.base import LinkEvents, WorkerLink
+    from runpod_flash.engines.base import Engine, EngineEvents, Refusal, WorkerExit, WorkerHandle
+    from runpod_flash.links.base import LinkEvents
     from runpod_flash.plane.dispatcher import Dispatcher
+    from runpod_flash.plane.events import EventStream
     from runpod_flash.plane.pool import Pool
     from runpod_flash.plane.requests import Requests
     from runpod_flash.plane.store.base import Counts, Store
@@ -52,6 +54,7 @@ class Reconciler:
         engine: Engine,
         dispatcher: Dispatcher,
         requests: Requests,
+        events: EventStream,
         clock: Callable[[], float],
         caller_env: Mapping[str, str],
         link_events: Callable[[Worker], LinkEvents],
@@ -62,6 +65,7 @@ class Reconciler:
         self._engine = engine
         self._dispatcher = dispatcher
         self._requests = requests
+        self._events = events
         self._clock = clock
         self._caller_env = caller_env
         self._link_events = link_events
@@ -194,6 +198,7 @@ class Reconciler:
             pool.workers[worker.id] = worker
             pool.scaled_up_at = self._clock()
             order = StartOrder(worker.id, pool.spec, pool.env, near)
+            worker.order, worker.ordered_at = order, pool.scaled_up_at
             self._spawn(self._bring_up(worker, order))
 
     async def _bring_up(self, worker: Worker, order: StartOrder) -> None:
@@ -206,15 +211,17 @@ class Reconciler:
             else:
                 self._not_started(worker.pool, error)
         else:
-            self._started(worker, order, handle.link)
+            self._started(worker, order, handle)
 
-    def _started(self, worker: Worker, order: StartOrder, link: WorkerLink) -> None:
-        pool = worker.pool
+    def _started(self, worker: Worker, order: StartOrder, handle: WorkerHandle) -> None:
+        pool, link = worker.pool, handle.link
         if pool.workers.get(worker.id) is not worker:  # it has died already
             link.close()
             return
         pool.waits_for, pool.held_by = "", ()
-        worker.link = link
+        worker.link, worker.node, worker.devices = link, handle.node, handle.devices
+        worker.started_at = self._clock()
+        self._events.publish(WorkerStarted(pool.spec.name, worker.id))
         caller_env = self._caller_env if pool.caller_env is None else pool.caller_env
         link.open(self._link_events(worker), order.spec, caller_env)
         if worker.stopping:
@@ -324,6 +331,8 @@ class Reconciler:
                 worker.state, worker.ready_at = WorkerState.READY, self._clock()
             worker.idle_since = self._clock()
             pool.refresh(worker)
+        took = self._clock() - worker.ordered_at
+        self._events.publish(WorkerReady(pool.spec.name, worker.id, took))
         self.reconcile(pool)
 
     def start_failed(self, worker: Worker, failure: Failure) -> None:
@@ -341,9 +350,14 @@ class Reconciler:
             self._remove(worker)
             by_itself = not worker.stopping and not self._closed
             death = f"the worker {worker.id} {exit_.reason}" if by_itself else ""
+            self._ended(worker, exit_.reason, by_itself)
             self._dispatcher.lost(worker, death)
             self._requests.lost(worker, death)
             self._after_exit(worker, exit_, by_itself)
+
+    def _ended(self, worker: Worker, reason: str, by_itself: bool) -> None:
+        name, seconds = worker.pool.spec.name, worker.gpu_seconds(self._clock())
+        self._events.publish(WorkerEnded(name, worker.id, reason, by_itself, seconds))
 
     def _after_exit(self, worker: Worker, exit_: WorkerExit, by_itself: bool) -> None:
         pool = worker.pool

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Discovered
 
 # What the server itself answers at the top of its address.
-RESERVED = ("v2", "docs", "openapi.json", "ping", "health", "metrics", "s", "setup")
+RESERVED = (
+    "v1", "v2", "docs", "openapi.json", "ping", "health", "healthz", "readyz", "metrics", "s",
+    "setup",
+)  # fmt: skip
 # What stands at /v2/NAME in the place of an endpoint: resources of this server, and of the hosted
 # service's REST API, which uses the same prefix.
 RESERVED_NAMES = frozenset(

@@ -9,9 +9,9 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from runpod_flash.engines.base import CapacityError, Refusal, WorkerExit
+from runpod_flash.engines.base import CapacityError, Device, Refusal, WorkerExit
 from runpod_flash.engines.local import variables
 from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
 from runpod_flash.engines.local.devices.gpu_pool import visible_devices
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 _OUTPUT_KEPT = 20
 _ALL_IMPORT = ("runpod_flash.endpoint",)
 _ROUTES_IMPORT = ("runpod_flash.worker.exchanges", "runpod_flash.worker.routes")
+_NODE = "local"
+# What a worker runs on whose GPU no node has.
+GpuFallback = Literal["cpu", "none"]
 
 
 @dataclass(eq=False)
@@ -54,7 +57,7 @@ class _LocalWorker:
     link: FramedLink
     lease: GpuLease | None
     cpus: frozenset[int] = frozenset()
-    node: str = "local"
+    node: str = _NODE
     process: Process | None = None
     advice: str = ""
     output_tail: deque[str] = field(default_factory=lambda: deque(maxlen=_OUTPUT_KEPT))
@@ -62,6 +65,10 @@ class _LocalWorker:
     @property
     def worker_id(self) -> str:
         return self.order.worker_id
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return tuple(gpu.name for gpu in self.lease.devices) if self.lease is not None else ()
 
     def output(self, worker_id: str, line: str) -> None:
         self.output_tail.append(line)
@@ -74,7 +81,11 @@ class _LocalWorker:
 
 
 class LocalEngine:
-    """See the module. Used on one event loop only, whose thread lives as long as the workers."""
+    """See the module. Used on one event loop only, whose thread lives as long as the workers.
+
+    `gpu_fallback` says what becomes of an endpoint whose GPU this machine does not have: "cpu" runs
+    it without one, "none" refuses it.
+    """
 
     def __init__(
         self,
@@ -83,6 +94,7 @@ class LocalEngine:
         node: Node,
         cache: Path,
         caller: Mapping[str, str],
+        gpu_fallback: GpuFallback = "cpu",
     ) -> None:
         self._environments = environments
         self._launcher = launcher
@@ -90,6 +102,7 @@ class LocalEngine:
         self._gpus = node.gpus()
         self._cache = cache
         self._caller = caller
+        self._gpu_fallback = gpu_fallback
         self._workers: dict[str, _LocalWorker] = {}
         self._peak_bytes: dict[str, int] = {}
         self._said: set[tuple[str, object]] = set()
@@ -98,6 +111,7 @@ class LocalEngine:
 
     async def start(self, order: StartOrder, events: EngineEvents) -> _LocalWorker:
         say = self._speaker(order.spec.name, events)
+        self._refuse_impossible(order.spec)
         # First the environment: while one is built, its devices may serve others.
         report = partial(events.notice, order.spec.name)
         environment = await self._prepare(order.spec, self._compatible(order.spec), say, report)
@@ -136,6 +150,16 @@ class LocalEngine:
         worker = self._workers.get(worker_id)
         return worker.advice if worker is not None else ""
 
+    def devices(self) -> Sequence[Device]:
+        return [
+            Device(_NODE, gpu.index, gpu.name, gpu.memory_total, gpu.memory_used, holders)
+            for gpu, holders in self._gpus.devices()
+        ]
+
+    def memory(self, worker_id: str) -> int:
+        worker = self._workers.get(worker_id)
+        return worker_bytes(worker.process.pid) if worker is not None and worker.process else 0
+
     async def close(self) -> None:
         await self._launcher.close()
         self._environments.close()
@@ -152,6 +176,13 @@ class LocalEngine:
 
     def _compatible(self, spec: EndpointSpec) -> Sequence[Gpu]:
         return self._gpus.compatible(spec.placement) if spec.uses_gpu else ()
+
+    def _refuse_impossible(self, spec: EndpointSpec) -> None:
+        """Refuse what no waiting will bring: devices that this machine does not have."""
+        if self._gpu_fallback == "none" and spec.uses_gpu and not self._compatible(spec):
+            wanted, there = self._wanted_gpus(spec), self._gpus.summary()
+            reason = f"it needs {wanted}, and this server has {there}; change its gpu="
+            raise CapacityError(Refusal(reason, permanent=True))
 
     def _lease(self, order: StartOrder, say: _Say) -> GpuLease | None:
         """The devices of a new worker; None where this machine has none of the kind."""

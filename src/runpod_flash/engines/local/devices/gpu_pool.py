@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,12 @@ class GpuPool:
     def has_devices(self) -> bool:
         """Whether this machine has any GPU at all."""
         return bool(self._inventory.list())
+
+    def summary(self) -> str:
+        """A phrase of what there is: "2 x NVIDIA L4 and 1 x NVIDIA A40", "no GPU"."""
+        counts = Counter(gpu.name for gpu in self._inventory.list())
+        *others, last = [f"{count} x {name}" for name, count in counts.items()] or ["no GPU"]
+        return f"{', '.join(others)} and {last}" if others else last
 
     def compatible(self, placement: Placement) -> list[Gpu]:
         """Devices that could serve a worker, best first; [] where there are too few for even one.
@@ -132,6 +139,24 @@ class GpuPool:
         """Which other program has the device leased now, if any."""
         with self._locks.gate():
             return None if self._is_free(gpu) else self._other_holder(gpu)
+
+    def devices(self) -> list[tuple[Gpu, tuple[str, ...]]]:
+        """Every device, and who has it."""
+        found = self._inventory.list()
+        with self._locks.gate():
+            return [(gpu, self._holders_of(gpu)) for gpu in found]
+
+    def _holders_of(self, gpu: Gpu) -> tuple[str, ...]:
+        ours = tuple(
+            holder
+            for holder, lease in self._leases.items()
+            if any(gpu.uuid == leased.uuid for leased in lease.devices)
+        )
+        if ours or self._is_free(gpu):
+            return ours
+        command = _command(self._locks.pid(gpu.uuid))
+        other = f"another program ({command})" if command else "another program"
+        return (self._still_ending(gpu) or other,)
 
     def in_use_by_others(self, lease: GpuLease) -> str | None:
         """A sentence on memory that programs outside Flash took before the lease, if any."""
@@ -201,11 +226,14 @@ class GpuPool:
 
     def _other_holder(self, gpu: Gpu) -> str:
         pid = self._locks.pid(gpu.uuid)
-        # A released device whose worker has not quite ended is that worker's still.
-        if pid == os.getpid() and gpu.uuid in self._released:
-            return self._released[gpu.uuid]
         command = _command(pid)
-        return f"process {pid} ({command})" if command else "another program"
+        other = f"process {pid} ({command})" if command else "another program"
+        return self._still_ending(gpu) or other
+
+    def _still_ending(self, gpu: Gpu) -> str:
+        """The worker of a released device that has not quite ended: it is that worker's still."""
+        ours = self._locks.pid(gpu.uuid) == os.getpid()
+        return self._released.get(gpu.uuid, "") if ours else ""
 
     def _forget_all(self) -> None:
         leases = [*self._leases.values()]

@@ -1,0 +1,103 @@
+"""`flash call`: run one job on a server, and print its result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runpod_flash.cli.target import chosen_server, server_options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.argument("name")
+@click.argument("value", metavar="[JSON|@FILE|-]", default="{}")
+@click.option("--method", metavar="NAME", help="The method, for a class that has several.")
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Wait for the result, or print the id.",
+)
+@click.option("--stream", is_flag=True, help="Print each value of a generator as it comes.")
+@server_options
+def call(
+    name: str,
+    value: str,
+    method: str | None,
+    wait: bool,
+    stream: bool,
+    server: str | None,
+    insecure: bool,
+) -> None:
+    """Call the function or class NAME on a server.
+
+    The result is JSON on standard output; what the function prints goes to standard error. A job
+    that fails ends this with code 1, and Ctrl-C cancels it.
+
+    Example: flash call resize '{"width": 200}'
+    """
+    given = _with_method(_parsed(value), method)
+    target = chosen_server(server, insecure)
+    from runpod_flash.cli.call_session import run, submit
+
+    if not wait:
+        click.echo(json.dumps(submit(target, name, given)))
+        return
+    raise SystemExit(run(target, name, given, stream))
+
+
+def _parsed(value: str) -> Any:
+    """The JSON of an argument, of a file, or of standard input."""
+    where, text = _text(value)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise click.UsageError(f"{where} is nested too deeply to be read as JSON.") from None
+    except json.JSONDecodeError as error:
+        line = text.splitlines()[error.lineno - 1] if text.strip() else ""
+        raise click.UsageError(
+            f"{where} is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+            f"{_pointed(line, error.colno)}",
+            click.get_current_context(),
+        ) from None
+
+
+def _text(value: str) -> tuple[str, str]:
+    from pathlib import Path
+
+    if value == "-":
+        return "standard input", sys.stdin.read()
+    if not value.startswith("@"):
+        return "the input", value
+    return value[1:], _read(Path(value[1:]))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise click.UsageError(f"{path} is no UTF-8 text.") from None
+
+
+def _pointed(line: str, column: int) -> str:
+    """The place, as far as it fits on a line; and what a shell makes of quotes."""
+    if not line:
+        return ": it is empty."
+    start = max(0, column - 31)
+    shown = line[start : start + 60]
+    hint = "" if '"' in line else '\n(JSON has double quotes: \'{"key": "value"}\')'
+    return f":\n    {shown}\n    {' ' * (column - 1 - start)}^{hint}"
+
+
+def _with_method(given: Any, method: str | None) -> Any:
+    if method is None:
+        return given
+    if not isinstance(given, dict):
+        raise click.UsageError("--method goes with an input that is a JSON object.")
+    return {**given, "method": method}

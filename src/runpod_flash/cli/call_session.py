@@ -1,0 +1,102 @@
+"""One run of `flash call`: the job, its lines, its end."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runpod_flash.cli import output
+from runpod_flash.cli.log_screen import live
+from runpod_flash.client.log_reader import LogReader
+from runpod_flash.client.remote_job import RemoteJob
+from runpod_flash.errors import FlashError
+
+if TYPE_CHECKING:
+    from runpod_flash.client.control import ControlClient
+
+_BEGIN_SECONDS = 5.0
+
+
+def submit(server: ControlClient, name: str, given: Any) -> dict[str, Any]:
+    """Queue a job; its id and status."""
+    return RemoteJob(server, name, given, secrets.token_hex(16)).accepted
+
+
+def run(server: ControlClient, name: str, given: Any, stream: bool) -> int:
+    """Run a job to its end; the exit code."""
+    request_id = secrets.token_hex(16)
+    lines = _Lines(server, request_id)
+    lines.begin()
+    job = RemoteJob(server, name, given, request_id)
+    try:
+        for value in job.outputs():
+            if stream:
+                click.echo(json.dumps(value))
+        ended = job.look()
+    except KeyboardInterrupt:
+        job.cancel()
+        output.error(f"job {job.id} is cancelled.")
+        return 130
+    lines.rest()
+    return _tell(ended, stream)
+
+
+def _tell(ended: dict[str, Any], streamed: bool) -> int:
+    if ended["status"] == "COMPLETED":
+        if not streamed:
+            click.echo(json.dumps(ended.get("output")))
+        return 0
+    if ended.get("traceback"):
+        click.echo(ended["traceback"].rstrip(), err=True)
+    why = ended.get("error") or f"it is {ended['status']}"
+    output.error(f"job {ended['id']} failed: {why}")
+    return 1
+
+
+class _Lines:
+    """What the job, and those that it submits, print: live, and to the last line.
+
+    A key that may not read logs gets none; the job runs all the same.
+    """
+
+    def __init__(self, server: ControlClient, request_id: str) -> None:
+        self._server = server
+        self._asked = {"request": request_id, "source": "container", "tail": "5000"}
+        self._begun = threading.Event()
+        self._lock = threading.Lock()
+        self._seen: set[str] = set()
+        self._refused = False
+
+    def begin(self) -> None:
+        """Follow them from now on."""
+        threading.Thread(target=self._follow, daemon=True).start()
+        self._begun.wait(_BEGIN_SECONDS)
+
+    def _follow(self) -> None:
+        try:
+            for line in self._reader().follow(self._begun.set):
+                self._show(line)
+        except FlashError:
+            self._refused = True
+            self._begun.set()
+
+    def rest(self) -> None:
+        """Those that have not come yet."""
+        if not self._refused:
+            with suppress(FlashError):
+                for line in self._reader().kept():
+                    self._show(line)
+
+    def _reader(self) -> LogReader:
+        return LogReader(self._server, "/v2/flash/logs", **self._asked)
+
+    def _show(self, line: dict[str, Any]) -> None:
+        with self._lock:
+            if line["id"] not in self._seen:
+                self._seen.add(line["id"])
+                click.echo(live(line), err=True)
