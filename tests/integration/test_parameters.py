@@ -321,7 +321,7 @@ def test_downloads_data_centers_and_env_reach_the_worker_as_variables(
     done = programs.run(program(body))
     told = [None, "EU-RO-1", "debug"]
     assert done.result == [["1", None, None], told, told]
-    assert done.stderr.count("EU-RO-1: embedded, every data center is this machine") == 1
+    assert done.stderr.count("EU-RO-1: every data center is this machine") == 1
 
 
 @effect_of("volume")

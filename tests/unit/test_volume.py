@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runpod_flash.engines.local.volumes import misplaced, volume_of
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import DataCenter
+from runpod_flash.spec import Build, EndpointSpec, Entry, Placement, VolumeMount
 from runpod_flash.volume import NetworkVolume, directory, usage_bytes
 
 if TYPE_CHECKING:
@@ -271,3 +273,32 @@ def test_usage_counts_a_file_once_and_does_not_follow_links(tmp_path: Path) -> N
 
 def test_usage_of_a_volume_that_is_not_there_is_nothing(tmp_path: Path) -> None:
     assert usage_bytes(tmp_path / "absent") == 0
+
+
+# The node's data center
+
+EU, US = VolumeMount("weights", "EU-RO-1", 10), VolumeMount("weights", "US-CA-2", 10)
+
+
+def placed(*volumes: VolumeMount, datacenters: tuple[str, ...] = ()) -> EndpointSpec:
+    placement = Placement(volumes=volumes, datacenters=datacenters)
+    return EndpointSpec("e", Entry("m", "f"), Build("code"), placement)
+
+
+def test_a_worker_sees_the_volume_of_its_nodes_data_center() -> None:
+    spec = placed(EU, US, datacenters=("EU-RO-1", "US-CA-2"))
+    assert volume_of(spec, "US-CA-2") == US
+    assert volume_of(spec) == EU
+
+
+def test_a_node_elsewhere_than_the_endpoint_asks_for_cannot_serve_it() -> None:
+    text = misplaced(placed(datacenters=("EU-RO-1",)), "US-CA-2")
+    assert text == "it asks for EU-RO-1, and this machine is in US-CA-2"
+    assert misplaced(placed(datacenters=("EU-RO-1", "US-CA-2")), "US-CA-2") == ""
+    assert misplaced(placed(datacenters=("EU-RO-1",)), "") == ""
+
+
+def test_a_node_without_any_of_the_volumes_cannot_serve_their_endpoint() -> None:
+    text = misplaced(placed(EU), "US-CA-2")
+    assert text == "its volumes are in EU-RO-1, and this machine is in US-CA-2"
+    assert misplaced(placed(EU, US), "US-CA-2") == ""

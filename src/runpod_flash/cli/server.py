@@ -11,6 +11,8 @@ from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from runpod_flash.cli.server_log import LogFormat
+    from runpod_flash.cli.server_session import Webhooks
+    from runpod_flash.engines.local.engine import GpuFallback
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -38,7 +40,32 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--store", help="Where jobs are kept instead: sqlite:///PATH.")
 @click.option("--max-gb", default=10.0, show_default=True, help="Room for jobs and results.")
-@click.option("--datacenter", help="The data center that this machine is in.")
+@click.option(
+    "--datacenter",
+    metavar="ID",
+    help="The data center that this machine is in (default: it stands for all of them).",
+)
+@click.option(
+    "--gpu-fallback",
+    type=click.Choice(["none", "cpu"]),
+    default="none",
+    show_default=True,
+    help="Where no such GPU is here: refuse the job, or run it on the CPU.",
+)
+@click.option(
+    "--retention",
+    type=click.FloatRange(min=1),
+    default=30.0,
+    show_default=True,
+    help="Minutes that results of /run are kept.",
+)
+@click.option(
+    "--webhooks",
+    type=click.Choice(["public", "private", "any"]),
+    default="public",
+    show_default=True,
+    help="Where webhooks may go: public addresses, also private networks, also this machine.",
+)
 @click.option("--tls-cert", type=_FILE, help="A certificate's file (PEM).")
 @click.option("--tls-key", type=_FILE, help="The file of its key (PEM).")
 @click.option(
@@ -77,6 +104,9 @@ def server(
     store: str | None,
     max_gb: float,
     datacenter: str | None,
+    gpu_fallback: GpuFallback,
+    retention: float,
+    webhooks: Webhooks,
     tls_cert: Path | None,
     tls_key: Path | None,
     grace: float,
@@ -95,7 +125,7 @@ def server(
 
     Example: flash server --app .
     """
-    from runpod_flash.cli.server_session import Options, database_path, run
+    from runpod_flash.cli.server_session import Options, database_path, datacenter_id, run
 
     database = database_path(data_dir, store)
     context.obj = database
@@ -110,8 +140,8 @@ def server(
         )
     tls = (tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
     options = Options(
-        host, port, app, database, max_gb, datacenter, tls, grace, require_key, log_format,
-        log_level,
+        host, port, app, database, max_gb, datacenter_id(datacenter), tls, grace, require_key,
+        log_format, log_level, gpu_fallback, retention, webhooks,
     )  # fmt: skip
     raise SystemExit(run(options))
 

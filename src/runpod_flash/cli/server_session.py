@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
@@ -21,6 +22,7 @@ from runpod_flash.client.embedded import local_engine
 from runpod_flash.client.session import app_name, environment_name
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
+from runpod_flash.engines.local.node import Node
 from runpod_flash.errors import ConfigurationError, FlashError
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.jobs import Jobs
@@ -29,6 +31,7 @@ from runpod_flash.gateway.sessions import Place
 from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.webhook_secret import kept_secret
 from runpod_flash.gateway.webhooks import open_webhooks
+from runpod_flash.hardware import DataCenter
 from runpod_flash.plane.clock import steady_clock
 from runpod_flash.plane.logs.worker_logs import WorkerLogs
 from runpod_flash.plane.plane import Plane
@@ -37,8 +40,14 @@ from runpod_flash.plane.store.sqlite import Bounds, SqliteStore
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
 
+if TYPE_CHECKING:
+    from runpod_flash.engines.local.engine import GpuFallback
+
 # Connections get so long once nothing runs any more.
 _CLOSE_SECONDS = 2.0
+
+
+Webhooks = Literal["public", "private", "any"]
 
 
 @dataclass(frozen=True)
@@ -50,12 +59,32 @@ class Options:
     app: Path | None
     database: Path
     max_gb: float
-    datacenter: str | None
+    datacenter: str
     tls: tuple[Path, Path] | None
     grace: float
     require_key: bool = False
     log_format: LogFormat | None = None
     log_level: str = "info"
+    gpu_fallback: GpuFallback = "none"
+    retention_minutes: float = 30.0
+    webhooks: Webhooks = "public"
+
+    def settings(self, secret: str) -> Settings:
+        """The queue API's."""
+        return Settings(
+            run_retention_ms=int(self.retention_minutes * 60_000),
+            webhook_secret=secret,
+            webhook_private=self.webhooks != "public",
+            webhook_loopback=self.webhooks == "any",
+        )
+
+
+def datacenter_id(given: str | None) -> str:
+    """The id of a data center; raises `ConfigurationError` for one that is not known."""
+    try:
+        return DataCenter(given).value if given else ""
+    except ValueError as error:
+        raise ConfigurationError(f"--datacenter {given}: {error}") from None
 
 
 def database_path(data_dir: Path | None, store: str | None) -> Path:
@@ -140,12 +169,13 @@ class _Session:
         clock = steady_clock()
         store = SqliteStore(options.database, clock, Bounds(int(options.max_gb * 1e9)))
         caller_env = {**dotenv.values(), **os.environ}
-        plane = Plane(store, local_engine(), caller_env, clock)
+        engine = local_engine(Node(datacenter=options.datacenter), options.gpu_fallback)
+        plane = Plane(store, engine, caller_env, clock)
         requests = RequestIds(plane.events)
         log.follow(plane, requests.of)
         keys = await ServerKeys.open(options.database, time.time, options.host, options.require_key)
         directory = DataDirectory(options.database.parent)
-        jobs = Jobs(plane, Settings(webhook_secret=kept_secret(directory.path)))
+        jobs = Jobs(plane, options.settings(kept_secret(directory.path)))
         logs = WorkerLogs(directory.logs, plane.events, requests.of)
         gateway = Gateway(
             plane,

@@ -20,6 +20,7 @@ from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mo
 from runpod_flash.engines.local.support import support_tree
 from runpod_flash.engines.local.volumes import (
     VOLUME_TARGET,
+    misplaced,
     mount_note,
     volume_directory,
     volume_of,
@@ -178,7 +179,11 @@ class LocalEngine:
         return self._gpus.compatible(spec.placement) if spec.uses_gpu else ()
 
     def _refuse_impossible(self, spec: EndpointSpec) -> None:
-        """Refuse what no waiting will bring: devices that this machine does not have."""
+        """Refuse what no waiting will bring: devices that this machine does not have, or a place
+        where it is not."""
+        if elsewhere := misplaced(spec, self._node.datacenter):
+            text = f"{elsewhere}; change its datacenter= or volume="
+            raise CapacityError(Refusal(text, permanent=True))
         if self._gpu_fallback == "none" and spec.uses_gpu and not self._compatible(spec):
             wanted, there = self._wanted_gpus(spec), self._gpus.summary()
             reason = f"it needs {wanted}, and this server has {there}; change its gpu="
@@ -243,7 +248,7 @@ class LocalEngine:
         report: Callable[[str], None],
     ) -> Environment:
         if spec.key not in self._checked:
-            await check_machine(spec, self._cache, say)
+            await check_machine(spec, self._cache, self._node.datacenter, say)
             self._checked.add(spec.key)
         return await self._environments.ensure(environment_request(spec, devices, say), report)
 
@@ -261,7 +266,9 @@ class LocalEngine:
         link = FramedLink(ours, asyncio.get_running_loop(), order.worker_id, token)
         worker = _LocalWorker(self, order, events, link, lease, self._cores(spec))
         env = {
-            **variables.worker_variables(spec, order, self._caller, environment.path),
+            **variables.worker_variables(
+                spec, order, self._caller, environment.path, self._node.datacenter
+            ),
             **visible_devices(lease),
             **({"FLASH_VOLUME_PATH": str(volume)} if volume else {}),
         }
@@ -291,7 +298,7 @@ class LocalEngine:
         return worker
 
     def _volume(self, spec: EndpointSpec, say: _Say) -> Path | None:
-        mount = volume_of(spec)
+        mount = volume_of(spec, self._node.datacenter)
         if mount is None:
             return None
         path = volume_directory(mount)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Node:
     """Devices, where they are locked, cores and memory, and whether volumes can be mounted.
 
+    `datacenter` is where it stands; where that is not said, every data center is this machine.
     `machine` is given the bytes of memory that this engine's own workers hold.
     """
 
@@ -28,6 +29,7 @@ class Node:
     lock_dir: Path | None = None
     machine: Callable[[int], Machine] = lambda _: Machine.read()
     can_mount: Callable[[], bool] = mountview.supported
+    datacenter: str = ""
 
     def gpus(self) -> GpuPool:
         return GpuPool(self.inventory, self.lock_dir)
@@ -39,6 +41,7 @@ def made_up_node(
     cores: int | None = None,
     memory: int | None = None,
     mounts: bool = True,
+    datacenter: str = "",
 ) -> Node:
     """A node with these devices; cores and bytes of memory, where given, are made up as well."""
 
@@ -50,4 +53,4 @@ def made_up_node(
     def can_mount() -> bool:
         return mounts and mountview.supported()
 
-    return Node(FixedInventory(gpus), lock_dir, machine, can_mount)
+    return Node(FixedInventory(gpus), lock_dir, machine, can_mount, datacenter)

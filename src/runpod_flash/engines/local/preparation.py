@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from runpod_flash.spec import EndpointSpec
 
 
-async def check_machine(spec: EndpointSpec, cache: Path, say: Callable[[str], None]) -> None:
+async def check_machine(
+    spec: EndpointSpec, cache: Path, datacenter: str, say: Callable[[str], None]
+) -> None:
     """Raise `EnvironmentBuildError` for absent system packages; say what else is short."""
     packages = await missing_system_packages(spec.build.system_dependencies)
     if packages.missing:
@@ -35,8 +37,8 @@ async def check_machine(spec: EndpointSpec, cache: Path, say: Callable[[str], No
     free = shutil.disk_usage(cache).free / 1e9
     if wanted and free < wanted:
         say(f"template asks for {wanted} GB of disk, and {free:.0f} GB are free here")
-    if spec.placement.datacenters:
-        say(f"{', '.join(spec.placement.datacenters)}: embedded, every data center is this machine")
+    if spec.placement.datacenters and not datacenter:
+        say(f"{', '.join(spec.placement.datacenters)}: every data center is this machine")
 
 
 def environment_request(

@@ -59,7 +59,11 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 
 def worker_variables(
-    spec: EndpointSpec, order: StartOrder, caller: Mapping[str, str], environment: Path
+    spec: EndpointSpec,
+    order: StartOrder,
+    caller: Mapping[str, str],
+    environment: Path,
+    datacenter: str = "",
 ) -> dict[str, str]:
     """The caller's passed variables, then the platform's, then the endpoint's own `env`."""
     passed = {k: v for k, v in caller.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
@@ -70,12 +74,12 @@ def worker_variables(
         "VIRTUAL_ENV": str(environment),
         "FLASH_ENDPOINT_NAME": spec.name,
         "FLASH_WORKER_ID": order.worker_id,
-        **_platform(spec),
+        **_platform(spec, datacenter),
         **order.env,
     }
 
 
-def _platform(spec: EndpointSpec) -> dict[str, str]:
+def _platform(spec: EndpointSpec, datacenter: str) -> dict[str, str]:
     placement = spec.placement
     found: dict[str, str] = {}
     if placement.accelerate_downloads:
@@ -83,8 +87,8 @@ def _platform(spec: EndpointSpec) -> dict[str, str]:
     if not placement.flashboot:
         # Without it every start compiles afresh and leaves nothing behind for the next one.
         found["PYTHONDONTWRITEBYTECODE"] = "1"
-    if placement.datacenters:
-        found["RUNPOD_DC_ID"] = placement.datacenters[0]
+    if here := datacenter or next(iter(placement.datacenters), ""):
+        found["RUNPOD_DC_ID"] = here
     if placement.cpus:
         vcpus, ram = _size(placement.cpus[0])
         found["RUNPOD_CPU_COUNT"], found["RUNPOD_MEM_GB"] = str(vcpus), str(ram)

@@ -19,13 +19,29 @@ if TYPE_CHECKING:
 VOLUME_TARGET = "/runpod-volume"
 
 
-def volume_of(spec: EndpointSpec) -> VolumeMount | None:
-    """Of several volumes the one in the endpoint's first data center, else the first."""
-    for place in spec.placement.datacenters:
+def volume_of(spec: EndpointSpec, datacenter: str = "") -> VolumeMount | None:
+    """Of several volumes the one in the node's data center, where that is known.
+
+    Else the one in the endpoint's first data center, or the first of all.
+    """
+    for place in (datacenter, *spec.placement.datacenters):
         for mount in spec.placement.volumes:
             if mount.datacenter == place:
                 return mount
     return next(iter(spec.placement.volumes), None)
+
+
+def misplaced(spec: EndpointSpec, datacenter: str) -> str:
+    """Why the endpoint cannot run in this data center, as a phrase; empty where it can."""
+    wanted, volumes = spec.placement.datacenters, spec.placement.volumes
+    if not datacenter:
+        return ""
+    if wanted and datacenter not in wanted:
+        return f"it asks for {' or '.join(wanted)}, and this machine is in {datacenter}"
+    if volumes and not any(mount.datacenter == datacenter for mount in volumes):
+        places = " and ".join(sorted({mount.datacenter for mount in volumes}))
+        return f"its volumes are in {places}, and this machine is in {datacenter}"
+    return ""
 
 
 def volume_directory(mount: VolumeMount) -> Path:
