@@ -101,7 +101,8 @@ def constants(source: str, call: str, place: int = 0) -> set[str]:
 def test_the_frame_types_are_those_that_are_listed() -> None:
     assert set(rows(section(PROTOCOL, "From the worker"))) == set(framed._HANDLERS)
     parts = constants("plane/exchange.py", "Part", 1)
-    sent = constants("links/framed.py", "Frame") | {f"asgi_{kind}" for kind in parts}
+    sent = constants("links/framed.py", "Frame") | constants("wire/carried.py", "carrying")
+    sent |= constants("links/framed.py", "carrying") | {f"asgi_{kind}" for kind in parts}
     assert set(rows(section(PROTOCOL, "From the plane"))) == sent
 
 
@@ -247,10 +248,11 @@ def test_every_dependency_has_its_line() -> None:
 
 IMPORT_NAMES = {
     "nvidia-ml-py": "pynvml",
+    "prometheus-client": "prometheus_client",
     "python-dotenv": "dotenv",
     "swagger-ui-bundle": "swagger_ui_bundle",
 }
-OF_UVICORN = {"httptools", "websockets"}  # which imports them, where they are
+OF_UVICORN = {"httptools"}  # which imports it, where it is
 
 
 def test_every_dependency_is_imported_and_nothing_else_is() -> None:
