@@ -45,6 +45,7 @@ class ServerLog:
 
     def __init__(self, form: LogFormat, level: str = "info") -> None:
         self._plain = form == "text"
+        self._all = level == "debug"
         self._lines = LogLines(PlainLines() if self._plain else JsonLines())
         logging.getLogger("runpod_flash").setLevel(level.upper())
 
@@ -53,14 +54,16 @@ class ServerLog:
 
     def follow(self, plane: Plane, request_of: Callable[[str], str]) -> None:
         """Tell of a plane from now on; `request_of` gives the request that made a job."""
-        teller = _Teller(plane.name_of, request_of)
-        kinds = (JobEnded, JobStarted, Notice, WorkerEnded, WorkerReady, WorkerStarted)
-        plane.events.subscribe(teller, *kinds)
+        teller = _Teller(plane.name_of, request_of, self._all)
+        kinds = (JobEnded, Notice, WorkerEnded, WorkerReady, WorkerStarted)
+        plane.events.subscribe(teller, *kinds, *((JobStarted,) if self._all else ()))
         if self._plain:
             plane.events.subscribe(Printer(lambda line: self._lines.put(line.rstrip("\n"))), Logged)
 
     def answered(self, told: Answered) -> None:
         """A request has its status; those that went well are told to the curious only."""
+        if told.status < 400 and not self._all:
+            return
         level = logging.DEBUG if told.status < 400 else logging.INFO
         text = f"{told.method} {told.path} {told.status} ({told.seconds * 1000:.0f} ms)"
         log(
@@ -92,16 +95,21 @@ class ServerLog:
 class _Teller:
     """A subscriber of the plane's events."""
 
-    def __init__(self, name_of: Callable[[str], str], request_of: Callable[[str], str]) -> None:
+    def __init__(
+        self, name_of: Callable[[str], str], request_of: Callable[[str], str], all_: bool
+    ) -> None:
         self._name_of = name_of
         self._request_of = request_of
+        self._all = all_
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, JobStarted):
+        if isinstance(event, JobEnded):
+            expected = event.job.state in _EXPECTED
+            if not expected or self._all:
+                level = logging.DEBUG if expected else logging.INFO
+                self._job("job_ended", event.job.state.value, event.job, level)
+        elif isinstance(event, JobStarted):
             self._job("job_started", "started", event.job, logging.DEBUG)
-        elif isinstance(event, JobEnded):
-            level = logging.DEBUG if event.job.state in _EXPECTED else logging.INFO
-            self._job("job_ended", event.job.state.value, event.job, level)
         elif isinstance(event, Notice):
             log("notice", event.text, endpoint=event.endpoint)
         elif isinstance(event, WorkerStarted):
@@ -114,8 +122,6 @@ class _Teller:
             _worker("worker_ended", f"{event.worker_id} {event.reason}", event, level)
 
     def _job(self, event: str, what: str, job: Job, level: int) -> None:
-        if not logging.getLogger("runpod_flash.server").isEnabledFor(level):
-            return
         failure = job.outcome.failure if job.outcome is not None else None
         # (The type alone: a message may hold what the job was given.)
         error = failure.type_name if failure is not None else ""

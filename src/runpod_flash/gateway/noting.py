@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 import time
@@ -14,7 +15,7 @@ from runpod_flash.gateway.messages import header
 from runpod_flash.plane import request_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from runpod_flash.gateway.messages import Headers, Message, Scope, Send
     from runpod_flash.gateway.tallies import Tallies
@@ -58,36 +59,43 @@ class _Note:
 
 
 class Noting:
-    """`tell` is called for each request once its status has been sent."""
+    """`tell` is called for each request once its status is known."""
 
     def __init__(self, tallies: Tallies, tell: Callable[[Answered], None] | None = None) -> None:
         self._tallies = tallies
         self._tell = tell
+        self._prefix = secrets.token_hex(10)
+        self._numbers = itertools.count(1)
 
     def begin(self, scope: Scope, send: Send) -> Send:
         """What to answer the request by; its id holds for all that is done in its task."""
         began = time.perf_counter()
-        note = scope[_NOTE] = _Note(_taken(scope) or secrets.token_hex(16))
+        note = scope[_NOTE] = _Note(_taken(scope) or self._made())
         request_ids.current.set(note.id)
         more: Headers = [(_NAME, note.id.encode()), *cors_headers(scope)]
 
-        async def noted(message: Message) -> None:
+        # (No coroutine of its own: all that an answer consists of passes here.)
+        def noted(message: Message) -> Awaitable[None]:
             status = _status(message)
             if status:
                 own = message.get("headers", ())
                 if note.route:  # the id that an application repeats is this one
                     own = [each for each in own if each[0].lower() != _NAME]
                 message["headers"] = [*own, *more]
-            await send(message)
-            if status:
-                self._answered(scope, note, status, time.perf_counter() - began)
+                self._answered(scope, note, status, began)
+            return send(message)
 
         return noted
 
-    def _answered(self, scope: Scope, note: _Note, status: int, seconds: float) -> None:
+    def _made(self) -> str:
+        """An id that no other request has, here or elsewhere."""
+        return f"{self._prefix}{next(self._numbers):012x}"
+
+    def _answered(self, scope: Scope, note: _Note, status: int, began: float) -> None:
         operation = "route" if note.route else operation_of(scope["path"])
         self._tallies.answered(operation, status, note.route)
         if self._tell is not None:
+            seconds = time.perf_counter() - began
             method = "WS" if scope["type"] == "websocket" else scope["method"]
             told = Answered(method, scope["path"], status, seconds, note.id, note.route)
             self._tell(told)
@@ -102,16 +110,16 @@ def for_route(scope: Scope, endpoint: str, headers: Headers) -> Headers:
 
 def operation_of(path: str) -> str:
     """A short word for what a path asks: few words, whatever clients send."""
+    _, _, last = path.rpartition("/")
+    if last in _VERBS:  # what most requests are
+        return last
     parts = path.split("/")
     top = parts[1] if len(parts) > 1 else ""
     if top in _PAGES:
         return _PAGES[top]
     if is_control(path):
         return "control"
-    for word in parts[-1:-3:-1]:
-        if word in _VERBS:
-            return word
-    return "other"
+    return parts[-2] if len(parts) > 2 and parts[-2] in _VERBS else "other"
 
 
 def _taken(scope: Scope) -> str:
@@ -123,6 +131,9 @@ def _taken(scope: Scope) -> str:
 def _status(message: Message) -> int:
     """The status that is known now, if this is the message that tells it."""
     kind = message["type"]
+    if kind == "http.response.body":
+        return 0
     if kind in ("http.response.start", "websocket.http.response.start"):
-        return int(message["status"])
+        status: int = message["status"]
+        return status
     return 101 if kind == "websocket.accept" else 0

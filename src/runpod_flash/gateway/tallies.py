@@ -50,14 +50,17 @@ class Tallies:
         self.gpu_seconds: defaultdict[str, float] = defaultdict(float)
         self.answers: Counter[tuple[str, int]] = Counter()
         self.route_answers: Counter[tuple[str, int]] = Counter()
-        events.subscribe(self._note, JobStarted, JobEnded, WorkerReady, WorkerEnded)
+        events.subscribe(self._note_job, JobStarted, JobEnded)
+        events.subscribe(self._note_worker, WorkerReady, WorkerEnded)
 
-    def _note(self, event: Event) -> None:
+    def _note_job(self, event: Event) -> None:
         if isinstance(event, JobEnded):
             self._job_ended(event.job)
         elif isinstance(event, JobStarted):
             self._job_started(event.job)
-        elif isinstance(event, WorkerReady):
+
+    def _note_worker(self, event: Event) -> None:
+        if isinstance(event, WorkerReady):
             self.cold_starts[event.endpoint].add(event.seconds)
         elif isinstance(event, WorkerEnded):
             self.deaths[event.endpoint] += event.by_itself

@@ -131,24 +131,26 @@ class EventStream:
             return True
 
     def publish(self, event: Event) -> None:
-        for callback in self._by_kind.get(type(event), ()):
-            _hand(event, callback)
-        for callback in self._followers(event):
-            _hand(event, callback)
-
-    def _followers(self, event: Event) -> Sequence[Callable[[Event], None]]:
+        callbacks = self._by_kind.get(type(event))
+        if callbacks:
+            _hand(event, callbacks)
         if isinstance(event, JobEnded):
             with self._lock:
-                return self._by_job.pop(event.job.id, ())
-        if isinstance(event, ChunkAdded):
+                followers = self._by_job.pop(event.job.id, None)
+        elif isinstance(event, ChunkAdded):
             with self._lock:
-                return tuple(self._by_job.get(event.job_id, ()))
-        return ()
+                followers = [*self._by_job.get(event.job_id, ())]
+        else:
+            return
+        if followers:
+            _hand(event, followers)
 
 
-def _hand(event: Event, callback: Callable[[Event], None]) -> None:
-    try:
-        callback(event)
-    except Exception:
-        # Not the business of the worker that sent the result, nor of the other subscribers.
-        logging.getLogger(__name__).exception("a subscriber failed on %s", type(event).__name__)
+def _hand(event: Event, callbacks: Sequence[Callable[[Event], None]]) -> None:
+    for callback in callbacks:
+        try:
+            callback(event)
+        except Exception:
+            # Not the business of the worker that sent the result, nor of the other subscribers.
+            text = "a subscriber failed on %s"
+            logging.getLogger(__name__).exception(text, type(event).__name__)

@@ -26,7 +26,8 @@ class RequestIds:
     def __init__(self, events: EventStream) -> None:
         self._of: dict[str, str] = {}
         self._ended: deque[str] = deque()
-        events.subscribe(self._note, JobAccepted, JobEnded)
+        events.subscribe(self._accepted, JobAccepted)
+        events.subscribe(self._job_ended, JobEnded)
 
     def of(self, job_id: str) -> str:
         """The request that made the job; empty where there was none, or it is not known any more.
@@ -35,19 +36,20 @@ class RequestIds:
         """
         return self._of.get(job_id, "")
 
-    def _note(self, event: Event) -> None:
+    def _accepted(self, event: Event) -> None:
+        if not isinstance(event, JobAccepted):
+            return
+        job = event.job
+        # What a worker asks is handled in the context of whatever request opened its link.
+        request_id = self.of(job.parent) if job.parent else current.get()
+        if request_id:
+            if len(self._of) >= _MOST:
+                self._of.pop(next(iter(self._of)), None)
+            self._of[job.id] = request_id
+
+    def _job_ended(self, event: Event) -> None:
         if isinstance(event, JobEnded):
             # (Others hear of the end after this, and a last line may come after it.)
             self._ended.append(event.job.id)
             if len(self._ended) > _ENDED:
                 self._of.pop(self._ended.popleft(), None)
-        elif isinstance(event, JobAccepted):
-            # What a worker asks is handled in the context of whatever request opened its link.
-            parent = event.job.parent
-            self._keep(event.job.id, self.of(parent) if parent else current.get())
-
-    def _keep(self, job_id: str, request_id: str) -> None:
-        if request_id:
-            while len(self._of) >= _MOST:
-                self._of.pop(next(iter(self._of)), None)
-            self._of[job_id] = request_id
