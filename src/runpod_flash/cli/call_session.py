@@ -51,11 +51,21 @@ def _tell(ended: dict[str, Any], streamed: bool) -> int:
         if not streamed:
             click.echo(json.dumps(ended.get("output")))
         return 0
-    if ended.get("traceback"):
-        click.echo(ended["traceback"].rstrip(), err=True)
-    why = ended.get("error") or f"it is {ended['status']}"
+    why, traceback = _cause(ended)
+    if traceback:
+        click.echo(traceback.rstrip(), err=True)
     output.error(f"job {ended['id']} failed: {why}")
     return 1
+
+
+def _cause(ended: dict[str, Any]) -> tuple[str, str]:
+    """Why a job failed, and the remote traceback: the queue API has them in one text."""
+    text = ended.get("error") or f"it is {ended['status']}"
+    with suppress(ValueError, LookupError, TypeError, AttributeError):
+        raised = json.loads(text)
+        name = raised["error_type"].split("'")[1].rpartition(".")[2]
+        return f"{name}: {raised['error_message']}", raised["error_traceback"]
+    return text, ended.get("traceback", "")
 
 
 class _Lines:
