@@ -49,7 +49,9 @@ print(json.dumps({
     "own": vars(main) is globals(),
     "env": dict(os.environ), "cwd": os.getcwd(),
     "signals": [str(signal.getsignal(n)) for n in sorted(signal.valid_signals())],
-    "masks": status("Sig"), "capabilities": status("Cap"), "name": status("Name"),
+    # (Without SigQ, which counts for all processes of the user.)
+    "masks": [line for line in status("Sig") if not line.startswith("SigQ")],
+    "capabilities": status("Cap"), "name": status("Name"),
     "files": [os.readlink(f"/proc/self/fd/{n}").split(":")[0] for n in range(4)],
     "others": [n for n in range(4, 200) if os.path.exists(f"/proc/self/fd/{n}")],
     "inheritable": os.get_inheritable(3), "blocking": os.get_blocking(3),
