@@ -16,6 +16,7 @@ from runpod_flash.errors import (
     ConnectionClosedError,
     FlashError,
     JobTimeoutError,
+    PayloadTooLargeError,
     StoreFullError,
     WorkerLostError,
 )
@@ -190,6 +191,8 @@ class Gateway:
             await _refuse(scope, self._resources.worded(scope, refusal), noted)
         except (StoreFullError, ConnectionClosedError) as error:
             await _refuse(scope, full(error), noted)
+        except PayloadTooLargeError as error:
+            await _refuse(scope, self._resources.worded(scope, Refusal(413, str(error))), noted)
         except ConnectionAbortedError:
             raise  # the server closes the connection: the response is not whole
         except ConnectionError:

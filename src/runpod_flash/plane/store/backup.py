@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.plane.store.database import connect, migrations
+from runpod_flash.plane.store.database import migrations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,14 +17,24 @@ if TYPE_CHECKING:
 def copy(database: Path, target: Path) -> int:
     """Write a whole and consistent copy; the number of jobs in it.
 
-    Raises `ConfigurationError` where there is no store.
+    Raises `ConfigurationError` where there is no store, and where the copy cannot be written.
     """
     if not database.exists():
         raise ConfigurationError(f"there is no store at {database}; name it with --data-dir")
     part = target.with_name(f"{target.name}.part")
+    try:
+        return _copied(database, part, target)
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigurationError(f"{database} cannot be copied to {target}: {error}") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copied(database: Path, part: Path, target: Path) -> int:
     part.unlink(missing_ok=True)
     part.touch(mode=0o600)
-    with closing(connect(database)) as source, closing(sqlite3.connect(part)) as copied:
+    # (A backup that is put back may lie where nothing can be written.)
+    with closing(_opened(database)) as source, closing(sqlite3.connect(part)) as copied:
         source.backup(copied)
         # One file, without a log beside it.
         copied.execute("PRAGMA journal_mode=DELETE")
@@ -52,7 +62,7 @@ def put_back(backup: Path, database: Path) -> int:
 def check(file: Path) -> int:
     """The number of jobs in a store's file; raises `ConfigurationError` if it is none."""
     try:
-        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as opened:
+        with closing(_opened(file)) as opened:
             (found,) = opened.execute("PRAGMA quick_check(1)").fetchone()
             (version,) = opened.execute("PRAGMA user_version").fetchone()
             (jobs,) = opened.execute("SELECT count(*) FROM jobs").fetchone()
@@ -65,6 +75,10 @@ def check(file: Path) -> int:
             f"{file} was written by a newer version of Flash; update this one first"
         )
     return int(jobs)
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
 
 
 def _sync(path: Path) -> None:

@@ -29,8 +29,6 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
-    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a file that is made just now
-    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
@@ -40,26 +38,48 @@ def connect(path: Path) -> sqlite3.Connection:
 def prepare(path: Path) -> None:
     """Make the file, or bring its schema up to date.
 
-    Raises `ConfigurationError` for a file that is none, or that a newer version has written.
+    Raises `ConfigurationError` for a file that is none, that is another program's, or that a newer
+    version has written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path.touch(mode=0o600)
     try:
-        with closing(connect(path)) as connection:
-            _migrate(connection, path)
-    except sqlite3.DatabaseError as error:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        # (Before anything is set in the file: it may be another program's.)
+        with closing(sqlite3.connect(path)) as connection:
+            done = _version(connection, path)
+            if not done:
+                _begin(connection)
+        if done < len(migrations()):
+            with closing(connect(path)) as connection:
+                _migrate(connection, done)
+    except (sqlite3.DatabaseError, OSError) as error:
         raise ConfigurationError(f"{path} cannot be used as the server's store: {error}") from None
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    steps = migrations()
+def _version(connection: sqlite3.Connection, path: Path) -> int:
+    """How many steps the file has had."""
     (done,) = connection.execute("PRAGMA user_version").fetchone()
-    if done > len(steps):
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if bool(tables) != bool(done) or (done and "jobs" not in tables):
+        raise ConfigurationError(f"{path} is another program's database; name another file")
+    known = len(migrations())
+    if done > known:
         raise ConfigurationError(
-            f"{path} was written by a newer version of Flash (schema {done}, known here: "
-            f"{len(steps)}); update this one, or restore a backup"
+            f"{path} was written by a newer version of Flash (schema {done}, known here: {known}); "
+            "update this one, or restore a backup"
         )
-    for number, step in enumerate(steps[done:], done + 1):
+    return int(done)
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    """Settings that a file keeps from its first page on."""
+    connection.execute(f"PRAGMA page_size={PAGE_BYTES}")
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _migrate(connection: sqlite3.Connection, done: int) -> None:
+    for number, step in enumerate(migrations()[done:], done + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {step}; PRAGMA user_version={number}; COMMIT;")
 
 

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.errors import StoreFullError
@@ -20,12 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from runpod_flash.plane.store.changes import Write
+
 # Changes for which nobody waits are written after so long.
 _LINGER_SECONDS = 0.05
 # A disk that is full is tried again so often.
 _RETRY_SECONDS = 1.0
 
-Write = tuple[str, "list[tuple[object, ...]]"]  # a statement, and its parameters for each row
+# A log that has grown beyond this, as during a backup, is cut once it is no longer needed.
+_LOG_BYTES = 64 << 20
+# Room in the file that no job needs any more is given back once it is more than the rest, so many
+# pages with each commit.
+_SPARE_BYTES = 64 << 20
+_GIVEN_BACK = 512
 
 
 class _Waiter(NamedTuple):
@@ -40,8 +48,8 @@ class Journal:
     `take` is called on the journal's thread and gives the statements of one transaction. When it is
     committed `written` is called, else `failed`, after which `take` gives them again.
 
-    `used_bytes` is the size of what the file holds, `free_bytes` what its disk has left, `broken`
-    why the last transaction failed.
+    `used_bytes` is the size of what the file holds, `free_bytes` what it and its disk have left,
+    `broken` why the last transaction failed.
     """
 
     def __init__(
@@ -56,7 +64,11 @@ class Journal:
         self._written = written
         self._failed = failed
         self._connection = connect(path)
-        self._connection.execute(f"PRAGMA max_page_count={max_pages}")
+        (present,) = self._connection.execute("PRAGMA page_count").fetchone()
+        # (A file that is larger than now allowed needs room for results as well.)
+        most = max(max_pages, present + max_pages // 5)
+        self._connection.execute(f"PRAGMA max_page_count={most}")
+        self._connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
         self._lock = threading.Lock()
         self._changes = 0
         self._durable = 0
@@ -66,6 +78,7 @@ class Journal:
         self._closing = False
         self.broken: str = ""
         self._path = path
+        self.used_bytes = self.free_bytes = self._spare = 0
         self._measure()
         self._thread = threading.Thread(target=self._run, name="flash-journal", daemon=True)
         self._thread.start()
@@ -83,9 +96,17 @@ class Journal:
         loop = asyncio.get_running_loop()
         waiter = _Waiter(self._changes, loop, loop.create_future())
         with self._lock:
+            # (Looked at again: the thread may have come as far meanwhile, and looks for nobody.)
+            if self._durable >= waiter.change:
+                return
             self._waiters.append(waiter)
         self._urgent.set()
         await waiter.future
+
+    def free(self) -> int:
+        """Look at the disk again: `free_bytes` as it is now."""
+        self.free_bytes = self._spare + shutil.disk_usage(self._path.parent).free
+        return self.free_bytes
 
     def close(self) -> None:
         """Write what is left."""
@@ -116,16 +137,17 @@ class Journal:
         change = self._changes
         try:
             self._write(self._take())
-            self._measure()
-        except (sqlite3.Error, OSError) as error:
-            self.broken = str(error)
+        except Exception as error:  # (whatever it is: without this thread nothing is kept)
+            self.broken = str(error) or repr(error)
             self._failed()
-            self._answer(self._changes, StoreFullError(_refusal(self.broken)))
+            self._answer(change, StoreFullError(_refusal(self.broken)))
             return False
         self.broken = ""
-        self._durable = change
         self._written()
         self._answer(change, None)
+        with suppress(sqlite3.Error, OSError):
+            self._measure()
+            self._give_back()
         return True
 
     def _write(self, writes: list[Write]) -> None:
@@ -147,11 +169,17 @@ class Journal:
             self._connection.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("page_count", "freelist_count", "page_size")
         )
-        self.used_bytes = int((pages - free) * size)
-        self.free_bytes = shutil.disk_usage(self._path.parent).free
+        self.used_bytes, self._spare = (pages - free) * size, free * size
+        self.free()
+
+    def _give_back(self) -> None:
+        if self._spare > max(_SPARE_BYTES, self.used_bytes):
+            self._connection.executescript(f"PRAGMA incremental_vacuum({_GIVEN_BACK})")
 
     def _answer(self, change: int, error: StoreFullError | None) -> None:
         with self._lock:
+            if error is None:
+                self._durable = change
             ready = [waiter for waiter in self._waiters if waiter.change <= change]
             self._waiters = [waiter for waiter in self._waiters if waiter.change > change]
             if self._waiters:

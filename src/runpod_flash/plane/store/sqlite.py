@@ -8,71 +8,47 @@ when it is opened has lost its plane: it is queued again, which costs no attempt
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from runpod_flash.errors import StoreFullError
+from runpod_flash.errors import ConfigurationError, PayloadTooLargeError, StoreFullError
 from runpod_flash.plane.store import records
-from runpod_flash.plane.store.base import Accepted, Chunk, JobState, NewJob, Outcome, Tally
+from runpod_flash.plane.store.base import Chunk, JobState, Outcome, Tally
+from runpod_flash.plane.store.changes import Changes
 from runpod_flash.plane.store.database import PAGE_BYTES, connect, prepare
 from runpod_flash.plane.store.journal import Journal
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.plane.store.rows import Row
 from runpod_flash.wire.codec import Payload
+from runpod_flash.wire.failures import capture
+from runpod_flash.wire.frames import FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from runpod_flash.plane.store.base import Job, Lease
-    from runpod_flash.plane.store.journal import Write
+    from runpod_flash.links.base import JobRef
+    from runpod_flash.plane.store.base import Accepted, Job, Lease, NewJob
+    from runpod_flash.plane.store.changes import Write
     from runpod_flash.plane.store.rows import Queue
 
 # In the place of a value that is in the file only.
 _IN_FILE = Payload(b"")
 # Results of accepted jobs find room where new jobs do not.
 _HEADROOM = 1.25
-_FREE_BYTES = 64 << 20
-
-_INSERT = (
-    "INSERT INTO jobs (id, endpoint, depth, call, number, state, attempt, deaths, worker,"
-    " created_at, started_at, finished_at, told, outcome) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-)
-_UPDATE = (
-    "UPDATE jobs SET number=?, state=?, attempt=?, deaths=?, worker=?, created_at=?, started_at=?,"
-    " finished_at=?, told=?, outcome=? WHERE id=?"
-)
-_DELETE = "DELETE FROM jobs WHERE id=?"
-_ADD_CHUNK = "INSERT INTO chunks (job, number, value) VALUES (?,?,?)"
-_DROP_CHUNKS = "DELETE FROM chunks WHERE job=?"
-_TELL = "UPDATE jobs SET told=? WHERE id=?"
-_TALLY = "INSERT OR REPLACE INTO tallies (endpoint, completed, failed, retried) VALUES (?,?,?,?)"
+# (Not sorted by SQLite, which would copy all values to sort them.)
 _LOAD = (
-    "SELECT id, endpoint, depth, call, number, state, attempt, deaths, worker, created_at,"
+    "SELECT id, endpoint, depth, value, number, state, attempt, deaths, worker, created_at,"
     " started_at, finished_at, told, (SELECT count(*) FROM chunks WHERE job=id) FROM jobs"
-    " ORDER BY number"
+    " JOIN calls ON job=id"
 )
 
 
 class _ForgottenError(LookupError):
     """A job was forgotten while it was looked at."""
-
-
-class _Dirty(NamedTuple):
-    """What one transaction is to write."""
-
-    rows: dict[str, Row]
-    chunks: list[tuple[Row, Chunk]]
-    restarted: list[str]
-    gone: list[str]
-    told: list[Row]
-    tallies: dict[str, Tally]
-
-
-def _nothing() -> _Dirty:
-    return _Dirty({}, [], [], [], [], {})
 
 
 @dataclass(frozen=True)
@@ -87,33 +63,66 @@ class SqliteStore(MemoryStore):
     """`Store` in the file `path`; `clock` gives seconds since 1970."""
 
     # Values above so many bytes do not stay in memory.
-    LARGE = 16 << 10
+    LARGE = 4 << 10
 
     def __init__(self, path: Path, clock: Callable[[], float], bounds: Bounds = Bounds()) -> None:
         super().__init__(clock)
         prepare(path)
         self._bounds = bounds
-        self._dirty = _nothing()
+        self._dirty = Changes()
         self._taken = self._dirty
+        self._unheard: list[Row] = []
         self._reader = connect(path)
         self._reading = threading.Lock()
         pages = int(bounds.max_bytes * _HEADROOM) // PAGE_BYTES
         self._journal = Journal(path, self._take, self._written, self._failed, pages)
-        self._load()
+        self._load(path)
 
     # Commands that differ from memory's
 
     async def submit(
         self, jobs: Sequence[NewJob], claim: Lease | None = None, worker: str = ""
     ) -> Sequence[Accepted]:
-        self._check_room()
+        """Raises `PayloadTooLargeError` for arguments that no file could hold, too."""
+        if any(new.id not in self._rows for new in jobs):
+            self._check_room()
+        for new in jobs:
+            if new.call.payload.nbytes + _size(new.call.constructor) > records.MOST_BYTES:
+                raise PayloadTooLargeError(_too_large(f"the arguments of job {new.id}"))
         return await super().submit(jobs, claim, worker)
 
     async def claim(
         self, endpoint: str, limit: int, lease: Lease, worker: str = ""
     ) -> Sequence[Job]:
         claimed = await super().claim(endpoint, limit, lease, worker)
-        return [self._with_call(job) for job in claimed]
+        whole = []
+        for job in claimed:
+            with suppress(_ForgottenError):  # it was cancelled at this very moment
+                whole.append(self._with_call(job))
+        return whole
+
+    async def finish(self, ref: JobRef, outcome: Outcome) -> Job | None:
+        if _size(outcome.payload) > records.MOST_BYTES:
+            outcome = _unkept(f"the result of job {ref.job_id}")
+        return await super().finish(ref, outcome)
+
+    async def append(self, ref: JobRef, chunk: Chunk) -> bool:
+        if chunk.payload.nbytes <= records.MOST_BYTES:
+            return await super().append(ref, chunk)
+        with self._lock:
+            row = self._held(ref)
+            if row is not None:
+                self._end(row, _unkept(f"a chunk of job {ref.job_id}"))
+                self._unheard.append(row)
+        return False
+
+    async def expire(self) -> Sequence[Job]:
+        changed = await super().expire()
+        with self._lock:
+            unheard, self._unheard = self._unheard, []
+            # (One that was refused may have been submitted again.)
+            told = [row.job() for row in unheard if self._rows.get(row.new.id, row) is row]
+        return [*changed, *told]
 
     async def get(self, job_id: str) -> Job | None:
         job = await super().get(job_id)
@@ -143,7 +152,8 @@ class SqliteStore(MemoryStore):
                 f"the server keeps {journal.used_bytes / 1e6:.0f} MB of jobs and may keep "
                 f"{bounds.max_bytes / 1e6:.0f} MB; try again when some have ended"
             )
-        if journal.free_bytes < bounds.min_free_bytes:
+        # (Looked at again: nothing may be written any more that would show that there is room.)
+        if journal.free_bytes < bounds.min_free_bytes and journal.free() < bounds.min_free_bytes:
             raise StoreFullError(
                 f"the server's disk has {journal.free_bytes / 1e6:.0f} MB left; try again when "
                 "it has room"
@@ -154,8 +164,9 @@ class SqliteStore(MemoryStore):
     def _with_call(self, job: Job) -> Job:
         if job.call.payload is not _IN_FILE:
             return job
-        (data,) = self._read("SELECT call FROM jobs WHERE id=?", job.id)
-        return job._replace(call=records.call_from_bytes(job.id, job.endpoint, data).call)
+        (data,) = self._read("SELECT value FROM calls WHERE job=?", job.id)
+        new = records.call_from_bytes(job.id, job.endpoint, data)
+        return job._replace(call=new.call, extras=new.extras)
 
     def _with_outcome(self, job: Job) -> Job:
         if job.outcome is None or job.outcome.payload is not _IN_FILE:
@@ -187,14 +198,11 @@ class SqliteStore(MemoryStore):
         self._dirty.chunks.append((row, chunk))
 
     def _keep_no_chunks(self, row: Row) -> None:
-        self._dirty.chunks[:] = [kept for kept in self._dirty.chunks if kept[0] is not row]
-        self._dirty.restarted.append(row.new.id)
+        self._dirty.restart(row)
 
     def _drop(self, row: Row) -> None:
         super()._drop(row)
-        self._keep_no_chunks(row)
-        self._dirty.rows.pop(row.new.id, None)
-        self._dirty.gone.append(row.new.id)
+        self._dirty.drop(row)
         self._journal.changed()
 
     def _keep_told(self, row: Row) -> None:
@@ -209,30 +217,10 @@ class SqliteStore(MemoryStore):
 
     def _take(self) -> list[Write]:
         with self._lock:
-            taken, self._dirty = self._dirty, _nothing()
+            taken, self._dirty = self._dirty, Changes()
             self._taken = taken
-            states = [(row, row.mark, _state(row), row.outcome) for row in taken.rows.values()]
-            told: list[tuple[object, ...]] = [(row.told, row.new.id) for row in taken.told]
-        inserted, updated = [], []
-        for row, mark, state, outcome in states:
-            ended = None if outcome is None else records.outcome_to_bytes(outcome)
-            new = row.new
-            if mark:
-                updated.append((*state, ended, new.id))
-            else:
-                call = records.call_to_bytes(new)
-                inserted.append((new.id, new.endpoint, row.depth, call, *state, ended))
-        chunks = [(r.new.id, c.index, records.value_to_bytes(c.payload)) for r, c in taken.chunks]
-        writes: list[Write] = [
-            (_DELETE, [(job_id,) for job_id in taken.gone]),
-            (_DROP_CHUNKS, [(job_id,) for job_id in taken.restarted]),
-            (_INSERT, list(inserted)),
-            (_UPDATE, list(updated)),
-            (_ADD_CHUNK, list(chunks)),
-            (_TELL, told),
-            (_TALLY, [(endpoint, *tally) for endpoint, tally in taken.tallies.items()]),
-        ]
-        return [write for write in writes if write[1]]
+            seen = taken.look()
+        return taken.statements(seen)
 
     def _written(self) -> None:
         """Let go of large values that are in the file now."""
@@ -242,12 +230,14 @@ class SqliteStore(MemoryStore):
                 self._lighten(row)
             for row, chunk in self._taken.chunks:
                 self._lighten_chunk(row, chunk)
-            self._taken = _nothing()
+            self._taken = Changes()
 
     def _lighten(self, row: Row) -> None:
-        call = row.new.call
-        if call.payload.nbytes > self.LARGE or _size(call.constructor) > self.LARGE:
-            row.new = row.new._replace(call=call._replace(payload=_IN_FILE, constructor=None))
+        new, call = row.new, row.new.call
+        size = call.payload.nbytes + _size(call.constructor) + len(new.extras)
+        if size > self.LARGE:
+            call = call._replace(payload=_IN_FILE, constructor=None)
+            row.new = new._replace(call=call, extras="")
         changed = row.new.id in self._dirty.rows
         if not changed and row.outcome is not None and _outcome_size(row.outcome) > self.LARGE:
             row.outcome = row.outcome._replace(payload=_IN_FILE, failure=None)
@@ -260,20 +250,11 @@ class SqliteStore(MemoryStore):
     def _failed(self) -> None:
         """Put back what could not be written; jobs that nobody was promised are refused."""
         with self._lock:
-            taken, fresh = self._taken, self._dirty
-            for row in list(taken.rows.values()):
+            for row in list(self._taken.rows.values()):
                 if not row.mark and row.state is JobState.IN_QUEUE and self._is_here(row):
                     self._refuse(row)
-            rows = {**taken.rows, **fresh.rows}
-            self._dirty = _Dirty(
-                {key: row for key, row in rows.items() if self._rows.get(key) is row},
-                [each for each in (*taken.chunks, *fresh.chunks) if self._is_here(each[0])],
-                [*taken.restarted, *fresh.restarted],
-                [*taken.gone, *fresh.gone],
-                [*taken.told, *fresh.told],
-                {**taken.tallies, **fresh.tallies},
-            )
-            self._taken = _nothing()
+            self._dirty = self._taken.followed_by(self._dirty, self._is_here)
+            self._taken = Changes()
 
     def _is_here(self, row: Row) -> bool:
         return self._rows.get(row.new.id) is row
@@ -283,17 +264,30 @@ class SqliteStore(MemoryStore):
         queue.take_out(row)
         queue.count(row, -1)
         del self._rows[row.new.id]
+        # Whoever waits for its end, such as the job that has submitted it, hears it by `expire`.
+        text = f"job {row.new.id} could not be written to the server's disk: {self._journal.broken}"
+        failure = capture(StoreFullError(text), origin="system")
+        row.state, row.outcome = JobState.FAILED, Outcome(JobState.FAILED, failure=failure)
+        row.finished_at = self._clock()
+        self._unheard.append(row)
 
     # When the file is opened
 
-    def _load(self) -> None:
-        with self._lock:
-            for endpoint, *tally in self._reader.execute("SELECT * FROM tallies"):
-                self._queue(endpoint).tally = Tally(*tally)
-            for found in self._reader.execute(_LOAD):
-                self._restore(*found)
+    def _load(self, path: Path) -> None:
+        try:
+            with self._lock:
+                for endpoint, *tally in self._reader.execute("SELECT * FROM tallies"):
+                    self._queue(endpoint).tally = Tally(*tally)
+                rows = [self._restored(*found) for found in self._reader.execute(_LOAD)]
+                self._enter(sorted(rows, key=lambda row: row.number))
+        except (sqlite3.DatabaseError, FrameError) as error:
+            self._journal.close()
+            self._reader.close()
+            raise ConfigurationError(
+                f"{path} is damaged: {error}; put a backup in its place (flash server restore)"
+            ) from None
 
-    def _restore(
+    def _restored(
         self,
         job_id: str,
         endpoint: str,
@@ -309,38 +303,36 @@ class SqliteStore(MemoryStore):
         finished_at: float | None,
         told: int,
         chunks: int,
-    ) -> None:
+    ) -> Row:
         row = Row(records.call_from_bytes(job_id, endpoint, call), number, depth, created_at)
         row.state, row.attempt, row.deaths = JobState(state), attempt, deaths
         row.worker, row.started_at, row.finished_at = worker, started_at, finished_at
         row.stream = [Chunk(index, _IN_FILE) for index in range(chunks)]
         row.told, row.mark = bool(told), 1
-        self._rows[job_id] = row
-        self._accepted = max(self._accepted, number)
-        self._lighten(row)
         if row.state.final:
             row.outcome = Outcome(row.state, _IN_FILE)
+        self._lighten(row)
+        return row
+
+    def _enter(self, rows: Sequence[Row]) -> None:
+        self._rows = {row.new.id: row for row in rows}
+        self._accepted = rows[-1].number if rows else 0
+        for row in sorted((row for row in rows if row.state.final), key=_end):
             self._file(row)
-            return
+        for row in rows:
+            if not row.state.final:
+                self._take_up(row)
+
+    def _take_up(self, row: Row) -> None:
         self._limit_life(row)
         if row.state is JobState.IN_PROGRESS:
             self._lapse(row)
         else:
-            self._queue(endpoint).put(row)
+            self._queue(row.new.endpoint).put(row)
 
 
-def _state(row: Row) -> tuple[object, ...]:
-    return (
-        row.number,
-        row.state.value,
-        row.attempt,
-        row.deaths,
-        row.worker,
-        row.created_at,
-        row.started_at,
-        row.finished_at,
-        row.told,
-    )
+def _end(row: Row) -> float:
+    return row.finished_at or 0.0
 
 
 def _outcome_size(outcome: Outcome) -> int:
@@ -350,3 +342,13 @@ def _outcome_size(outcome: Outcome) -> int:
 
 def _size(payload: Payload | None) -> int:
     return 0 if payload is None else payload.nbytes
+
+
+def _too_large(what: str) -> str:
+    most = records.MOST_BYTES / 1e6
+    return f"{what} take more than the {most:.0f} MB that a server keeps; pass it through a volume"
+
+
+def _unkept(what: str) -> Outcome:
+    failure = capture(PayloadTooLargeError(_too_large(what)), origin="system")
+    return Outcome(JobState.FAILED, failure=failure)

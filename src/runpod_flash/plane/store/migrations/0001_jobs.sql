@@ -1,6 +1,6 @@
 -- Jobs and their streams. Times are seconds since 1970; `number` is the order in the queue.
--- Values are frames (docs/protocol.md); `call` and `outcome` hold what a job is made of and how it
--- ended, apart from the row's own columns.
+-- Values are frames (docs/protocol.md): `outcome` says how a job ended, a call what it is made of,
+-- apart from the row's own columns. Calls are apart, for a changed row is written anew as a whole.
 CREATE TABLE jobs (
     id          TEXT PRIMARY KEY,
     number      INTEGER NOT NULL,
@@ -13,8 +13,12 @@ CREATE TABLE jobs (
     created_at  REAL NOT NULL,
     started_at  REAL,
     finished_at REAL,
-    call        BLOB NOT NULL,
     outcome     BLOB
+);
+
+CREATE TABLE calls (
+    job     TEXT PRIMARY KEY REFERENCES jobs (id) ON DELETE CASCADE,
+    value   BLOB NOT NULL
 );
 
 CREATE TABLE chunks (
