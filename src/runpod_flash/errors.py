@@ -94,7 +94,7 @@ class RemoteError(JobError):
         self.remote_traceback = remote_traceback
 
     def __str__(self) -> str:
-        return f"{self.type_name}: {self.remote_message}"
+        return f"{self.type_name}: {self.remote_message}" if self.type_name else self.remote_message
 
 
 class WorkerLostError(JobError):

@@ -20,7 +20,7 @@ from runpod_flash.errors import ConfigurationError
 
 L = TypeVar("L")
 
-EntryKind = Literal["function", "generator", "class", "routes"]
+EntryKind = Literal["function", "generator", "class", "routes", "external"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Entry:
     `search_path` (directories below the root that are on `sys.path`, nearest first) say where the
     tree lies on this machine and are in no digest. `others` are further files to import, where the
     routes of one endpoint stand in several. A *by-value* entry (REPL, notebook) carries the
-    pickled function in `value`, for workers of Python `value_python` only.
+    pickled function in `value`, for workers of Python `value_python` only. An *external* entry
+    names nothing: the code is that of workers that are started elsewhere.
     """
 
     module: str
@@ -126,12 +127,17 @@ class EndpointSpec:
         changes, so that its endpoints are known by the file's place in it.
         """
         entry, app = self.entry, f"{self.app}:" if self.app else ""
-        if entry.kind == "routes":
-            return f"{app}{self.name}:routes"
+        if entry.kind in ("routes", "external"):
+            return f"{app}{self.name}:{entry.kind}"
         place = entry.module
         if not entry.by_value:
             place = entry.file if app else os.path.realpath(Path(entry.root, entry.file))
         return f"{app}{self.name}:{place}:{entry.qualname}"
+
+    @property
+    def external(self) -> bool:
+        """Whether only workers from elsewhere serve it."""
+        return self.entry.kind == "external"
 
     @property
     def uses_gpu(self) -> bool:

@@ -13,6 +13,7 @@ import httpx
 
 from runpod_flash.client.embedded import local_engine
 from runpod_flash.control.key import owners_ring
+from runpod_flash.control.worker_tokens import WorkerTokens
 from runpod_flash.engines.local.node import made_up_node
 from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
@@ -103,7 +104,8 @@ async def serving(
     access = access or Keyless(owners_ring(KEY, time.time))
     jobs = Jobs(plane, settings)
     webhooks = open_webhooks(plane, jobs)
-    gateway = Gateway(plane, access=access, keys=keys, jobs=jobs, logs=logs)
+    tokens = WorkerTokens(time.time)
+    gateway = Gateway(plane, access=access, keys=keys, jobs=jobs, logs=logs, tokens=tokens)
     gateway.serve(await discover(root))
     server = GatewayServer(gateway, "localhost", 0)
     jobs.targets.own_ports.add(server.port)

@@ -239,7 +239,7 @@ def test_refusals_are_problem_objects(tmp_path: Path) -> None:
             assert found["status"] == status
             assert found["title"]
             assert said in json.dumps(found)
-            assert (await served.post(path)).status_code == 405
+            assert (await served.http.put(path)).status_code == 405
 
     serve(tmp_path, FILES, scenario)
 

@@ -21,6 +21,7 @@ _COMMANDS = {
     "ps": "Show a server's endpoints, workers, queues and GPUs.",
     "logs": "Show what a server's workers print.",
     "key": "Make, list and revoke the keys of a server.",
+    "worker": "Let workers that you start yourself serve an endpoint.",
     "doctor": "Say what Flash finds here, and what is wrong.",
     "cache": "Show or clear the environments of workers.",
     "update": "Update Flash from where it was installed.",

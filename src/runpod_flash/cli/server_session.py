@@ -22,6 +22,7 @@ from runpod_flash.client.embedded import local_engine
 from runpod_flash.client.session import app_name, environment_name
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
+from runpod_flash.control.worker_tokens import WorkerTokens
 from runpod_flash.engines.local.node import Node
 from runpod_flash.errors import ConfigurationError, FlashError
 from runpod_flash.gateway.app import Gateway
@@ -176,6 +177,8 @@ class _Session:
         keys = await ServerKeys.open(options.database, time.time, options.host, options.require_key)
         directory = DataDirectory(options.database.parent)
         jobs = Jobs(plane, options.settings(kept_secret(directory.path)))
+        tokens = WorkerTokens(time.time, options.database)
+        await tokens.load()
         logs = WorkerLogs(directory.logs, plane.events, requests.of)
         gateway = Gateway(
             plane,
@@ -183,6 +186,7 @@ class _Session:
             access=keys.access,
             keys=keys.keys,
             jobs=jobs,
+            tokens=tokens,
             on_request=log.answered,
             logs=logs,
             place=Place(directory.apps(), Blobs(directory.path / "blobs")),

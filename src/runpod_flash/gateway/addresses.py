@@ -49,7 +49,8 @@ class Addresses:
         self.refused = {p.endpoint: p for p in catalog.problems if p.endpoint}
         for each in catalog.endpoints:
             self._add_routes(each)
-        for file in dict.fromkeys(each.file for each in catalog.endpoints):
+        # (An external endpoint has no file, and no address but the queue API's.)
+        for file in dict.fromkeys(each.file for each in catalog.endpoints if each.file):
             self._add_operations([each for each in catalog.endpoints if each.file == file])
 
     def _add_operations(self, endpoints: list[Discovered]) -> None:

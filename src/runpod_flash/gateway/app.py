@@ -25,6 +25,7 @@ from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, requ
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.control import ControlApi, is_control
 from runpod_flash.gateway.documents import Documents
+from runpod_flash.gateway.external import with_externals
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, preflight
 from runpod_flash.gateway.jobs import Jobs
@@ -33,10 +34,12 @@ from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
 from runpod_flash.gateway.noting import Noting, for_route
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
-from runpod_flash.gateway.resources import Resources
+from runpod_flash.gateway.resources import Resource, Resources
 from runpod_flash.gateway.sessions import PREFIX, Sessions
 from runpod_flash.gateway.setup_page import SetupPage
 from runpod_flash.gateway.tallies import Tallies
+from runpod_flash.gateway.workers import Workers
+from runpod_flash.gateway.workers_control import WorkersControl
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.suggest import near
 
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from runpod_flash.control.keys import Keys
+    from runpod_flash.control.worker_tokens import WorkerTokens
     from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
     from runpod_flash.gateway.noting import Answered
@@ -62,7 +66,8 @@ class Gateway:
     managed at /v2/keys, and the first of them is made at /setup. `on_request` is told of each
     request, once its status is known. `logs` are those of the plane's workers, and `tallies` what
     is counted of them. `place` says where programs' apps can be put; `deployed_as` are the app and
-    environment of this catalog, if it goes by these.
+    environment of this catalog, if it goes by these. `tokens` are those of workers that are started
+    elsewhere; without it there are none.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Gateway:
         deployed_as: tuple[str, str] | None = None,
         logs: WorkerLogs | None = None,
         tallies: Tallies | None = None,
+        tokens: WorkerTokens | None = None,
     ) -> None:
         self._plane = plane
         self._guard = Guard(allowed_hosts)
@@ -102,7 +108,15 @@ class Gateway:
             lambda: Gateway(plane, access=access, jobs=jobs, tallies=tallies),
             place,
         )
-        self._resources = Resources({} if keys is None else {"keys": KeysApi(keys)})
+        self._given = Catalog("")
+        self._tokens = tokens
+        self._workers: Workers | None = None
+        resources: dict[str, Resource] = {} if keys is None else {"keys": KeysApi(keys)}
+        if tokens is not None:
+            find = self._named
+            self._workers = Workers(plane, tokens, find)
+            resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
+        self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(SetupLinks(keys))
 
     # What is served
@@ -114,6 +128,9 @@ class Gateway:
         `caller_env` is what modules see while they are imported, if not what this process has.
         """
         self._caller_env = caller_env
+        self._given = catalog
+        if self._tokens is not None:
+            catalog = with_externals(catalog, self._tokens.externals)
         self._addresses = Addresses(catalog, self._addresses.homes)
         self._documents.serve(catalog)
         found = {each.spec.key: each for each in catalog.endpoints}
@@ -129,6 +146,14 @@ class Gateway:
                 del self._pools[key]
                 self._plane.withdraw(pool)
         return changed
+
+    def _serve_again(self) -> None:
+        self.serve(self._given, self._caller_env)
+
+    def _named(self, name: str) -> tuple[Discovered, Pool] | None:
+        """The endpoint of that name, and its pool."""
+        found = self._addresses.names.get(name)
+        return None if found is None else (found, self.pool_of(found))
 
     def pool_of(self, endpoint: Discovered) -> Pool:
         """The endpoint's pool, made by its first use."""
@@ -209,6 +234,9 @@ class Gateway:
             gateway, scope = self._within(scope)
             await gateway._http(scope, receive, send)
             return
+        if self._workers is not None and self._workers.asked(path):  # they have other keys
+            await (await self._workers.answer(scope, receive)).send(send)
+            return
         endpoint = self._addresses.route(path, scope["method"])
         # Browsers ask without a key whether they may send one.
         found = preflight(scope) if endpoint is None else None
@@ -234,9 +262,15 @@ class Gateway:
         inner = {**scope, "path": f"/{rest}", "root_path": base}
         return self._sessions.gateway(session_id), inner
 
+    def _makes_workers(self, scope: Scope) -> bool:
+        """Whether it is about tokens of workers; reading what there is, is the control API's."""
+        path, method = scope["path"], scope["method"]
+        changes = self._workers is not None and method in ("POST", "DELETE")
+        return changes and path.startswith("/v2/serverless/")
+
     async def _answer(self, scope: Scope, receive: Receive) -> Sendable:
         path = scope["path"]
-        if is_control(path):
+        if is_control(path) and not self._makes_workers(scope):
             return await self._control.answer(scope, receive)
         if path.startswith(("/v2/sessions/", "/v2/blobs")):
             require(scope, "deploy")

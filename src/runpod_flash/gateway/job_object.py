@@ -109,8 +109,11 @@ def _milliseconds(since: float | None, until: float | None) -> int:
 
 
 def _hosted_error(failure: Failure, worker_id: str) -> str:
-    """The text in `error`: of what the function raised, a JSON object, as hosted workers post."""
-    if failure.origin == "system":
+    """The text in `error`: of what the function raised, a JSON object, as hosted workers post.
+
+    What a worker has said itself, without a type, is passed on as it is.
+    """
+    if failure.origin == "system" or not failure.type_name:
         return error_text(failure)
     error = {
         "error_type": f"<class '{failure.type_name}'>",

@@ -187,6 +187,8 @@ _READERS: dict[str, Callable[[Node], Any]] = {
 
 
 def error_text(failure: Failure) -> str:
-    """Type and message, as a traceback's last line has them."""
+    """Type and message, as a traceback's last line has them; a text without a type as it is."""
     name = failure.type_name.removeprefix("runpod_flash.errors.")
+    if not name:
+        return failure.message
     return f"{name}: {failure.message}" if failure.message else name

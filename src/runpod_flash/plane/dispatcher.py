@@ -98,6 +98,8 @@ class Dispatcher:
 
     def _take(self, worker: Worker, job: Job) -> None:
         worker.jobs[job.id] = job
+        if worker.offered is not None:
+            worker.offered -= 1
         self._holders[job.id] = worker
         worker.pool.refresh(worker)
 
@@ -146,10 +148,15 @@ class Dispatcher:
         if worker.link is not None:
             worker.link.grant(job.ref, further)
 
-    def retire_all(self, pool: Pool) -> None:
-        """Give the pool's present workers no more jobs."""
+    def retire_all(self, pool: Pool, *, foreign: bool = False) -> None:
+        """Give the pool's present workers no more jobs.
+
+        Those whose code is not ours, which ask for their jobs, go on unless `foreign`.
+        """
         with self.lock:
             for worker in list(pool.workers.values()):
+                if worker.offered is not None and not foreign:
+                    continue
                 worker.state = WorkerState.DRAINING
                 pool.refresh(worker)
 
@@ -177,11 +184,21 @@ class Dispatcher:
             for job in jobs:
                 self._run(worker, job)
 
+    def offer(self, worker: Worker, slots: int) -> None:
+        """The worker would take so many jobs now."""
+        with self.lock:
+            worker.offered = slots
+            worker.pool.refresh(worker)
+        if slots:
+            self.pump(worker.pool)
+
     def finished(self, worker: Worker, ref: JobRef, result: Payload) -> None:
         self._ended(worker, ref, Outcome(JobState.COMPLETED, payload=result))
 
-    def failed(self, worker: Worker, ref: JobRef, failure: Failure) -> None:
-        self._ended(worker, ref, Outcome(JobState.FAILED, failure=failure))
+    def failed(
+        self, worker: Worker, ref: JobRef, failure: Failure, output: Payload | None = None
+    ) -> None:
+        self._ended(worker, ref, Outcome(JobState.FAILED, output, failure))
 
     def _ended(self, worker: Worker, ref: JobRef, outcome: Outcome) -> None:
         with self.lock:
@@ -289,10 +306,34 @@ class Dispatcher:
     def _condemn(self, worker: Worker, job_id: str) -> None:
         """Replace a worker whose code did not stop, after its other jobs."""
         with self.lock:
-            if job_id not in worker.ghosts:
-                return
+            if job_id not in worker.ghosts or worker.offered is not None:
+                return  # (Who asks for jobs has no slot that its code would hold.)
             worker.state = WorkerState.DRAINING
             worker.pool.refresh(worker)
+        self._changed(worker.pool)
+
+    def late(self, pool: Pool, worker_id: str, job_id: str, outcome: Outcome) -> None:
+        """A result of a worker that was given up: it counts if the job still waits to run again."""
+        with self.lock:
+            job = now(self._store.get(job_id))
+            if job is None or job.endpoint != pool.key or job.worker != worker_id:
+                return
+            if job.state is not JobState.IN_QUEUE:
+                return
+            job = now(self._store.end(job_id, outcome))
+        if job is not None:
+            self._publish(job)
+
+    def dropped(self, worker: Worker, ref: JobRef, why: str) -> None:
+        """The worker goes on, and has left this job without an end."""
+        with self.lock:
+            job = worker.jobs.get(ref.job_id)
+            if job is None or job.attempt != ref.attempt:
+                return
+            changed = now(self._store.release([Release(ref, _loss(job, why))]))
+            self._leave(worker, ref)
+            worker.pool.backlog = True
+        self._given_back(worker, changed, why)
         self._changed(worker.pool)
 
     def lost(self, worker: Worker, death: str = "") -> None:
@@ -305,6 +346,9 @@ class Dispatcher:
             worker.jobs.clear()
             worker.ghosts.clear()
             worker.pool.backlog = True
+        self._given_back(worker, changed, death)
+
+    def _given_back(self, worker: Worker, changed: Sequence[Job], death: str) -> None:
         for job in changed:
             if job.state.final:
                 self._publish(job)

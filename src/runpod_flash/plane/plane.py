@@ -13,13 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runpod_flash.engines.base import WorkerExit
 from runpod_flash.errors import JobCancelledError
 from runpod_flash.links.base import LogLine
 from runpod_flash.plane.calls import NestedCalls
 from runpod_flash.plane.debugging import Debugging
 from runpod_flash.plane.dispatcher import Dispatcher
 from runpod_flash.plane.events import EventStream, Logged, Notice
-from runpod_flash.plane.pool import Pool
+from runpod_flash.plane.pool import Pool, Worker
 from runpod_flash.plane.reconciler import Reconciler
 from runpod_flash.plane.requests import Requests
 from runpod_flash.plane.store.base import Job, Lease, NewJob
@@ -30,11 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from runpod_flash.engines.base import Engine, WorkerExit
-    from runpod_flash.links.base import JobRef, Part, WorkerCall
+    from runpod_flash.engines.base import Engine
+    from runpod_flash.links.base import JobRef, Part, WorkerCall, WorkerLink
     from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.exchange import Receive, Scope, Send
-    from runpod_flash.plane.pool import Worker
     from runpod_flash.plane.store.base import Store
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.codec import Payload
@@ -158,10 +158,35 @@ class Plane:
         self.dispatcher.retire_all(pool)
         self.reconciler.replace_all(pool)
 
+    def attach(
+        self,
+        pool: Pool,
+        worker_id: str,
+        link: WorkerLink,
+        spec: EndpointSpec | None = None,
+    ) -> Worker:
+        """Take in a worker that somebody else has started, and will end; on the loop.
+
+        It is one of the pool's workers until `detach`, or until its link has closed. `spec` is the
+        endpoint's as that worker's machine has it.
+        """
+        worker = Worker(worker_id, pool, link=link, attached=True)
+        # (What this process has in its environment is not for other machines.)
+        self.reconciler.attach(worker, spec or pool.spec, pool.caller_env or {})
+        return worker
+
+    def retire(self, worker: Worker) -> None:
+        """Give a worker no more jobs, and let it end after those that it has; on the loop."""
+        self.reconciler.retire(worker)
+
+    def detach(self, worker_id: str, reason: str) -> None:
+        """An attached worker is gone, or not to be waited for any more; `reason` is a phrase."""
+        self.worker_exited(WorkerExit(worker_id, reason))
+
     def withdraw(self, pool: Pool) -> None:
         """Serve an endpoint no more: running jobs and requests finish, waiting ones fail."""
         pool.withdrawn = True
-        self.dispatcher.retire_all(pool)
+        self.dispatcher.retire_all(pool, foreign=True)
         self.reconciler.withdraw(pool)
 
     def cancel(self, job_id: str) -> None:
@@ -199,6 +224,11 @@ class Plane:
     def workers(self) -> list[Worker]:
         return [worker for pool in self.pools() for worker in list(pool.workers.values())]
 
+    @property
+    def draining(self) -> bool:
+        """Whether nothing is started any more, and no worker taken in."""
+        return self.reconciler.draining
+
     async def drain(self, seconds: float) -> None:
         """Start nothing more; what runs gets so long to come to its end. Jobs still wait in line.
 
@@ -206,7 +236,7 @@ class Plane:
         """
         self.reconciler.draining = True
         for pool in list(self._pools.values()):
-            self.dispatcher.retire_all(pool)
+            self.dispatcher.retire_all(pool, foreign=True)
             self._changed(pool)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._quiet(), seconds)
@@ -347,9 +377,9 @@ class _WorkerEvents:
     def finished(self, ref: JobRef, result: Payload) -> None:
         self.plane.dispatcher.finished(self.worker, ref, result)
 
-    def failed(self, ref: JobRef, failure: Failure) -> None:
+    def failed(self, ref: JobRef, failure: Failure, output: Payload | None = None) -> None:
         failure = self._advised(failure)
-        self.plane.dispatcher.failed(self.worker, ref, failure)
+        self.plane.dispatcher.failed(self.worker, ref, failure, output)
 
     def _advised(self, failure: Failure) -> Failure:
         """Add what the engine knows about this worker that may explain the exception."""
@@ -362,6 +392,15 @@ class _WorkerEvents:
 
     def stopped(self, ref: JobRef) -> None:
         self.plane.dispatcher.stopped(self.worker, ref)
+
+    def asks(self, count: int) -> None:
+        self.plane.dispatcher.offer(self.worker, count)
+
+    def progress(self, ref: JobRef, payload: Payload) -> None:
+        now(self.plane.store.note(ref, payload))
+
+    def dropped(self, ref: JobRef, why: str) -> None:
+        self.plane.dispatcher.dropped(self.worker, ref, why)
 
     def log(self, line: LogLine) -> None:
         self.plane.events.publish(_logged(self.worker.pool, line))

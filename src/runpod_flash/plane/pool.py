@@ -35,6 +35,9 @@ class Worker:
     `failed` says that the user's code did not load; `stopping` that its end was asked for; `gone`
     that its link has closed by itself, so that only its exit is still to come; `yields` that it
     ends to make room for another endpoint, and is not to be replaced meanwhile.
+
+    `attached` is one that somebody else has started and ends (`Plane.attach`). One that asks for
+    its jobs has `offered` as the number that it would take now; None for those that are given them.
     """
 
     id: str
@@ -55,11 +58,15 @@ class Worker:
     stopping: bool = False
     gone: bool = False
     yields: bool = False
+    attached: bool = False
+    offered: int | None = None
 
     @property
     def free_slots(self) -> int:
         if self.state is not WorkerState.READY:
             return 0
+        if self.offered is not None:
+            return self.offered
         limit = self.pool.spec.placement.max_concurrency
         return limit - len(self.jobs) - len(self.ghosts)
 

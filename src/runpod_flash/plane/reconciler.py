@@ -7,7 +7,7 @@ import math
 import secrets
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.base import CapacityError, StartOrder
+from runpod_flash.engines.base import CapacityError, StartOrder, WorkerExit
 from runpod_flash.errors import FlashError, WorkerStartError
 from runpod_flash.plane.autoscaler import Counters, desired
 from runpod_flash.plane.events import WorkerEnded, WorkerReady, WorkerStarted
@@ -19,13 +19,14 @@ from runpod_flash.wire.failures import capture
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
-    from runpod_flash.engines.base import Engine, EngineEvents, Refusal, WorkerExit, WorkerHandle
+    from runpod_flash.engines.base import Engine, EngineEvents, Refusal, WorkerHandle
     from runpod_flash.links.base import LinkEvents
     from runpod_flash.plane.dispatcher import Dispatcher
     from runpod_flash.plane.events import EventStream
     from runpod_flash.plane.pool import Pool
     from runpod_flash.plane.requests import Requests
     from runpod_flash.plane.store.base import Counts, Store
+    from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.failures import Failure
 
 # A worker process that dies before it is ready is tried so often before its jobs fail.
@@ -147,6 +148,9 @@ class Reconciler:
     def _note_wait(self, pool: Pool, counts: Counts) -> None:
         if not counts.queued:
             pool.waits_for, pool.held_by = "", ()
+        elif pool.spec.external and not pool.workers:
+            hint = f"`flash worker env {pool.spec.name}` says how to start one"
+            pool.waits_for = f"a worker from elsewhere: {hint}"
         elif pool.spec.scaling.workers_max == 0:
             pool.waits_for = f"a worker, of which workers=0 allows {pool.spec.name} none"
 
@@ -163,7 +167,7 @@ class Reconciler:
             starting=sum(w.state is WorkerState.STARTING for w in live),
             oldest_queued_at=counts.oldest_queued_at,
             scaled_up_at=pool.scaled_up_at,
-            idle_since=tuple(w.idle_since for w in live if w.idle),
+            idle_since=tuple(w.idle_since for w in live if w.idle and not w.attached),
             nested=nested,
             requests=pool.requests(),
         )
@@ -172,6 +176,8 @@ class Reconciler:
 
     def _grow(self, pool: Pool, missing: int, counters: Counters) -> float | None:
         """Start workers; when to look again if it is too early or there is no room."""
+        if pool.spec.external:
+            return None
         served = any(w.state is WorkerState.READY for w in pool.live())
         not_before = pool.retry_at
         if served or not counters.queued:
@@ -323,6 +329,18 @@ class Reconciler:
 
     # What happens to workers
 
+    def attach(self, worker: Worker, spec: EndpointSpec, caller_env: Mapping[str, str]) -> None:
+        """Take in a worker that somebody else has started."""
+        assert worker.link is not None
+        with self._dispatcher.lock:
+            worker.pool.workers[worker.id] = worker
+        worker.link.open(self._link_events(worker), spec, caller_env)
+
+    def retire(self, worker: Worker) -> None:
+        """Let one worker end after what it does."""
+        self._drain(worker)
+        self._stop_drained(worker.pool)
+
     def ready(self, worker: Worker) -> None:
         pool = worker.pool
         pool.failed_starts = 0
@@ -341,6 +359,10 @@ class Reconciler:
         if worker.stopping:
             return
         self._drain(worker)
+        if worker.attached:  # what is amiss there says nothing of the others
+            self._say(worker.pool, failure.message)
+            self.stop(worker)
+            return
         self._cannot_start(worker.pool, failure)
 
     def exited(self, worker_id: str, exit_: WorkerExit) -> None:
@@ -361,13 +383,8 @@ class Reconciler:
 
     def _after_exit(self, worker: Worker, exit_: WorkerExit, by_itself: bool) -> None:
         pool = worker.pool
-        if worker.ready_at is not None:
-            if by_itself and self._clock() - worker.ready_at < _STEADY_SECONDS:
-                self._set_back(pool)
-            else:
-                pool.setbacks = 0
-        elif by_itself and not worker.failed:
-            self._died_early(pool, exit_.reason, exit_.output)
+        if not worker.attached:
+            self._learn(worker, exit_, by_itself)
         waiting = [other for other in self._pools.values() if other.waits_for]
         # What the worker held goes to whoever has waited longest.
         for other in sorted(waiting, key=self._waits_since):
@@ -375,6 +392,17 @@ class Reconciler:
             self.reconcile(other)
         if pool not in waiting:
             self.reconcile(pool)
+
+    def _learn(self, worker: Worker, exit_: WorkerExit, by_itself: bool) -> None:
+        """What the end of a worker tells about the next one of its pool."""
+        pool = worker.pool
+        if worker.ready_at is not None:
+            if by_itself and self._clock() - worker.ready_at < _STEADY_SECONDS:
+                self._set_back(pool)
+            else:
+                pool.setbacks = 0
+        elif by_itself and not worker.failed:
+            self._died_early(pool, exit_.reason, exit_.output)
 
     def _waits_since(self, pool: Pool) -> float:
         oldest = self._counts(pool).oldest_queued_at
@@ -399,7 +427,8 @@ class Reconciler:
     # Stopping
 
     def _stop_idle(self, pool: Pool, count: int) -> None:
-        idle = sorted((w for w in pool.live() if w.idle), key=lambda w: w.idle_since)
+        ours = (w for w in pool.live() if w.idle and not w.attached)
+        idle = sorted(ours, key=lambda w: w.idle_since)
         for worker in idle[:count]:
             self.stop(worker)
 
@@ -427,7 +456,12 @@ class Reconciler:
         self._loop.call_later(_STOP_GRACE_SECONDS, self._force, worker)
 
     def _force(self, worker: Worker) -> None:
-        if worker.id in worker.pool.workers and not self._closed:
+        if worker.id not in worker.pool.workers or self._closed:
+            return
+        if worker.attached:  # its process is not ours to end
+            reason = "lost its connection" if worker.gone else "has left"
+            self._engine_events(worker.pool).worker_exited(WorkerExit(worker.id, reason))
+        else:
             self._spawn(self._engine.stop(worker.id))
 
     def replace_all(self, pool: Pool) -> None:
