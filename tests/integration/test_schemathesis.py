@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from integration.served import Served
 
-pytestmark = pytest.mark.network  # installs the package, once
+pytestmark = [pytest.mark.slow, pytest.mark.network]  # installs the package, once
 
 # (Nothing here fails by itself: what a function raises is told as 500 at its address.)
 ANY = """
