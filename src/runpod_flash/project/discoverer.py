@@ -116,7 +116,9 @@ def main() -> None:
             out.flush()
 
         distrust_young_files()
-        tell({"catalog": Discoverer(root, tell, seconds, skipped).run().to_wire()})
-    sys.stderr.flush()
+        catalog = Discoverer(root, tell, seconds, skipped).run()
+        # First, for the parent ends this program once it has the catalog.
+        sys.stderr.flush()
+        tell({"catalog": catalog.to_wire()})
     # Threads that a file has started must not keep this program.
     os._exit(0)
