@@ -5,7 +5,6 @@ Dispatch is by hand, since a framework's router would halve the throughput of th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -174,15 +173,11 @@ class Gateway:
         here = self._deployed_as is None or self._deployed_as == (app, environment)
         return self._addresses.names.get(name) if here else None
 
-    def unfinished(self) -> int:
-        """How many jobs have not ended."""
-        return sum(self._plane.unfinished(pool) for pool in self.pools())
-
-    async def close(self) -> None:
-        """Serve nothing more: what runs is ended, and its workers with it."""
-        pools = self.pools()
-        self.serve(Catalog(""))
-        await asyncio.gather(*map(self._plane.discard, pools))
+    async def close(self, app: str) -> None:
+        """Serve nothing more: all that runs of this app is ended, and its workers with it."""
+        await self._plane.discard(app)
+        self.serve(Catalog(""))  # (a request that was on its way may have brought some back)
+        await self._plane.discard(app)
 
     def _declared(self) -> list[EndpointSpec]:
         return [each.spec for each in self._addresses.catalog.endpoints]
