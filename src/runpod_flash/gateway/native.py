@@ -44,12 +44,16 @@ class NativeApi:
         """The answer to one request."""
         verb, job_id = rest[0] if rest else "", rest[1] if len(rest) > 1 else ""
         if job_id and not self._jobs.has(pool, job_id):
-            return Told([_look(None)])
-        seconds = min(whole_number(scope, "wait", 0, _ANY) / 1000, _MOST_SECONDS)
+            return NOT_KNOWN
         if verb in ("run", "runsync"):
             sent = await _sent(scope, receive)
-            job_id = self._accept(endpoint, pool, sent)
-            return await self._state(job_id, seconds if verb == "runsync" else 0)
+            job_id = self._accept(endpoint, pool, sent, verb)
+            return await self._state(job_id, _seconds(scope) if verb == "runsync" else 0)
+        return await self.of_job(verb, job_id, scope)
+
+    async def of_job(self, verb: str, job_id: str, scope: Scope) -> Told:
+        """The answer about a job that is there."""
+        seconds = _seconds(scope)
         if verb == "status":
             return await self._state(job_id, seconds)
         if verb == "stream":
@@ -59,7 +63,7 @@ class NativeApi:
             return await self._state(job_id, 0)
         raise Refusal(404, f"{scope['path']} is no operation of the queue API")
 
-    def _accept(self, endpoint: Discovered, pool: Pool, sent: Sequence[Frame]) -> str:
+    def _accept(self, endpoint: Discovered, pool: Pool, sent: Sequence[Frame], verb: str) -> str:
         try:
             (frame,) = sent
             fields = frame.fields
@@ -75,8 +79,11 @@ class NativeApi:
         if bool(method) != bool(endpoint.owner):
             raise Refusal(409, f"{endpoint.spec.name} is another kind of endpoint than here")
         call = Call(payload, fields["form"], method, constructor)
+        # Of one that is only submitted, the end may be asked for by another program.
+        kept_ms = self._jobs.settings.run_retention_ms if verb == "run" else 0
+        policy = policy_of(pool)._replace(retention_ms=kept_ms)
         credits_ = fields.get("credits", 0)
-        self._jobs.accept(pool, NewJob(job_id, pool.key, call, policy_of(pool), credits=credits_))
+        self._jobs.accept(pool, NewJob(job_id, pool.key, call, policy, credits=credits_))
         return job_id
 
     async def _state(self, job_id: str, seconds: float) -> Told:
@@ -92,6 +99,11 @@ class NativeApi:
         known = self._jobs.views.look(job_id)
         last = _end(job) if job is not None else Frame("look", {"state": known and known.state})
         return Told([*frames_, last])
+
+
+def _seconds(scope: Scope) -> float:
+    """How long the answer may wait for the job's end."""
+    return min(whole_number(scope, "wait", 0, _ANY) / 1000, _MOST_SECONDS)
 
 
 def _split(endpoint: Discovered, payload: Payload) -> tuple[str, Payload]:
@@ -151,3 +163,6 @@ class Told:
         for piece in pieces[:-1]:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": pieces[-1]})
+
+
+NOT_KNOWN = Told([Frame("look", {})])

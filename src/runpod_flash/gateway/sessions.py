@@ -8,8 +8,8 @@ says so, or is not heard of for a while.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from runpod_flash.control.trees import AppTree, StoredFile
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, read_body
 from runpod_flash.gateway.session_events import Events, Lines
+from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.plane.events import Notice
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.wire import frames
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runpod_flash.control.blobs import Blobs
+    from runpod_flash.control.kept_apps import KeptApps
     from runpod_flash.gateway.app import Gateway
     from runpod_flash.gateway.messages import Receive, Scope
     from runpod_flash.plane.plane import Plane
@@ -38,15 +40,17 @@ PREFIX = "/s/"
 LEASE_SECONDS = 10.0
 _BODY_LIMIT = 64_000_000
 _BLOBS_LIMIT = 512_000_000
-_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where programs' apps are put: a folder for their trees, and the files that are known."""
+    """Where programs' apps are put: a folder for their trees, the files that are known, and what
+    outlives the server.
+    """
 
     folder: Path
     blobs: Blobs
+    kept: KeptApps
 
 
 @dataclass(eq=False)
@@ -97,7 +101,7 @@ class Sessions:
         method, (_, _, kind, *rest) = scope["method"], scope["path"].split("/")
         if kind == "blobs" and not rest and method == "POST":
             return await self._upload(scope, receive)
-        if kind != "sessions" or not rest or not _ID.fullmatch(rest[0]):
+        if kind != "sessions" or not rest or not is_session_id(rest[0]):
             return None
         session_id, *more = rest
         if not more and method == "PUT":
@@ -135,25 +139,39 @@ class Sessions:
 
     async def _bring(self, session_id: str, scope: Scope, receive: Receive) -> Answer:
         value = parse_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
-        try:
-            wanted = _Wanted.of(value)
-        except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise Refusal(400, f"the app cannot be read: {error}") from None
+        told = await self._take_in(session_id, _Wanted.read(value))
+        if "base" in told and self._place is not None:
+            await asyncio.to_thread(self._place.kept.keep, session_id, value)
+        return answer(200, told)
+
+    async def restore(self) -> None:
+        """Serve again what an earlier server has served, until it is clear who comes back."""
+        place = self._room()
+        for session_id, value in place.kept.all():
+            told: dict[str, Any] = {}
+            with suppress(Refusal):
+                told = await self._take_in(session_id, _Wanted.read(value))
+            if "base" in told:
+                self._get(session_id).gateway.declare_all()  # jobs may wait
+            else:
+                place.kept.drop(session_id)
+
+    async def _take_in(self, session_id: str, wanted: _Wanted) -> dict[str, Any]:
+        """Serve what is not deployed, if all of its files are here; what the program is told."""
         deployed = {} if wanted.whole else self._deployed(wanted)
         left = [each for each in wanted.catalog.endpoints if each.spec.name not in deployed]
         if not left and not wanted.whole:
-            return answer(200, {"deployed": deployed, "missing": []})
+            return {"deployed": deployed, "missing": []}
         if self._place is None:
             names = ", ".join(each.spec.name for each in left)
             raise Refusal(404, f"there is no endpoint {names} here, and this server takes no code")
         missing = self._place.blobs.missing(file.digest for file in wanted.files)
         if missing:
-            return answer(200, {"deployed": deployed, "missing": missing})
+            return {"deployed": deployed, "missing": missing}
         async with self._uploading:
             replaced = await self._serve(session_id, wanted, left)
         base = f"{PREFIX}{session_id}"
-        told = {"deployed": deployed, "missing": [], "base": base, "replaced": replaced}
-        return answer(200, told)
+        return {"deployed": deployed, "missing": [], "base": base, "replaced": replaced}
 
     def _deployed(self, wanted: _Wanted) -> dict[str, str]:
         """The digests of the code of those that are deployed under this app and environment."""
@@ -213,7 +231,7 @@ class Sessions:
         if session.ending is not None:
             session.ending.cancel()
             session.ending = None
-        if not session.listening:
+        if not session.listening and self._sessions.get(session.id) is session:
             loop = asyncio.get_running_loop()
             session.ending = loop.call_later(LEASE_SECONDS, self._lapsed, session)
 
@@ -234,6 +252,7 @@ class Sessions:
             session.ending.cancel()
         await session.gateway.close(session_id)
         session.lines.close()
+        self._room().kept.drop(session_id)
         await asyncio.to_thread(session.tree.remove)
 
     def _events(self, session: Session, receive: Receive) -> Events:
@@ -267,6 +286,13 @@ class _Wanted:
     whole: bool
     detached: bool
     warm: bool
+
+    @classmethod
+    def read(cls, value: Any) -> _Wanted:
+        try:
+            return cls.of(value)
+        except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise Refusal(400, f"the app cannot be read: {error}") from None
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> _Wanted:
