@@ -207,7 +207,8 @@ class Program:
 class Programs:
     """Writes programs to a folder and runs them, with an empty home and a cache of the session.
 
-    With a `target` they run there; the workers of a program are then those of that server.
+    With a `target` they run there; the workers of a program are then those of that server, unless
+    it has `residents`: workers that outlive the programs.
     """
 
     def __init__(
@@ -216,7 +217,10 @@ class Programs:
         cache: Path,
         python: str = sys.executable,
         target: Target | None = None,
+        *,
+        residents: bool = False,
     ) -> None:
+        self._residents = residents
         self.folder = folder
         self.target = target
         self._cache = cache
@@ -277,7 +281,7 @@ class Programs:
             text=True,
             start_new_session=True,
         )
-        return Program(process, home, self.target)
+        return Program(process, home, None if self._residents else self.target)
 
     def new_home(self) -> Path:
         self._started += 1
