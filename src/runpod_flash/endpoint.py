@@ -301,7 +301,9 @@ class Endpoint:
     def post(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a POST route (a decorator that returns the function unchanged).
 
-        On a client (`id=`, `image=`) it sends a request, which needs a server.
+        On a client (`id=`) it gives the JSON that the server named by FLASH_TARGET answers, once it
+        is awaited; `data` is sent as JSON, and `timeout=` is in seconds. Raises
+        `httpx.HTTPStatusError` for a status of 400 and more.
         """
         return self._route("POST", path, data, options)
 
@@ -340,9 +342,9 @@ class Endpoint:
 
     def _route(self, method: str, path: str, data: Any, options: dict[str, Any]) -> RouteOrRequest:
         if self.is_client:
-            from runpod_flash.unavailable import Request
+            from runpod_flash.client.routes import Request
 
-            return Request(self._client_name(), method.lower())
+            return Request(self._client_name(), self.id, method, path, data, options)
         if data is not None or options:
             raise TypeError(f".{method.lower()}(path) declares a route: it takes a path only")
         self._check_route(method, path)

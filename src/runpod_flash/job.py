@@ -83,9 +83,12 @@ class EndpointJob:
         from runpod_flash.calls import settle
 
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Snapshot | None] = loop.create_future()
+        future: asyncio.Future[Snapshot | Exception | None] = loop.create_future()
         self._connected().look(self.id, lambda seen: settle(loop, future, seen))
-        self._take(await future)
+        seen = await future
+        if isinstance(seen, Exception):
+            raise seen
+        self._take(seen)
         return str(self._data.get("status", "UNKNOWN"))
 
     def _take(self, seen: Snapshot | None) -> None:

@@ -7,7 +7,6 @@ from runpod_flash.errors import NotAvailableError
 TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from typing import Any, NoReturn
 
 
@@ -22,24 +21,6 @@ class FlashApp(_Unavailable):
 
 class ResourceManager(_Unavailable):
     """Provisioning on a server. Not available yet."""
-
-
-class Request:
-    """What `.get(path)` and its kin give on a client: awaited, a request to a server."""
-
-    def __init__(self, endpoint: str, verb: str) -> None:
-        self._endpoint = endpoint
-        self._verb = verb
-
-    def __await__(self) -> Generator[Any, None, NoReturn]:
-        yield from ()
-        refuse(f"{self._endpoint}.{self._verb}()")
-
-    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
-        raise TypeError(
-            f"{self._endpoint} is a client: its .{self._verb}() sends a request and decorates "
-            "nothing; leave id= and image= out to declare routes"
-        )
 
 
 def refuse(what: str) -> NoReturn:

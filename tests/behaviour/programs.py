@@ -17,8 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from runpod_flash.gateway.sessions import LEASE_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from behaviour.servers import Target
 
 MINORS = ("3.10", "3.11", "3.12", "3.13")
 LEFT_SECONDS = 2.0  # what may pass until nothing of a program is left
@@ -83,9 +87,14 @@ class Finished:
 class Program:
     """A running program. Leaving the block kills it; nothing of it may be left then."""
 
-    def __init__(self, process: subprocess.Popen[str], home: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[str], home: Path, target: Target | None = None
+    ) -> None:
         self._process = process
         self._home = home
+        self._target = target
+        self._lease = LEASE_SECONDS if target is not None else 0.0
+        self._killed = False
         self._began = time.monotonic()
         self.lines: list[str] = []
         self.errors: list[str] = []
@@ -107,7 +116,7 @@ class Program:
 
     def __exit__(self, *exception: object) -> None:
         if self._process.poll() is None:
-            self._process.kill()
+            self.kill()
         self._process.wait()
         left = self.left()
         for process in left:  # else the readers below would wait for its output
@@ -170,32 +179,58 @@ class Program:
         self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
+        self._killed = True
         self._process.kill()
 
     def processes(self) -> list[psutil.Process]:
-        """All processes of the program but its own, also those that left its tree."""
-        return [process for process in processes_of(self._home) if process.pid != self.pid]
+        """All processes of the program but its own, also those that left its tree.
+
+        Those that serve every program of a server are not among them.
+        """
+        own = [process for process in processes_of(self._home) if process.pid != self.pid]
+        there = [] if self._target is None else processes_of(self._target.home)
+        return [*own, *(process for process in there if not _serves_all(process))]
 
     def workers(self) -> list[psutil.Process]:
         """Its worker processes, without what user code started in them."""
-        return [p for p in self.processes() if any(a.endswith("boot.py") for a in _argv(p))]
+        home = self._home if self._target is None else self._target.home
+        return [p for p in processes_of(home) if any(a.endswith("boot.py") for a in _argv(p))]
 
     def left(self) -> list[psutil.Process]:
         """What is left of the program after its end and the time that it may take."""
-        deadline = time.monotonic() + LEFT_SECONDS
+        deadline = time.monotonic() + LEFT_SECONDS + (self._lease if self._killed else 0)
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.02)
         return left
 
 
 class Programs:
-    """Writes programs to a folder and runs them, with an empty home and a cache of the session."""
+    """Writes programs to a folder and runs them, with an empty home and a cache of the session.
 
-    def __init__(self, folder: Path, cache: Path, python: str = sys.executable) -> None:
+    With a `target` they run there; the workers of a program are then those of that server, unless
+    it has `residents`: workers that outlive the programs.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cache: Path,
+        python: str = sys.executable,
+        target: Target | None = None,
+        *,
+        residents: bool = False,
+    ) -> None:
+        self._residents = residents
         self.folder = folder
+        self.target = target
         self._cache = cache
         self.python = python
         self._started = 0
+
+    @property
+    def lease(self) -> float:
+        """What a server lets pass until it takes a program that says nothing for dead."""
+        return LEASE_SECONDS if self.target is not None else 0.0
 
     def write(self, files: Mapping[str, str]) -> None:
         for name, source in files.items():
@@ -228,9 +263,13 @@ class Programs:
         cwd: Path | None = None,
         typed: bool = False,
     ) -> Program:
-        """Start a program: `source` after PRELUDE as script `name`, else Python's `arguments`."""
+        """Start a program: `source` after PRELUDE as script `name`, else Python's `arguments`.
+
+        HERE is the folder that its workers can reach as well, wherever they are.
+        """
         if source:
-            self.write({name: PRELUDE + textwrap.dedent(source)})
+            here = f"HERE = {f'{self.folder}{os.sep}'!r}\n"
+            self.write({name: PRELUDE + here + textwrap.dedent(source)})
         home = self.new_home()
         process = subprocess.Popen(
             [self.python, "-W", "error", *(arguments or (name,))],
@@ -242,7 +281,7 @@ class Programs:
             text=True,
             start_new_session=True,
         )
-        return Program(process, home)
+        return Program(process, home, None if self._residents else self.target)
 
     def new_home(self) -> Path:
         self._started += 1
@@ -261,6 +300,7 @@ class Programs:
             "XDG_CACHE_HOME": str(self._cache),
             "XDG_DATA_HOME": str(self._cache / "data"),
             "LANG": "C.UTF-8",
+            **(self.target.variables if self.target is not None else {}),
             **{k: os.environ[k] for k in ("PYTHONPATH",) if k in os.environ},
         }
 
@@ -286,6 +326,12 @@ def processes_of(home: Path) -> Iterator[psutil.Process]:
                 continue
             if process.environ().get("HOME") == str(home):
                 yield process
+
+
+def _serves_all(process: psutil.Process) -> bool:
+    """Whether it is the server, or what starts its workers."""
+    helpers = ("supervisor.py", "zygote.py", "runpod_flash.cli.main import main; main()")
+    return any(argument.endswith(helpers) for argument in _argv(process))
 
 
 def _argv(process: psutil.Process) -> list[str]:

@@ -7,8 +7,10 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
-    from behaviour.programs import Programs
+    from behaviour.programs import Finished, Programs
 
 
 def test_every_way_of_calling_gives_the_result(programs: Programs) -> None:
@@ -108,6 +110,7 @@ def test_a_thousand_calls_keep_their_own_results_and_the_pool_goes_to_zero(
         assert program.finish().code == 0
 
 
+@pytest.mark.embedded  # at a server the app ends instead: e2e/test_target.py
 def test_unawaited_jobs_are_finished_at_the_end_of_the_program_and_one_line_says_so(
     programs: Programs,
 ) -> None:
@@ -138,8 +141,7 @@ def test_unawaited_jobs_are_finished_at_the_end_of_the_program_and_one_line_says
     assert re.fullmatch(r"flash: waiting for [1-4] jobs? \(Ctrl-C cancels them\)", line), done
 
 
-def test_ctrl_c_cancels_what_runs_and_leaves_nothing(programs: Programs) -> None:
-    source = """
+INTERRUPTED = """
         import atexit
 
         @Endpoint(name="long", cpu=CPU)
@@ -150,15 +152,29 @@ def test_ctrl_c_cancels_what_runs_and_leaves_nothing(programs: Programs) -> None
         if __name__ == "__main__":
             atexit.register(print, "the end")
             {call}
-        """
-    for call in ("asyncio.run(long())", "long.call()", "long.run()"):
-        with programs.start(source.format(call=call)) as program:
-            program.until_shown("begun")
-            program.interrupt()
-            began = time.monotonic()
-            done = program.finish(10)
-            assert time.monotonic() - began < 3, done
-            assert done.code == -signal.SIGINT, done  # which a shell shows as 130
-            assert ("cancelled 1 job" in done.stderr) == (call == "long.run()"), done
-            assert done.stdout == "the end\n", done
-            assert "Exception ignored" not in done.stderr, done
+"""
+
+
+def test_ctrl_c_cancels_what_runs_and_leaves_nothing(programs: Programs) -> None:
+    for call in ("asyncio.run(long())", "long.call()"):
+        done = _interrupted(programs, call)
+        assert "cancelled" not in done.stderr, done
+
+
+@pytest.mark.embedded  # a program at a server does not wait for such jobs
+def test_ctrl_c_cancels_the_jobs_that_a_program_waits_for_at_its_end(programs: Programs) -> None:
+    done = _interrupted(programs, "long.run()")
+    assert "cancelled 1 job" in done.stderr, done
+
+
+def _interrupted(programs: Programs, call: str) -> Finished:
+    with programs.start(INTERRUPTED.format(call=call)) as program:
+        program.until_shown("begun")
+        program.interrupt()
+        began = time.monotonic()
+        done = program.finish(10)
+    assert time.monotonic() - began < 3, done
+    assert done.code == -signal.SIGINT, done  # which a shell shows as 130
+    assert done.stdout == "the end\n", done
+    assert "Exception ignored" not in done.stderr, done
+    return done

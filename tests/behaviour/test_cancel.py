@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 HELP = """
         async def exists(name):
             deadline = time.monotonic() + 10
-            while not os.path.exists(name):
+            while not os.path.exists(HERE + name):
                 assert time.monotonic() < deadline, name
                 await asyncio.sleep(0.01)
 """
@@ -21,15 +21,15 @@ def test_cancelled_code_ends_and_the_next_job_is_unharmed(programs: Programs) ->
         f"""
         @Endpoint(name="cooperates", cpu=CPU)
         async def cooperates(name):
-            open(name, "w").close()
+            open(HERE + name, "w").close()
             try:
                 await asyncio.sleep(1000)
             finally:
-                open(name + "-ended", "w").close()
+                open(HERE + name + "-ended", "w").close()
 
         @Endpoint(name="stubborn", cpu=CPU, workers=(0, 1))
         def stubborn(name):
-            open(name, "w").close()
+            open(HERE + name, "w").close()
             time.sleep(1000 if name != "quick" else 0)
             return os.getpid()
 {HELP}
@@ -58,7 +58,7 @@ def test_cancelled_code_ends_and_the_next_job_is_unharmed(programs: Programs) ->
             found["at once"] = time.monotonic() - began < 0.5
             found["replaced"] = await stubborn("quick") != first
             found["prompt"] = time.monotonic() - began < 4
-            found["queued"] = [await queued.status(), os.path.exists("d")]
+            found["queued"] = [await queued.status(), os.path.exists(HERE + "d")]
             again = await job.cancel()
             found["again"] = again.done and await again.status()
             return found
@@ -97,7 +97,7 @@ def test_a_job_that_takes_too_long_ends_and_the_next_one_is_unharmed(programs: P
             try:
                 await asyncio.sleep(seconds)
             except asyncio.CancelledError:
-                open("told", "w").close()
+                open(HERE + "told", "w").close()
                 raise
             return os.getpid()
 
@@ -127,7 +127,7 @@ def test_a_job_that_takes_too_long_ends_and_the_next_one_is_unharmed(programs: P
             return [*await asyncio.gather(*map(measure, (alimited, limited, blocks))), job.error]
 
         if __name__ == "__main__":
-            print(json.dumps([*asyncio.run(main()), os.path.exists("told")]))
+            print(json.dumps([*asyncio.run(main()), os.path.exists(HERE + "told")]))
         """
     )
     alimited, limited, blocks, error, told = done.result
@@ -144,7 +144,7 @@ def test_jobs_beside_a_cancelled_one_go_on(programs: Programs) -> None:
         @Endpoint(name="several", cpu=CPU, workers=(0, 1), max_concurrency=3)
         def several(seconds, name=""):
             if name:
-                open(name, "w").close()
+                open(HERE + name, "w").close()
             time.sleep(seconds)
             return os.getpid()
 {HELP}

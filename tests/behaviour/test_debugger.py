@@ -16,6 +16,8 @@ from behaviour.screens import CTRL_C, CTRL_D, PROMPT, Screen
 if TYPE_CHECKING:
     from behaviour.programs import Programs
 
+pytestmark = pytest.mark.embedded  # the debugger is in the terminal of the plane's own process
+
 
 def function_at(screen: Screen, command: str) -> str:
     """The function in which the debugger stops after a command."""

@@ -168,7 +168,7 @@ def test_a_module_that_crashes_on_import_is_tried_a_few_times_only(programs: Pro
             return x
 
         if __name__ != "__main__":
-            with open("starts", "a") as file:
+            with open(HERE + "starts", "a") as file:
                 file.write("x")
             print("about to fall", flush=True)
             os.kill(os.getpid(), 11)
@@ -188,7 +188,7 @@ def test_a_module_that_crashes_on_import_is_tried_a_few_times_only(programs: Pro
 def test_a_call_without_a_main_guard_is_an_error_and_never_a_recursion(programs: Programs) -> None:
     done = programs.run(
         """
-        with open("imports", "a") as file:
+        with open(HERE + "imports", "a") as file:
             file.write("x")
 
         @Endpoint(name="unguarded", cpu=CPU)

@@ -9,6 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from behaviour.programs import Programs
 
+pytestmark = pytest.mark.embedded  # the programs break the plane that is in their own process
+
 
 @pytest.mark.parametrize("method", ["add", "reconcile", "exited", "_started"])
 def test_a_fault_in_the_plane_fails_the_jobs_that_wait(programs: Programs, method: str) -> None:

@@ -125,15 +125,15 @@ def test_a_cancelled_call_cancels_the_calls_below_it(programs: Programs) -> None
 
         @Endpoint(name="below", cpu=CPU)
         async def below():
-            open("begun", "w").close()
+            open(HERE + "begun", "w").close()
             try:
                 await asyncio.sleep(1000)
             finally:
-                open("ended", "w").close()
+                open(HERE + "ended", "w").close()
 
         async def exists(name):
             deadline = time.monotonic() + 10
-            while not os.path.exists(name):
+            while not os.path.exists(HERE + name):
                 assert time.monotonic() < deadline, name
                 await asyncio.sleep(0.01)
 

@@ -24,7 +24,7 @@ def test_prints_and_logs_appear_in_order_as_they_happen(programs: Programs) -> N
             log.debug("never seen")
             print("50%\\r100%")
             print("fünf", end="")
-            while not os.path.exists("go"):
+            while not os.path.exists(HERE + "go"):
                 time.sleep(0.01)
             print(" and six\\n\\nlast", end="")
 

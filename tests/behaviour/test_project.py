@@ -24,7 +24,8 @@ def test_dotenv_is_read_by_the_program_and_not_by_its_workers(programs: Programs
         """,
         env={"BOTH": "process"},
     )
-    assert done.result == [["yes", "process", None], [None, None, "yes"]], done
+    target = programs.target.address if programs.target else None  # not from the file
+    assert done.result == [["yes", "process", target], [None, None, "yes"]], done
 
 
 def test_workers_run_in_the_projects_root_wherever_the_program_was_started(
@@ -45,16 +46,19 @@ def test_workers_run_in_the_projects_root_wherever_the_program_was_started(
 
         @Endpoint(name="place", cpu=CPU)
         def place():
-            return [os.getcwd(), open("data.txt").read(), shout("text")]
+            beside = os.path.isfile("pyproject.toml"), open("data.txt").read()
+            return [os.getcwd(), *beside, shout("text")]
 
         if __name__ == "__main__":
             print(json.dumps(place.call()))
         """
-    expected = [str(programs.folder), "from the root"]
-    done = programs.run(source)
-    assert done.result == [*expected, "TEXT"], done
-    done = programs.run(source, name="jobs/app.py", cwd=elsewhere, arguments=("../jobs/app.py",))
-    assert done.result == [*expected, "text!"], done
+    here = programs.run(source)
+    there = programs.run(source, name="jobs/app.py", cwd=elsewhere, arguments=("../jobs/app.py",))
+    for done, text in (here, "TEXT"), (there, "text!"):
+        folder, *found = done.result
+        assert found == [True, "from the root", text], done
+        # A server has the project in a folder of its own.
+        assert programs.target or folder == str(programs.folder), done
 
 
 PACKAGE = """

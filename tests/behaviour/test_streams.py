@@ -17,14 +17,14 @@ def test_chunks_of_sync_and_async_generators_arrive_before_the_generator_ends(
         def slow(stop):
             n = 0
             yield n
-            while not os.path.exists(stop):
+            while not os.path.exists(HERE + stop):
                 time.sleep(0.01)
             yield from range(1, 200)
 
         @Endpoint(name="aslow", cpu=CPU)
         async def aslow(stop):
             yield 0
-            while not os.path.exists(stop):
+            while not os.path.exists(HERE + stop):
                 await asyncio.sleep(0.01)
             for n in range(1, 200):
                 yield n
@@ -34,7 +34,7 @@ def test_chunks_of_sync_and_async_generators_arrive_before_the_generator_ends(
             async for chunk in chunks:
                 seen.append(chunk)
                 if chunk == 0:
-                    open(stop, "w").close()
+                    open(HERE + stop, "w").close()
             return seen == list(range(200))
 
         def consume_here(chunks, stop):
@@ -42,7 +42,7 @@ def test_chunks_of_sync_and_async_generators_arrive_before_the_generator_ends(
             for chunk in chunks:
                 seen.append(chunk)
                 if chunk == 0:
-                    open(stop, "w").close()
+                    open(HERE + stop, "w").close()
             return seen == list(range(200))
 
         async def main():
@@ -75,7 +75,7 @@ def test_a_slow_consumer_holds_the_generator_back_and_leaving_early_cancels_it(
                     made += 1
                     yield made
             finally:
-                with open(kind, "w") as file:
+                with open(HERE + kind, "w") as file:
                     file.write(str(made))
 
         @Endpoint(name="endless", cpu=CPU)
@@ -91,10 +91,11 @@ def test_a_slow_consumer_holds_the_generator_back_and_leaving_early_cancels_it(
                     yield made
             finally:
                 await asyncio.sleep(0.01)
-                with open("async", "w") as file:
+                with open(HERE + "async", "w") as file:
                     file.write(str(made))
 
         def written(name):
+            name = HERE + name
             deadline = time.monotonic() + 10
             while not (os.path.exists(name) and open(name).read()):
                 assert time.monotonic() < deadline, name
@@ -190,9 +191,9 @@ def test_a_restartable_generator_that_loses_its_worker_goes_on_where_it_was(
         @Endpoint(name="again", cpu=CPU, restartable=True)
         def again():
             for n in range(300):
-                if n == 150 and not os.path.exists("died"):
+                if n == 150 and not os.path.exists(HERE + "died"):
                     time.sleep(0.3)
-                    open("died", "w").close()
+                    open(HERE + "died", "w").close()
                     os.kill(os.getpid(), 9)
                 yield n
 

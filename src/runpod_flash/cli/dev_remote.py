@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
+from runpod_flash.client.connection import AppGoneError, Connection
 from runpod_flash.client.credentials import key_for
-from runpod_flash.client.http import AppGoneError, Connection
 from runpod_flash.client.session import bring, listen, wanted_app
 from runpod_flash.client.terminal import Printer
 from runpod_flash.errors import FlashError

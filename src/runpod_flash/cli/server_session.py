@@ -22,6 +22,7 @@ from runpod_flash.client.embedded import local_engine
 from runpod_flash.client.session import app_name, environment_name
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
+from runpod_flash.control.kept_apps import KeptApps
 from runpod_flash.control.worker_tokens import WorkerTokens
 from runpod_flash.engines.local.node import Node
 from runpod_flash.errors import ConfigurationError, FlashError
@@ -189,12 +190,13 @@ class _Session:
             tokens=tokens,
             on_request=log.answered,
             logs=logs,
-            place=Place(directory.apps(), Blobs(directory.path / "blobs")),
+            place=_place(directory),
             deployed_as=(app_name(Path.cwd()), environment_name()) if options.app else None,
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
         gateway.serve(_of_app(catalog))
         gateway.declare_all()
+        await gateway.restore()
         await session._server.start()
         log.serving(catalog, session._server.address)
         await keys.start(session._server.address)
@@ -211,6 +213,11 @@ class _Session:
         await self._plane.close()
         await self._plane.store.close()
         self._logs.close()
+
+
+def _place(directory: DataDirectory) -> Place:
+    kept = KeptApps(directory.path / "kept-apps")
+    return Place(directory.apps(), Blobs(directory.path / "blobs"), kept)
 
 
 def _of_app(catalog: Catalog) -> Catalog:

@@ -65,7 +65,8 @@ class Backend(Protocol):
         The end comes with the last ones. Asking from `start` says that those before are consumed.
         """
 
-    def look(self, job_id: str, on_look: Callable[[Snapshot | None], None]) -> None: ...
+    def look(self, job_id: str, on_look: Callable[[Snapshot | Exception | None], None]) -> None:
+        """Call back with the job as it is now, None if it is not known, or why it cannot be."""
 
     def cancel(self, job_id: str) -> None: ...
 

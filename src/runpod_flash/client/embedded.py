@@ -13,7 +13,7 @@ import time
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING
 
-from runpod_flash.client import terminal
+from runpod_flash.client import ending, terminal
 from runpod_flash.client.console import TerminalConsole
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
 from runpod_flash.plane.events import JobEnded, Logged, Notice
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from runpod_flash.wire.failures import Failure
 
 _CLOSE_SECONDS = 5.0
-# A job whose result is here already may take so long until it counts as ended.
-_SETTLE_SECONDS = 0.3
 
 
 class EmbeddedBackend:
@@ -163,13 +161,13 @@ class EmbeddedBackend:
         Jobs that workers submitted are among them.
         """
         try:
-            if not _interrupted() and not self._all_ended(_SETTLE_SECONDS):
+            if not ending.interrupted() and not self._all_ended(ending.SETTLE_SECONDS):
                 left = max(self.plane.unfinished(), 1)
-                text = f"waiting for {_jobs(left)} (Ctrl-C cancels them)"
+                text = f"waiting for {ending.jobs(left)} (Ctrl-C cancels them)"
                 terminal.say(text, write=self._console.line)
                 self._all_ended()
         except KeyboardInterrupt:
-            terminal.say(f"cancelled {_jobs(self.plane.unfinished())}")
+            terminal.say(f"cancelled {ending.jobs(self.plane.unfinished())}")
             atexit.register(_die_of_interrupt)
         self.close()
 
@@ -196,14 +194,6 @@ class EmbeddedBackend:
     def abandon(self) -> None:
         """In a forked child: let go of the parent's workers."""
         self.plane.engine.close_in_child()
-
-
-def _jobs(count: int) -> str:
-    return f"{count} job{'s' if count != 1 else ''}"
-
-
-def _interrupted() -> bool:
-    return getattr(sys, "last_type", None) is KeyboardInterrupt
 
 
 def _die_of_interrupt() -> None:
@@ -239,7 +229,7 @@ class _Default:
         if not self.hooked:
             self.hooked = True
             os.register_at_fork(after_in_child=self._after_fork)
-            _at_thread_shutdown(self._finish)
+            ending.at_thread_shutdown(self._finish)
 
     def _finish(self) -> None:
         backend, self.backend = self.backend, None
@@ -251,17 +241,6 @@ class _Default:
         backend, self.backend = self.backend, None
         if backend is not None:
             backend.abandon()
-
-
-def _at_thread_shutdown(callback: Callable[[], None]) -> None:
-    """Call back when the program ends, while its thread pools still take work.
-
-    `atexit` is too late: by then a plane's loop can start no thread that it needs.
-    """
-    import concurrent.futures.thread  # noqa: F401 - registers its own end first, to run after ours
-
-    register = getattr(threading, "_register_atexit", atexit.register)
-    register(callback)
 
 
 def local_engine(node: Node | None = None, gpu_fallback: GpuFallback = "cpu") -> Engine:

@@ -6,172 +6,56 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import contextlib
-import json
+import functools
 import os
-import random
-import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from concurrent import futures
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from runpod_flash.client import terminal
-from runpod_flash.client.credentials import key_for, origin_of
-from runpod_flash.client.session import ProgramApp
-from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
+from runpod_flash.client import ending, terminal
+from runpod_flash.client.connection import WAIT_MS, AppGoneError, Connection
+from runpod_flash.client.session import ProgramApp, detached
+from runpod_flash.errors import FlashError
 from runpod_flash.plane.views import Ended, Snapshot
 from runpod_flash.project.entry import module_names
-from runpod_flash.wire import failures, frames
+from runpod_flash.wire import failures
 from runpod_flash.wire.carried import carrying
 from runpod_flash.wire.codec import Payload, payload_of
-from runpod_flash.wire.frames import MEDIA_TYPE, Frame
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
-    import httpx
-
     from runpod_flash.client.backend import Submission
-
-T = TypeVar("T")
-
-# How long one request may wait for a job; the next one goes on waiting.
-_WAIT_MS = 30_000
-_TRIES = 5
+    from runpod_flash.wire.frames import Frame
 
 
-class Connection:
-    """A server, asked from a thread of its own."""
-
-    def __init__(self, address: str) -> None:
-        self.origin = origin_of(address)
-        self._key = key_for(address)
-        self._client: httpx.AsyncClient | None = None
-        self._was_there = False
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="flash-client", daemon=True).start()
-        self.app = ProgramApp(self)
-
-    def spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    async def ask(self, method: str, path: str, body: bytes = b"") -> list[Frame]:
-        """The frames that the server answers. A job's id makes it safe to ask again.
-
-        Raises `ConnectionClosedError` where it cannot be reached, and `ConfigurationError` with
-        its own words where it refuses.
-        """
-
-        return self._read(await self._request(method, path, body))
-
-    async def ask_json(
-        self, method: str, path: str, value: Any = None, body: bytes = b""
-    ) -> dict[str, Any]:
-        """What the server answers in JSON, to a value or a body of frames; raises as `ask`."""
-        headers = {"accept": "application/json"}
-        if value is not None:
-            body = json.dumps(value).encode()
-            headers["content-type"] = "application/json"
-        response = await self._request(method, path, body, headers)
-        if not response.is_success:
-            raise self._refusal(response)
-        told: dict[str, Any] = response.json()
-        return told
-
-    @contextlib.asynccontextmanager
-    async def streaming(self, path: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The pieces of a response that goes on for as long as both ends are there."""
-        import httpx
-
-        try:
-            async with self._connected().stream("GET", f"{self.origin}{path}") as response:
-                if not response.is_success:
-                    await response.aread()
-                    raise self._refusal(response)
-                yield response.aiter_bytes()
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from None
-
-    async def _request(
-        self, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None
-    ) -> httpx.Response:
-        import httpx
-
-        client = self._connected()
-        for left in reversed(range(_TRIES)):
-            try:
-                return await client.request(
-                    method, f"{self.origin}{path}", content=body, headers=headers
-                )
-            except httpx.ConnectError as error:
-                if not self._was_there or not left:
-                    raise self._unreachable(error) from None
-            except httpx.TransportError as error:
-                if not left:
-                    raise self._unreachable(error) from None
-            # One that was there is being started again.
-            await asyncio.sleep(0.1 * 2 ** (_TRIES - left) * random.random())
-        raise AssertionError("the last try returns or raises")
-
-    def _connected(self) -> httpx.AsyncClient:
-        import httpx
-
-        if self._client is None:
-            headers = {"content-type": MEDIA_TYPE, "accept": MEDIA_TYPE}
-            if self._key is not None:
-                headers["authorization"] = f"Bearer {self._key}"
-            timeout = _WAIT_MS / 1000 + 30
-            # Proxies are not for it: the server is this machine's, or one's own.
-            limits = httpx.Limits(max_connections=None)
-            self._client = httpx.AsyncClient(
-                timeout=timeout,
-                trust_env=False,
-                headers=headers,
-                limits=limits,
-                verify=httpx.create_ssl_context(),  # (of SSL_CERT_FILE, where that is set)
-            )
-        return self._client
-
-    def _unreachable(self, error: Exception) -> ConnectionClosedError:
-        why = str(error) or type(error).__name__
-        return ConnectionClosedError(
-            f"{self.origin} (FLASH_TARGET) cannot be reached: {why}; start it, or unset "
-            "FLASH_TARGET to run embedded"
-        )
-
-    def _read(self, response: httpx.Response) -> list[Frame]:
-        self._was_there = True
-        if response.headers.get("content-type") == MEDIA_TYPE:
-            return frames.decode(response.content)
-        raise self._refusal(response)
-
-    def _refusal(self, response: httpx.Response) -> ConfigurationError:
-        try:
-            said = response.json()["error"]
-        except (ValueError, KeyError, TypeError):
-            said = f"HTTP status {response.status_code}"
-        kind = AppGoneError if response.status_code == 404 and _is_session(response) else None
-        return (kind or ConfigurationError)(f"{self.origin} (FLASH_TARGET): {said}")
-
-
-class AppGoneError(ConfigurationError):
-    """The server does not know this program's app (any more)."""
-
-
-def _is_session(response: httpx.Response) -> bool:
-    return response.request.url.path.startswith(("/s/", "/v2/sessions/"))
+# So long may the server take to end this program's app.
+_CLOSE_SECONDS = 2.0
 
 
 class HttpBackend:
     """`Backend` for one endpoint of a server."""
 
-    def __init__(self, connection: Connection, endpoint: str) -> None:
+    def __init__(self, connection: Connection, app: ProgramApp, endpoint: str) -> None:
         self.names = module_names()
         self._connection = connection
+        self._app = app
         self._endpoint = endpoint
         self._sent: dict[str, Future[None]] = {}
+        # Jobs that nobody awaits while they are sent, until their end is known.
+        self._left: dict[str, Future[None]] = {}
         self._base = ""
-        atexit.register(self._say_what_is_left)
+
+    @property
+    def deployed(self) -> bool:
+        """Whether it is there without this program."""
+        return not self._base
+
+    def left(self) -> list[Future[None]]:
+        """For each job that was sent and has not ended, whether it has arrived there."""
+        return list(self._left.values())
 
     # Backend
 
@@ -186,7 +70,8 @@ class HttpBackend:
             # Nobody but the caller knows the job: one request submits it and brings its end.
             self._sent[job_id] = self._connection.spawn(self._run(submission, on_end))
             return
-        self._sent[job_id] = self._connection.spawn(self._accept(submission))
+        sent = self._connection.spawn(self._accept(submission))
+        self._sent[job_id] = self._left[job_id] = sent
         if on_end is not None:
             ended = on_end
             self.wait(job_id, lambda end: ended(end or Ended("UNKNOWN")))
@@ -199,23 +84,25 @@ class HttpBackend:
     ) -> None:
         self._connection.spawn(self._chunks(job_id, start, on_chunks))
 
-    def look(self, job_id: str, on_look: Callable[[Snapshot | None], None]) -> None:
+    def look(self, job_id: str, on_look: Callable[[Snapshot | Exception | None], None]) -> None:
         self._connection.spawn(self._look(job_id, on_look))
 
     def cancel(self, job_id: str) -> None:
+        self._left.pop(job_id, None)
         self._connection.spawn(self._cancel(job_id))
 
     def forget(self, job_id: str) -> None:
         self._sent.pop(job_id, None)
+        self._left.pop(job_id, None)
 
     # On the connection's thread
 
     async def _run(self, submission: Submission, on_end: Callable[[Ended], None]) -> None:
         try:
             await self._find_place(submission)
-            body = b"".join(frames.encode(_job(submission)))
-            end = _ended(await self._ask("POST", f"runsync?wait={_WAIT_MS}", body))
-        except (FlashError, frames.FrameError) as error:
+            job = _job(submission)
+            end = _ended(await self._ask("POST", f"runsync?wait={WAIT_MS}", job))
+        except Exception as error:  # whoever waits must hear of it
             end = _failed(error)
         if end is not None:
             on_end(end)
@@ -226,19 +113,20 @@ class HttpBackend:
 
     async def _accept(self, submission: Submission) -> None:
         await self._find_place(submission)
-        await self._ask("POST", "run", b"".join(frames.encode(_job(submission))))
+        await self._ask("POST", "run", _job(submission))
 
     async def _wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
         end: Ended | None = None
         try:
             await self._is_sent(job_id)
             while end is None:
-                answer = await self._ask("GET", f"status/{job_id}?wait={_WAIT_MS}")
+                answer = await self._ask("GET", f"status/{job_id}?wait={WAIT_MS}")
                 if not answer.fields.get("state"):
                     break
                 end = _ended(answer)
-        except (FlashError, frames.FrameError) as error:
+        except Exception as error:  # whoever waits must hear of it
             end = _failed(error)
+        self._left.pop(job_id, None)
         on_end(end)
 
     async def _chunks(
@@ -256,16 +144,18 @@ class HttpBackend:
                 *arrived, last = await self._connection.ask("GET", path)
                 found = [p for frame in arrived if (p := payload_of(frame.buffers)) is not None]
                 end = _ended(last) if last.fields.get("state") else Ended("UNKNOWN")
-        except (FlashError, frames.FrameError) as error:
+        except Exception as error:  # whoever waits must hear of it
             end = _failed(error)
         on_chunks(found, end)
 
-    async def _look(self, job_id: str, on_look: Callable[[Snapshot | None], None]) -> None:
+    async def _look(
+        self, job_id: str, on_look: Callable[[Snapshot | Exception | None], None]
+    ) -> None:
         try:
             await self._is_sent(job_id)
             fields = (answer := await self._ask("GET", f"status/{job_id}")).fields
-        except FlashError:
-            on_look(None)
+        except Exception as error:
+            on_look(error)
             return
         kept = {name: fields[name] for name in Snapshot._fields if name in fields}
         known = bool(fields.get("state"))
@@ -289,52 +179,109 @@ class HttpBackend:
         if sent is not None:
             await asyncio.wrap_future(sent)
 
-    async def _ask(self, method: str, path: str, body: bytes = b"") -> Frame:
+    async def _ask(self, method: str, path: str, sent: Frame | None = None) -> Frame:
         try:
-            *_, last = await self._connection.ask(method, f"{self._path}{path}", body)
+            *_, last = await self._connection.ask(method, f"{self._path}{path}", sent)
         except AppGoneError:
             # The server was started anew: its jobs are there, and wait for their code.
-            await self._connection.app.again()
-            *_, last = await self._connection.ask(method, f"{self._path}{path}", body)
+            await self._app.again()
+            *_, last = await self._connection.ask(method, f"{self._path}{path}", sent)
         return last
 
     async def _find_place(self, submission: Submission) -> None:
         """Where the endpoint is: deployed, or in the app that this program brings along."""
         entry = submission.spec.entry
         if submission.describe is not None and (entry.file or entry.by_value):
-            self._base = await self._connection.app.base(submission.describe())
+            self._base = await self._app.base(submission.describe())
 
     @property
     def _path(self) -> str:
         return f"{self._base}/v2/{self._endpoint}/"
 
+
+class Target:
+    """A server that this program calls: its app there, and a backend for each endpoint."""
+
+    def __init__(self, address: str) -> None:
+        self._connection = Connection(address)
+        self._app = ProgramApp(self._connection)
+        self._backends: dict[str, HttpBackend] = {}
+
+    def backend(self, endpoint: str) -> HttpBackend:
+        if endpoint not in self._backends:
+            self._backends[endpoint] = HttpBackend(self._connection, self._app, endpoint)
+        return self._backends[endpoint]
+
+    def finish(self) -> None:
+        """Send what is on its way, say in one line what is left, and end this program's app."""
+        with suppress(KeyboardInterrupt):
+            if not ending.interrupted():
+                self._settle()
+        self._say_what_is_left()
+        with suppress(Exception):  # the server finds it out by itself
+            self._connection.spawn(self._app.end()).result(_CLOSE_SECONDS)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of what is the parent's."""
+        self._connection.abandon()
+
+    def _settle(self) -> None:
+        """Wait until all jobs have been sent, and a moment for those that have just ended."""
+        sent = [each for backend in self._backends.values() for each in backend.left()]
+        futures.wait(sent)
+        for text in {str(error): None for each in sent if (error := each.exception())}:
+            terminal.say(f"a job was not sent: {text}")
+        until = time.monotonic() + ending.SETTLE_SECONDS
+        while self._count(None) and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _count(self, deployed: bool | None) -> int:
+        """How many jobs have not ended, of the endpoints that are there without us, or not."""
+        asked = [b for b in self._backends.values() if deployed in (None, b.deployed)]
+        return sum(len(backend.left()) for backend in asked)
+
     def _say_what_is_left(self) -> None:
-        count = sum(not sent.done() for sent in list(self._sent.values()))
-        if count:
-            jobs = f"{count} job{'s' if count != 1 else ''}"
-            where = self._connection.origin
-            terminal.say(f"{jobs} not waited for: {where} goes on with them", self._endpoint)
+        own, others = self._count(deployed=False), self._count(deployed=True)
+        if detached():
+            own, others = 0, own + others
+        if others:
+            text = f"{ending.jobs(others)} not waited for: {self._connection.origin} goes on"
+            terminal.say(text)
+        if own:
+            terminal.say(
+                f"cancelled {ending.jobs(own)} not waited for: this program's app at "
+                f"{self._connection.origin} ends with it; FLASH_DETACH=1 keeps the app until its "
+                "jobs have ended"
+            )
 
 
-_backends: dict[tuple[str, str], HttpBackend] = {}
-_connections: dict[str, Connection] = {}
+_targets: dict[str, Target] = {}
 
 
 def backend_at(address: str, endpoint: str) -> HttpBackend:
     """The backend of an endpoint at a server, made on first use; a forked child makes its own."""
-    if not _connections:
-        os.register_at_fork(after_in_child=_forget_all)
-    key = (address, endpoint)
-    if key not in _backends:
-        connection = _connections.get(address) or Connection(address)
-        _connections[address] = connection
-        _backends[key] = HttpBackend(connection, endpoint)
-    return _backends[key]
+    if address not in _targets:
+        target = Target(address)
+        _hook_once()
+        _targets[address] = target
+    return _targets[address].backend(endpoint)
 
 
-def _forget_all() -> None:
-    _connections.clear()
-    _backends.clear()
+@functools.cache
+def _hook_once() -> None:
+    os.register_at_fork(after_in_child=_abandon_all)
+    ending.at_thread_shutdown(_finish_all)
+
+
+def _finish_all() -> None:
+    for target in _targets.values():
+        target.finish()
+
+
+def _abandon_all() -> None:
+    for target in _targets.values():
+        target.abandon()
+    _targets.clear()
 
 
 def _job(submission: Submission) -> Frame:

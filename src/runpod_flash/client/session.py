@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
 import secrets
 from contextlib import suppress
@@ -25,14 +24,13 @@ from runpod_flash.wire.frames import Frame, FrameReader
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from runpod_flash.client.http import Connection
+    from runpod_flash.client.connection import Connection
     from runpod_flash.project.catalog import Discovered
     from runpod_flash.spec import EndpointSpec
 
 # So many bytes of files go in one request.
 _BATCH = 16_000_000
 _RECONNECT_SECONDS = 0.5
-_CLOSE_SECONDS = 2.0
 
 
 def app_name(root: Path | None) -> str:
@@ -43,6 +41,11 @@ def app_name(root: Path | None) -> str:
 def environment_name() -> str:
     """`FLASH_ENV`, else `production`."""
     return os.environ.get("FLASH_ENV") or "production"
+
+
+def detached() -> bool:
+    """Whether jobs outlive the program which did not wait for them."""
+    return os.environ.get("FLASH_DETACH", "0") not in ("", "0")
 
 
 class ProgramApp:
@@ -60,6 +63,7 @@ class ProgramApp:
         self._lock = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
         self._said: set[str] = set()
+        self._ended = False
 
     async def base(self, discovered: Discovered) -> str:
         """Before which address the endpoint's own are; brings the app if it must.
@@ -94,7 +98,6 @@ class ProgramApp:
                 )
         if "base" in told and self._listening is None:
             self._listening = asyncio.ensure_future(self._listen())
-            atexit.register(self._end)
 
     def _wanted(self) -> tuple[dict[str, Any], Sequence[TreeFile]]:
         specs = [each.spec for each in self._endpoints.values()]
@@ -105,9 +108,8 @@ class ProgramApp:
         for root, each in found.items():
             caller_env |= named_variables(Path(root), each, os.environ)
         catalog = Catalog(next(iter(roots)), tuple(self._endpoints.values()))
-        detached = bool(os.environ.get("FLASH_DETACH"))
         wanted = wanted_app(catalog, files.values(), caller_env)
-        return {**wanted, "detached": detached}, list(files.values())
+        return {**wanted, "detached": detached()}, list(files.values())
 
     def _files(self, root: str, specs: Sequence[EndpointSpec]) -> list[TreeFile]:
         tree = self._trees.setdefault(root, Tree(Path(root)))
@@ -133,25 +135,25 @@ class ProgramApp:
 
     async def _listen(self) -> None:
         printer = terminal.Printer()
-        while True:
+        while not self._ended:
             try:
                 await listen(self._connection, self._id, printer)
             except ConnectionClosedError:
                 pass  # the calls say so; until the lease is over, it can be had again
             except FlashError:
-                with suppress(FlashError):
-                    await self.again()
-            await asyncio.sleep(_RECONNECT_SECONDS)
+                if not self._ended:
+                    with suppress(FlashError):
+                        await self.again()
+            if not self._ended:
+                await asyncio.sleep(_RECONNECT_SECONDS)
 
-    def _end(self) -> None:
-        """Take the app away, at the end of the program."""
-        if os.environ.get("FLASH_DETACH"):
+    async def end(self) -> None:
+        """Take the app away, unless it is to stay; what its workers have written is shown."""
+        if self._listening is None or detached():
             return
-        ending = self._connection.spawn(
-            self._connection.ask_json("DELETE", f"/v2/sessions/{self._id}")
-        )
-        with suppress(Exception):  # the server finds it out by itself
-            ending.result(_CLOSE_SECONDS)
+        self._ended = True
+        await self._connection.ask_json("DELETE", f"/v2/sessions/{self._id}")
+        await self._listening
 
 
 def wanted_app(

@@ -5,7 +5,6 @@ Dispatch is by hand, since a framework's router would halve the throughput of th
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -174,15 +173,19 @@ class Gateway:
         here = self._deployed_as is None or self._deployed_as == (app, environment)
         return self._addresses.names.get(name) if here else None
 
-    def unfinished(self) -> int:
-        """How many jobs have not ended."""
-        return sum(self._plane.unfinished(pool) for pool in self.pools())
+    def _find_named(self, app: str, environment: str, name: str) -> Discovered | None:
+        """As `_find`; whoever names no app means what is served here."""
+        return self._find(app, environment, name) if app else self._addresses.names.get(name)
 
-    async def close(self) -> None:
-        """Serve nothing more: what runs is ended, and its workers with it."""
-        pools = self.pools()
-        self.serve(Catalog(""))
-        await asyncio.gather(*map(self._plane.discard, pools))
+    async def restore(self) -> None:
+        """Serve the apps of programs that ran when an earlier server ended."""
+        await self._sessions.restore()
+
+    async def close(self, app: str) -> None:
+        """Serve nothing more: all that runs of this app is ended, and its workers with it."""
+        await self._plane.discard(app)
+        self.serve(Catalog(""))  # (a request that was on its way may have brought some back)
+        await self._plane.discard(app)
 
     def _declared(self) -> list[EndpointSpec]:
         return [each.spec for each in self._addresses.catalog.endpoints]
@@ -237,7 +240,8 @@ class Gateway:
         if self._workers is not None and self._workers.asked(path):  # they have other keys
             await (await self._workers.answer(scope, receive)).send(send)
             return
-        endpoint = self._addresses.route(path, scope["method"])
+        scope = sentinel.at_own_path(scope, self._find_named)
+        endpoint = self._addresses.route(scope["path"], scope["method"])
         # Browsers ask without a key whether they may send one.
         found = preflight(scope) if endpoint is None else None
         if found is None:

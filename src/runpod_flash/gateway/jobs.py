@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.gateway.delivered import Delivered
 from runpod_flash.gateway.job_object import JobObjects
 from runpod_flash.gateway.messages import Answer, Refusal, answer
+from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.streams import Streams
 from runpod_flash.gateway.targets import Targets
@@ -80,6 +81,15 @@ class Jobs:
         """Whether the endpoint has a job of that id."""
         job = now(self._plane.store.get(job_id))
         return job is not None and job.endpoint == pool.key
+
+    def has_for_program(self, name: str, job_id: str) -> bool:
+        """Whether there is a job of that id for an endpoint of that name in a program's own app.
+
+        The app may have ended, and its endpoint with it.
+        """
+        job = now(self._plane.store.get(job_id))
+        app, _, rest = ("", "", "") if job is None else job.endpoint.partition(":")
+        return is_session_id(app) and rest.startswith(f"{name}:")
 
     def get(self, pool: Pool, job_id: str) -> Job:
         """The endpoint's job of that id; 404 if it has none."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 
     Message = MutableMapping[str, Any]
     Scope = MutableMapping[str, Any]
@@ -107,10 +107,17 @@ def whole_number(
 
 async def read_body(scope: Scope, receive: Receive, limit: int, remedy: str) -> bytes:
     """The whole body; a larger one is refused before it is kept."""
+    pieces = [piece async for piece in body_pieces(scope, receive, limit, remedy)]
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def body_pieces(
+    scope: Scope, receive: Receive, limit: int, remedy: str
+) -> AsyncIterator[bytes]:
+    """The body as it comes, for whoever need not have it in one piece."""
     coding = header(scope, b"content-encoding")
     if coding not in (None, "", "identity"):
         raise Refusal(415, f"a body in {coding} is not taken; send it as it is")
-    pieces: list[bytes] = []
     size = 0
     while True:
         message = await receive()
@@ -120,11 +127,11 @@ async def read_body(scope: Scope, receive: Receive, limit: int, remedy: str) -> 
         size += len(piece)
         more = message.get("more_body", False)
         if size <= limit:
-            pieces.append(piece)
+            yield piece
         elif not more or size > limit + _DISCARDED:
             raise _too_large(scope, size, limit, remedy)
         if not more:
-            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            return
 
 
 def _too_large(scope: Scope, size: int, limit: int, remedy: str) -> Refusal:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.jobs import policy_of
-from runpod_flash.gateway.messages import Answer, Refusal, read_body, whole_number
+from runpod_flash.gateway.messages import Refusal, body_pieces, whole_number
 from runpod_flash.plane.store.base import Call, NewJob
 from runpod_flash.plane.views import ended
 from runpod_flash.project.catalog import choose_method
 from runpod_flash.wire import frames
 from runpod_flash.wire.carried import carried, carrying
 from runpod_flash.wire.codec import decode, encode
-from runpod_flash.wire.frames import MEDIA_TYPE, Frame
+from runpod_flash.wire.frames import MEDIA_TYPE, Frame, FrameReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runpod_flash.gateway.jobs import Jobs
-    from runpod_flash.gateway.messages import Receive, Scope
+    from runpod_flash.gateway.messages import Receive, Scope, Send
     from runpod_flash.plane.pool import Pool
     from runpod_flash.plane.store.base import Chunk, Job
     from runpod_flash.plane.views import Snapshot
@@ -39,16 +40,20 @@ class NativeApi:
 
     async def answer(
         self, endpoint: Discovered, pool: Pool, rest: Sequence[str], scope: Scope, receive: Receive
-    ) -> Answer:
+    ) -> Told:
         """The answer to one request."""
         verb, job_id = rest[0] if rest else "", rest[1] if len(rest) > 1 else ""
         if job_id and not self._jobs.has(pool, job_id):
-            return _message([_look(None)])
-        seconds = min(whole_number(scope, "wait", 0, _ANY) / 1000, _MOST_SECONDS)
+            return NOT_KNOWN
         if verb in ("run", "runsync"):
-            body = await read_body(scope, receive, _LIMIT, "pass it through a volume")
-            job_id = self._accept(endpoint, pool, body)
-            return await self._state(job_id, seconds if verb == "runsync" else 0)
+            sent = await _sent(scope, receive)
+            job_id = self._accept(endpoint, pool, sent, verb)
+            return await self._state(job_id, _seconds(scope) if verb == "runsync" else 0)
+        return await self.of_job(verb, job_id, scope)
+
+    async def of_job(self, verb: str, job_id: str, scope: Scope) -> Told:
+        """The answer about a job that is there."""
+        seconds = _seconds(scope)
         if verb == "status":
             return await self._state(job_id, seconds)
         if verb == "stream":
@@ -58,9 +63,9 @@ class NativeApi:
             return await self._state(job_id, 0)
         raise Refusal(404, f"{scope['path']} is no operation of the queue API")
 
-    def _accept(self, endpoint: Discovered, pool: Pool, body: bytes) -> str:
+    def _accept(self, endpoint: Discovered, pool: Pool, sent: Sequence[Frame], verb: str) -> str:
         try:
-            (frame,) = frames.decode(body)
+            (frame,) = sent
             fields = frame.fields
             payload, constructor = carried(frame)
             job_id: str = fields["job"]
@@ -74,23 +79,31 @@ class NativeApi:
         if bool(method) != bool(endpoint.owner):
             raise Refusal(409, f"{endpoint.spec.name} is another kind of endpoint than here")
         call = Call(payload, fields["form"], method, constructor)
+        # Of one that is only submitted, the end may be asked for by another program.
+        kept_ms = self._jobs.settings.run_retention_ms if verb == "run" else 0
+        policy = policy_of(pool)._replace(retention_ms=kept_ms)
         credits_ = fields.get("credits", 0)
-        self._jobs.accept(pool, NewJob(job_id, pool.key, call, policy_of(pool), credits=credits_))
+        self._jobs.accept(pool, NewJob(job_id, pool.key, call, policy, credits=credits_))
         return job_id
 
-    async def _state(self, job_id: str, seconds: float) -> Answer:
+    async def _state(self, job_id: str, seconds: float) -> Told:
         ended = await self._jobs.end(job_id, seconds) if seconds else None
-        answer = _message([_look(self._jobs.views.look(job_id))])
+        answer = Told([_look(self._jobs.views.look(job_id))])
         if ended is not None:
             self._jobs.delivered(ended)  # last: a large result may be forgotten by it
         return answer
 
-    async def _stream(self, job_id: str, start: int) -> Answer:
+    async def _stream(self, job_id: str, start: int) -> Told:
         chunks, job = await self._jobs.chunks(job_id, start, _MOST_SECONDS / 2)
         frames_ = [_chunk(chunk) for chunk in chunks]
         known = self._jobs.views.look(job_id)
         last = _end(job) if job is not None else Frame("look", {"state": known and known.state})
-        return _message([*frames_, last])
+        return Told([*frames_, last])
+
+
+def _seconds(scope: Scope) -> float:
+    """How long the answer may wait for the job's end."""
+    return min(whole_number(scope, "wait", 0, _ANY) / 1000, _MOST_SECONDS)
 
 
 def _split(endpoint: Discovered, payload: Payload) -> tuple[str, Payload]:
@@ -120,6 +133,36 @@ def _end(job: Job) -> Frame:
     return carrying("look", {**end.to_wire(), "ended": True}, end.payload)
 
 
-def _message(sent: Sequence[Frame]) -> Answer:
-    body = b"".join(piece for frame in sent for piece in frames.encode(frame))
-    return Answer(200, body, MEDIA_TYPE.encode())
+async def _sent(scope: Scope, receive: Receive) -> list[Frame]:
+    """The frames of the body, which are put together as it comes: a large value is there once."""
+    reader, found = FrameReader(None), []
+    try:
+        async for piece in body_pieces(scope, receive, _LIMIT, "pass it through a volume"):
+            found += reader.feed(piece)
+    except frames.FrameError as error:
+        raise Refusal(400, f"the body is no job of this version: {error}") from None
+    if not reader.between_frames:
+        raise Refusal(400, "the body is no job of this version: it ends within a frame")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A response of frames; large values in them are not copied."""
+
+    frames: Sequence[Frame]
+
+    async def send(self, send: Send) -> None:
+        pieces = [piece for frame in self.frames for piece in frames.encode(frame)]
+        size = sum(memoryview(piece).nbytes for piece in pieces)
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(size).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        for piece in pieces[:-1]:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": pieces[-1]})
+
+
+NOT_KNOWN = Told([Frame("look", {})])

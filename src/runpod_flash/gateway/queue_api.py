@@ -24,7 +24,7 @@ from runpod_flash.gateway.messages import (
     whole_number,
     wrong_method,
 )
-from runpod_flash.gateway.native import NativeApi
+from runpod_flash.gateway.native import NOT_KNOWN, NativeApi
 from runpod_flash.gateway.openai import OpenAiApi
 from runpod_flash.gateway.sentinel import SENTINEL, named_by_headers, without_marker
 from runpod_flash.gateway.submission import read_submission
@@ -92,12 +92,19 @@ class QueueApi:
     async def answer(self, addresses: Addresses, scope: Scope, receive: Receive) -> Sendable:
         """The answer to a request below /v2/."""
         _, _, name, *rest = scope["path"].split("/")
-        endpoint = self._endpoint(addresses, name, scope)
         verb = rest[0] if rest else ""
+        framed = header(scope, b"content-type") == MEDIA_TYPE
+        if framed and len(rest) == 2:
+            require(scope, "deploy")
+            if self._jobs.has_for_program(name, rest[1]):
+                return await self._native.of_job(verb, rest[1], scope)
+            if name not in addresses.names:
+                return NOT_KNOWN
+        endpoint = self._endpoint(addresses, name, scope)
         if not endpoint.operations and verb not in ("health", "metrics"):
             where = prefix_of(endpoint)
             raise Refusal(404, f"{name} has routes and no queue: call them below {where}/")
-        if header(scope, b"content-type") == MEDIA_TYPE:
+        if framed:
             require(scope, "deploy")
             pool = self._pool_of(endpoint)
             return await self._native.answer(endpoint, pool, rest, scope, receive)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.messages import Refusal, header
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runpod_flash.gateway.messages import Scope
+    from runpod_flash.project.catalog import Discovered
 
 SENTINEL = "flash"
 # That SDK sends no empty input, but this.
@@ -26,6 +30,17 @@ def named_by_headers(scope: Scope) -> tuple[str, str, str]:
         raise Refusal(404, "the endpoint id 'flash' takes the endpoint's name in X-Flash-Endpoint")
     app = header(scope, b"x-flash-app") or ""
     return app, header(scope, b"x-flash-environment") or "production", name
+
+
+def at_own_path(scope: Scope, find: Callable[[str, str, str], Discovered | None]) -> Scope:
+    """A request for a route of the endpoint that its headers name, at the route's own address."""
+    if header(scope, b"x-flash-endpoint") is None or scope["path"].startswith("/v2/"):
+        return scope
+    app, environment, name = named_by_headers(scope)
+    endpoint = find(app, environment, name)
+    if endpoint is None or not endpoint.routes:
+        raise Refusal(404, f"there is no endpoint {name!r} with routes here")
+    return {**scope, "path": f"{prefix_of(endpoint)}{scope['path']}"}
 
 
 def without_marker(scope: Scope, value: Any) -> Any:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 import ssl
+import sys
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _TRIES = 20
 _BACKLOG = 2048
+# A client whose machine takes nothing of what is sent for so long is gone, with its connection.
+_SILENT_MS = 20_000
 
 
 class GatewayServer:
@@ -166,6 +169,8 @@ def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socke
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if sys.platform == "linux":  # (what is accepted has it as well)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_MS)
         sock.bind((address, port))
         sock.listen(_BACKLOG)
         sock.setblocking(False)

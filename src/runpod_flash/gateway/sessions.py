@@ -8,28 +8,29 @@ says so, or is not heard of for a while.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.control.trees import AppTree, StoredFile
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, read_body
-from runpod_flash.plane.events import Logged, Notice
+from runpod_flash.gateway.session_events import Events, Lines
+from runpod_flash.gateway.session_ids import is_session_id
+from runpod_flash.plane.events import Notice
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.wire import frames
-from runpod_flash.wire.frames import MEDIA_TYPE, Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from runpod_flash.control.blobs import Blobs
+    from runpod_flash.control.kept_apps import KeptApps
     from runpod_flash.gateway.app import Gateway
-    from runpod_flash.gateway.messages import Receive, Scope, Send
-    from runpod_flash.plane.events import Event
+    from runpod_flash.gateway.messages import Receive, Scope
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered
@@ -37,31 +38,33 @@ if TYPE_CHECKING:
 PREFIX = "/s/"
 # A program that is not heard of for so long has ended.
 LEASE_SECONDS = 10.0
-# Something is sent so often, so that both ends see whether the other one is there.
-_BEAT_SECONDS = 5.0
 _BODY_LIMIT = 64_000_000
 _BLOBS_LIMIT = 512_000_000
-_ID = re.compile(r"[0-9a-f]{32}")
-# Lines that a reader has not taken yet; a slower one misses some.
-_LINES = 10_000
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where programs' apps are put: a folder for their trees, and the files that are known."""
+    """Where programs' apps are put: a folder for their trees, the files that are known, and what
+    outlives the server.
+    """
 
     folder: Path
     blobs: Blobs
+    kept: KeptApps
 
 
 @dataclass(eq=False)
 class Session:
-    """A program's app. `listening` counts the connections that hear its events."""
+    """A program's app. `listening` counts the connections that hear its events, of which
+    the last one, number `reader`, is told them.
+    """
 
     id: str
     gateway: Gateway
     tree: AppTree
+    lines: Lines
     listening: int = 0
+    reader: int = 0
     detached: bool = False
     ending: asyncio.TimerHandle | None = None
     names: set[str] = field(default_factory=set)
@@ -98,7 +101,7 @@ class Sessions:
         method, (_, _, kind, *rest) = scope["method"], scope["path"].split("/")
         if kind == "blobs" and not rest and method == "POST":
             return await self._upload(scope, receive)
-        if kind != "sessions" or not rest or not _ID.fullmatch(rest[0]):
+        if kind != "sessions" or not rest or not is_session_id(rest[0]):
             return None
         session_id, *more = rest
         if not more and method == "PUT":
@@ -108,7 +111,7 @@ class Sessions:
             await self._end(session_id)
             return answer(200, {"ended": session_id})
         if more == ["events"] and method == "GET":
-            return Events(self, self._get(session_id), receive)
+            return self._events(self._get(session_id), receive)
         return None
 
     def _get(self, session_id: str) -> Session:
@@ -136,25 +139,39 @@ class Sessions:
 
     async def _bring(self, session_id: str, scope: Scope, receive: Receive) -> Answer:
         value = parse_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
-        try:
-            wanted = _Wanted.of(value)
-        except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise Refusal(400, f"the app cannot be read: {error}") from None
+        told = await self._take_in(session_id, _Wanted.read(value))
+        if "base" in told and self._place is not None:
+            await asyncio.to_thread(self._place.kept.keep, session_id, value)
+        return answer(200, told)
+
+    async def restore(self) -> None:
+        """Serve again what an earlier server has served, until it is clear who comes back."""
+        place = self._room()
+        for session_id, value in place.kept.all():
+            told: dict[str, Any] = {}
+            with suppress(Refusal):
+                told = await self._take_in(session_id, _Wanted.read(value))
+            if "base" in told:
+                self._get(session_id).gateway.declare_all()  # jobs may wait
+            else:
+                place.kept.drop(session_id)
+
+    async def _take_in(self, session_id: str, wanted: _Wanted) -> dict[str, Any]:
+        """Serve what is not deployed, if all of its files are here; what the program is told."""
         deployed = {} if wanted.whole else self._deployed(wanted)
         left = [each for each in wanted.catalog.endpoints if each.spec.name not in deployed]
         if not left and not wanted.whole:
-            return answer(200, {"deployed": deployed, "missing": []})
+            return {"deployed": deployed, "missing": []}
         if self._place is None:
             names = ", ".join(each.spec.name for each in left)
             raise Refusal(404, f"there is no endpoint {names} here, and this server takes no code")
         missing = self._place.blobs.missing(file.digest for file in wanted.files)
         if missing:
-            return answer(200, {"deployed": deployed, "missing": missing})
+            return {"deployed": deployed, "missing": missing}
         async with self._uploading:
             replaced = await self._serve(session_id, wanted, left)
         base = f"{PREFIX}{session_id}"
-        told = {"deployed": deployed, "missing": [], "base": base, "replaced": replaced}
-        return answer(200, told)
+        return {"deployed": deployed, "missing": [], "base": base, "replaced": replaced}
 
     def _deployed(self, wanted: _Wanted) -> dict[str, str]:
         """The digests of the code of those that are deployed under this app and environment."""
@@ -202,7 +219,8 @@ class Sessions:
     def _open(self, session_id: str) -> Session:
         place = self._room()
         tree = AppTree(place.folder / session_id, place.blobs)
-        session = Session(session_id, self._open_gateway(), tree)
+        lines = Lines(session_id, self._plane.events)
+        session = Session(session_id, self._open_gateway(), tree, lines)
         self._sessions[session_id] = session
         return session
 
@@ -213,12 +231,12 @@ class Sessions:
         if session.ending is not None:
             session.ending.cancel()
             session.ending = None
-        if not session.listening:
+        if not session.listening and self._sessions.get(session.id) is session:
             loop = asyncio.get_running_loop()
             session.ending = loop.call_later(LEASE_SECONDS, self._lapsed, session)
 
     def _lapsed(self, session: Session) -> None:
-        if session.detached and session.gateway.unfinished():
+        if session.detached and self._plane.unfinished(session.id):
             self._watch(session)
             return
         session.ending = None
@@ -232,22 +250,26 @@ class Sessions:
             return
         if session.ending is not None:
             session.ending.cancel()
-        await session.gateway.close()
+        await session.gateway.close(session_id)
+        session.lines.close()
+        self._room().kept.drop(session_id)
         await asyncio.to_thread(session.tree.remove)
 
-    def joined(self, session: Session) -> None:
-        """A connection hears its events from now on."""
-        session.listening += 1
-        self._watch(session)
+    def _events(self, session: Session, receive: Receive) -> Events:
+        session.reader += 1
+        number = session.reader
 
-    def left(self, session: Session) -> None:
-        """A connection has ended."""
-        session.listening -= 1
-        self._watch(session)
+        def count(by: int) -> None:
+            session.listening += by
+            self._watch(session)
 
-    def subscribe(self, callback: Callable[[Event], None]) -> Callable[[], None]:
-        self._plane.events.subscribe(callback, Logged, Notice)
-        return lambda: self._plane.events.unsubscribe(callback)
+        return Events(
+            session.lines,
+            receive,
+            joined=partial(count, 1),
+            left=partial(count, -1),
+            superseded=lambda: session.reader != number,
+        )
 
 
 @dataclass(frozen=True)
@@ -264,6 +286,13 @@ class _Wanted:
     whole: bool
     detached: bool
     warm: bool
+
+    @classmethod
+    def read(cls, value: Any) -> _Wanted:
+        try:
+            return cls.of(value)
+        except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise Refusal(400, f"the app cannot be read: {error}") from None
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> _Wanted:
@@ -303,59 +332,3 @@ def _put_all(blobs: Blobs, sent: Sequence[tuple[str, Sequence[frames.Buffer]]]) 
     for digest, buffers in sent:
         blobs.put(digest, b"".join(buffers))
     blobs.sweep()
-
-
-class Events:
-    """A response that goes on until its reader leaves: what a session's workers write."""
-
-    def __init__(self, sessions: Sessions, session: Session, receive: Receive) -> None:
-        self._sessions = sessions
-        self._session = session
-        self._receive = receive
-        self._lines: asyncio.Queue[Frame] = asyncio.Queue(_LINES)
-        self._loop = asyncio.get_running_loop()
-
-    async def send(self, send: Send) -> None:
-        leave = self._sessions.subscribe(self._heard)
-        self._sessions.joined(self._session)
-        gone = asyncio.ensure_future(self._until_gone())
-        try:
-            headers = [(b"content-type", MEDIA_TYPE.encode())]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while not gone.done():
-                await self._send_some(send, gone)
-        finally:
-            gone.cancel()
-            leave()
-            self._sessions.left(self._session)
-
-    async def _send_some(self, send: Send, gone: asyncio.Future[None]) -> None:
-        next_line = asyncio.ensure_future(self._lines.get())
-        await asyncio.wait(
-            (next_line, gone), timeout=_BEAT_SECONDS, return_when=asyncio.FIRST_COMPLETED
-        )
-        found = [next_line.result()] if next_line.done() else [Frame("beat")]
-        next_line.cancel()
-        with contextlib.suppress(asyncio.QueueEmpty):
-            while True:
-                found.append(self._lines.get_nowait())
-        body = b"".join(piece for frame in found for piece in frames.encode(frame))
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    def _heard(self, event: Event) -> None:
-        if not isinstance(event, Logged | Notice) or event.app != self._session.id:
-            return
-        if isinstance(event, Logged):
-            fields = {"endpoint": event.endpoint, "text": event.line.text}
-            frame = Frame("log", {**fields, "worker": event.line.worker_id})
-        else:
-            frame = Frame("notice", {"endpoint": event.endpoint, "text": event.text})
-        self._loop.call_soon_threadsafe(self._put, frame)
-
-    def _put(self, frame: Frame) -> None:
-        with contextlib.suppress(asyncio.QueueFull):
-            self._lines.put_nowait(frame)

@@ -362,15 +362,18 @@ class Dispatcher:
 
     def fail_waiting(self, pool: Pool, failure: Failure) -> None:
         """End every waiting job of an endpoint that cannot have workers."""
-        for job in now(self._store.waiting(pool.key, limit=1 << 30)):
-            self._end(job.id, Outcome(JobState.FAILED, failure=failure))
+        self._end_waiting(pool, Outcome(JobState.FAILED, failure=failure))
 
-    def fail_all(self, pool: Pool, failure: Failure) -> None:
+    def end_all(self, pool: Pool, outcome: Outcome) -> None:
         """End every job of an endpoint, those that run as well."""
-        self.fail_waiting(pool, failure)
+        self._end_waiting(pool, outcome)
         for job_id, worker in list(self._holders.items()):
             if worker.pool is pool:
-                self._end(job_id, Outcome(JobState.FAILED, failure=failure))
+                self._end(job_id, outcome)
+
+    def _end_waiting(self, pool: Pool, outcome: Outcome) -> None:
+        for job in now(self._store.waiting(pool.key, limit=1 << 30)):
+            self._end(job.id, outcome)
 
     def _publish(self, job: Job) -> None:
         self.limits.drop(job.id)

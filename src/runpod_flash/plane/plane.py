@@ -23,7 +23,7 @@ from runpod_flash.plane.events import EventStream, Logged, Notice
 from runpod_flash.plane.pool import Pool, Worker
 from runpod_flash.plane.reconciler import Reconciler
 from runpod_flash.plane.requests import Requests
-from runpod_flash.plane.store.base import Job, Lease, NewJob
+from runpod_flash.plane.store.base import Job, JobState, Lease, NewJob, Outcome
 from runpod_flash.plane.store.memory import now
 from runpod_flash.wire.failures import capture
 
@@ -71,6 +71,7 @@ class Plane:
         self._pools: dict[str, Pool] = {}
         self._dirty: set[str] = set()
         self._someone_idle = asyncio.Event()
+        self._closing = False
         self.dispatcher = Dispatcher(
             store, self.events, self._loop, clock, self._changed, self._went_idle
         )
@@ -193,18 +194,23 @@ class Plane:
         """End a job that has not ended; from any thread."""
         self._loop.call_soon_threadsafe(self.dispatcher.cancel, job_id)
 
-    async def discard(self, pool: Pool) -> None:
-        """End an endpoint at once, with all that it has; on the loop."""
-        text = f"the app of {pool.spec.name!r} has ended"
-        failure = capture(JobCancelledError(text), origin="system")
-        self.dispatcher.fail_all(pool, failure)
-        self.withdraw(pool)
-        await self.reconciler.end(pool)
+    async def discard(self, app: str) -> None:
+        """End an app at once: its endpoints, those that only its workers called, and their jobs.
 
-    def unfinished(self, pool: Pool | None = None) -> int:
-        """How many accepted jobs have not ended, of one endpoint or of all; from any thread."""
-        keys = list(self._pools) if pool is None else [pool.key]
-        counts = [now(self.store.counts(key)) for key in keys]
+        On the loop; returns when no worker of it is left.
+        """
+        while not self._closing and (found := [p for p in self.pools() if p.spec.app == app]):
+            for pool in found:
+                text = f"the app of {pool.spec.name!r} has ended"
+                failure = capture(JobCancelledError(text), origin="system")
+                self.dispatcher.end_all(pool, Outcome(JobState.CANCELLED, failure=failure))
+                self.withdraw(pool)
+            await asyncio.gather(*map(self.reconciler.end, found))
+
+    def unfinished(self, app: str | None = None) -> int:
+        """How many accepted jobs have not ended, of one app or of all; from any thread."""
+        pools = [pool for pool in self.pools() if app in (None, pool.spec.app)]
+        counts = [now(self.store.counts(pool.key)) for pool in pools]
         return sum(each.queued + each.running for each in counts)
 
     def waits_for(self, job: Job) -> str:
@@ -252,6 +258,7 @@ class Plane:
         With `failure`, they fail with it: where the store ends together with the plane, whoever
         waits for them would wait for ever.
         """
+        self._closing = True
         self._keeping_up.cancel()
         self.dispatcher.close()
         self.requests.close()
@@ -265,7 +272,7 @@ class Plane:
     def fail_all(self, failure: Failure) -> None:
         """End every job that has not ended; on the loop."""
         for pool in list(self._pools.values()):
-            self.dispatcher.fail_all(pool, failure)
+            self.dispatcher.end_all(pool, Outcome(JobState.FAILED, failure=failure))
             self.requests.fail_waiting(pool, failure)
 
     # Inside

@@ -10,6 +10,7 @@ from runpod_flash.project.root import is_root
 from runpod_flash.project.scan import kept_files
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
@@ -43,37 +44,43 @@ class Tree:
         paths = dict.fromkeys([*needed, "requirements.txt"])
         if is_root(self.root):
             paths |= dict.fromkeys(kept_files(self.root))
-        found = [file for path in sorted(paths) if (file := self._file(path)) is not None]
-        _check_size(self.root, found)
-        return found
+        found = {path: state for path in sorted(paths) if (state := self._state(path)) is not None}
+        _check_size(self.root, {path: state.st_size for path, state in found.items()})
+        files = (self._file(path, state) for path, state in found.items())
+        return [file for file in files if file is not None]
 
     def content(self, file: TreeFile) -> bytes:
         return (self.root / file.path).read_bytes()
 
-    def _file(self, path: str) -> TreeFile | None:
+    def _state(self, path: str) -> os.stat_result | None:
         place = self.root / path
         try:
             if place.is_symlink() and not place.resolve().is_relative_to(self.root.resolve()):
                 return None
-            state = place.stat()
-            stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
-            known = self._known.get(path)
-            if known is None or known[0] != stamp:
-                data = place.read_bytes()
-                executable = bool(state.st_mode & 0o100)
-                digest = hashlib.sha256(data).hexdigest()
-                known = self._known[path] = stamp, TreeFile(path, digest, len(data), executable)
+            return place.stat()
         except OSError:  # gone meanwhile, or not for us
             return None
+
+    def _file(self, path: str, state: os.stat_result) -> TreeFile | None:
+        stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            try:
+                data = (self.root / path).read_bytes()
+            except OSError:
+                return None
+            executable = bool(state.st_mode & 0o100)
+            digest = hashlib.sha256(data).hexdigest()
+            known = self._known[path] = stamp, TreeFile(path, digest, len(data), executable)
         return known[1]
 
 
-def _check_size(root: Path, found: list[TreeFile]) -> None:
-    size = sum(file.size for file in found)
+def _check_size(root: Path, sizes: Mapping[str, int]) -> None:
+    size = sum(sizes.values())
     if size <= MAX_BYTES:
         return
-    largest = sorted(found, key=lambda file: -file.size)[:_NAMED]
-    named = ", ".join(f"{file.path} ({file.size / 1e6:.0f} MB)" for file in largest)
+    largest = sorted(sizes, key=lambda path: -sizes[path])[:_NAMED]
+    named = ", ".join(f"{path} ({sizes[path] / 1e6:.0f} MB)" for path in largest)
     raise ConfigurationError(
         f"{root} has {size / 1e6:.0f} MB of files, and {MAX_BYTES / 1e6:.0f} MB may go to a "
         "server; put weights and data on a NetworkVolume, or name them in .flashignore; the "

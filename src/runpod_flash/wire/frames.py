@@ -134,8 +134,10 @@ def decode(data: bytes | bytearray) -> list[Frame]:
 
     Raises `FrameError` on foreign bytes, and where a frame is cut off.
     """
-    reader = FrameReader(None)
-    found = reader.feed(data)
+    reader, view = FrameReader(None), memoryview(data)
+    found: list[Frame] = []
+    for at in range(0, len(view), _READ):  # (what is larger goes to its place at once)
+        found += reader.feed(view[at : at + _READ])
     if not reader.between_frames:
         raise FrameError(f"{len(data)} bytes that end within a frame")
     return found
@@ -151,7 +153,7 @@ class FrameReader:
         self._sock = sock
         self._takes_fds = sock is not None and sock.family == getattr(socket, "AF_UNIX", None)
         self.drained = True
-        self._scratch = bytearray(_READ)
+        self._scratch = bytearray(_READ if sock is not None else 0)
         self._head = bytearray()
         self._fds: list[int] = []
         self._frame: Frame | None = None
@@ -166,7 +168,7 @@ class FrameReader:
         """Whether no frame is open."""
         return self._frame is None and not self._head
 
-    def feed(self, data: bytes | bytearray) -> list[Frame]:
+    def feed(self, data: Buffer) -> list[Frame]:
         """The frames that these bytes complete, for a reader without a socket."""
         self._head += data
         return self._frames()
