@@ -357,6 +357,25 @@ def test_workers_with_other_conditions_have_another_zygote(tmp_path: Path) -> No
     run(body())
 
 
+def test_workers_in_other_folders_are_forks_of_the_same_zygote(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    where = "import os; print(os.getcwd(), flush=True)\n" + SLEEP
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm()
+            process, watcher = await b.start(where, cwd=other)
+            await until(lambda: watcher.lines == [str(other)])
+            assert is_fork(process)
+            # Python starts there, and looks for modules in a folder below.
+            process, watcher = await b.start(where, cwd=other, env={"PYTHONPATH": "below"})
+            await until(lambda: watcher.lines == [str(other)])
+            assert not is_fork(process)
+
+    run(body())
+
+
 def test_an_idle_zygote_ends_and_its_workers_do_not(tmp_path: Path) -> None:
     async def body() -> None:
         async with bench(tmp_path, idle=0.3) as b:

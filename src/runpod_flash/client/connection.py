@@ -11,12 +11,13 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.client.credentials import key_for, origin_of
-from runpod_flash.client.shadows import import_undisturbed
+from runpod_flash.client.shadows import import_httpx
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 from runpod_flash.wire import frames
 from runpod_flash.wire.frames import MEDIA_TYPE, FrameReader
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
     from concurrent.futures import Future
 
@@ -41,7 +42,7 @@ class Connection:
     def __init__(self, address: str) -> None:
         self.origin = origin_of(address)
         self._key = key_for(address)
-        import_undisturbed("httpx")
+        import_httpx()
         self._client: httpx.AsyncClient | None = None
         self._was_there = False
         self._stream = -1
@@ -149,7 +150,7 @@ class Connection:
                 trust_env=False,
                 headers=headers,
                 limits=limits,
-                verify=httpx.create_ssl_context(),  # (of SSL_CERT_FILE, where that is set)
+                verify=trusted(self.origin),
             )
         return self._client
 
@@ -167,6 +168,16 @@ class Connection:
             said = f"HTTP status {response.status_code}"
         kind = AppGoneError if response.status_code == 404 and _is_session(response) else None
         return (kind or ConfigurationError)(f"{self.origin} (FLASH_TARGET): {said}")
+
+
+def trusted(origin: str) -> ssl.SSLContext | bool:
+    """Which certificates count (those of SSL_CERT_FILE, where that is set).
+
+    None are loaded where none is shown: that takes a while.
+    """
+    import httpx
+
+    return httpx.create_ssl_context() if origin.startswith("https:") else False
 
 
 def _content(pieces: Sequence[Buffer]) -> tuple[bytes | AsyncIterator[bytes], dict[str, str]]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.client.connection import trusted
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator, Mapping
 
     import httpx
@@ -65,7 +64,7 @@ class ControlClient:
             with httpx.Client(
                 timeout=httpx.Timeout(_SECONDS, read=seconds),
                 trust_env=False,
-                verify=self._trusted,
+                verify=trusted(self.origin),
                 headers=headers,
             ) as client:
                 yield client
@@ -75,13 +74,6 @@ class ControlClient:
                 f"{self.origin} cannot be reached: {why}; is the server running, and is this its "
                 "address?"
             ) from None
-
-    @cached_property
-    def _trusted(self) -> ssl.SSLContext | bool:
-        """Which certificates count; none are loaded where none is shown: that takes a while."""
-        import httpx
-
-        return httpx.create_ssl_context() if self.origin.startswith("https:") else False
 
     def _read(self, response: httpx.Response) -> Any:
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runpod_flash.client.connection import trusted
 from runpod_flash.client.credentials import key_for, origin_of
-from runpod_flash.client.shadows import import_undisturbed
+from runpod_flash.client.shadows import import_httpx
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 from runpod_flash.unavailable import refuse
 
@@ -62,7 +63,7 @@ class Request:
         return response.json() if is_json else response.text
 
     async def _answer(self, target: str, endpoint: str) -> Any:
-        import_undisturbed("httpx")
+        import_httpx()
         import httpx
 
         origin, key = origin_of(target), key_for(target)
@@ -70,7 +71,9 @@ class Request:
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
         try:
-            async with httpx.AsyncClient(timeout=self._timeout, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                timeout=self._timeout, trust_env=False, verify=trusted(origin)
+            ) as client:
                 return await client.request(
                     self._method,
                     f"{origin}{self._path}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ class Conditions:
 
     python: str
     env: frozenset[tuple[str, str]]
-    cwd: Path  # relative folders of PYTHONPATH are those of the directory that Python starts in
+    cwd: Path
     home: Path
     modules: tuple[str, ...]
 
@@ -42,7 +43,17 @@ def conditions(order: LaunchOrder) -> Conditions | None:
         return None
     env = frozenset((key, value) for key, value in order.env.items() if _is_read_at_start(key))
     modules = (order.ahead.program, *order.ahead.modules)
-    return Conditions(order.argv[0], env, order.cwd, order.ahead.home, modules)
+    return Conditions(order.argv[0], env, _start_folder(order), order.ahead.home, modules)
+
+
+def _start_folder(order: LaunchOrder) -> Path:
+    """Where Python starts, which matters to relative folders of PYTHONPATH alone.
+
+    (A fork goes to its own folder. Each program's app at a server has another one.)
+    """
+    places = order.env.get("PYTHONPATH", "")
+    absolute = all(map(os.path.isabs, places.split(os.pathsep))) if places else True
+    return Path("/") if absolute else order.cwd
 
 
 def _is_read_at_start(variable: str) -> bool:
