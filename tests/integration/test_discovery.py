@@ -18,6 +18,7 @@ import uvloop
 
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
+from runpod_flash.project.watching import discover_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -742,3 +743,16 @@ def test_many_files_take_little_time(tmp_path: Path) -> None:
     catalog = asyncio.run(discover(tmp_path))
     assert len(catalog.endpoints) == 100
     assert time.monotonic() - began < 10  # it is a tenth of a second or two, on a free machine
+
+
+def test_a_file_that_is_saved_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text("")  # as an editor leaves it for a moment
+
+    async def scenario() -> Catalog:
+        looking = asyncio.create_task(discover_settled(tmp_path))
+        await asyncio.sleep(0)  # it has seen the empty file
+        app.write_text(QUEUE.format("f"))
+        return await looking
+
+    assert [each.spec.name for each in asyncio.run(scenario()).endpoints] == ["f"]

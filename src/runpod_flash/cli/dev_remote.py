@@ -18,9 +18,8 @@ from runpod_flash.client.terminal import Printer
 from runpod_flash.errors import FlashError
 from runpod_flash.gateway.forward import Forward
 from runpod_flash.gateway.server import GatewayServer
-from runpod_flash.project.discovery import discover
 from runpod_flash.project.tree import Tree, TreeFile, named_variables
-from runpod_flash.project.watching import changes
+from runpod_flash.project.watching import changes, discover_settled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -97,7 +96,7 @@ class RemoteSession:
     async def _watch(self) -> None:
         async for changed in changes(self._root):
             began = time.monotonic()
-            self._catalog = await discover(self._root)
+            self._catalog = await discover_settled(self._root)
             try:
                 replaced = await self._bring()
             except FlashError as error:

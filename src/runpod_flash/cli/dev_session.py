@@ -33,7 +33,7 @@ from runpod_flash.plane.events import Logged, Notice
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
-from runpod_flash.project.watching import changes
+from runpod_flash.project.watching import changes, discover_settled
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ class _Session:
         async for changed in changes(self._root):
             began = time.monotonic()
             self._caller_env.update({**dotenv.values(), **os.environ})
-            catalog = await discover(self._root)
+            catalog = await discover_settled(self._root)
             running = {pool.key for pool in self._gateway.pools() if pool.live()}
             replaced = self._gateway.serve(catalog)
             if any(name == "requirements.txt" for name in changed):

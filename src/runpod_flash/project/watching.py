@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from runpod_flash.project.discovery import discover
 from runpod_flash.project.scan import folders
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from runpod_flash.project.catalog import Catalog
 
 _ALSO = frozenset({".env", ".gitignore", ".flashignore", "requirements.txt", "pyproject.toml"})
 # Editors write a file in several steps.
@@ -17,6 +20,21 @@ _STEP_MS = 10
 _DEBOUNCE_MS = 200
 # The system tells of changes at once, but not of those in a folder that is newer than the watch.
 _LOOK_MS = 1000
+# Files that change while they are looked at are looked at again so often.
+_TRIES = 5
+
+
+async def discover_settled(root: Path) -> Catalog:
+    """What is found while no file changes: one that is just being saved may be empty.
+
+    A tree that never rests is taken as it was found last.
+    """
+    for _ in range(_TRIES):
+        before = _stamps(root)
+        catalog = await discover(root)
+        if _stamps(root) == before:
+            break
+    return catalog
 
 
 async def changes(root: Path) -> AsyncIterator[tuple[str, ...]]:
