@@ -121,6 +121,15 @@ def dev(root: Path, files: Mapping[str, str], *arguments: str) -> Iterator[DevSe
         left = server.children() if psutil.pid_exists(server.pid) else []
         server.kill()
         _, alive = psutil.wait_procs(left, timeout=2)
+        # (One that has ended is its new parent's to bury, which may take it a while.)
+        alive = [process for process in alive if not _is_buried_soon(process)]
         for process in alive:
             process.kill()
         assert not alive, f"left after the end: {alive}"
+
+
+def _is_buried_soon(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
