@@ -64,8 +64,9 @@ class Target:
         return list((self.data / "apps").iterdir())
 
     def uploaded(self) -> set[str]:
-        """The paths of all files of the apps that are there now."""
-        found = (path for app in self.apps() for path in app.rglob("*") if path.is_file())
+        """The paths of all files of the apps that are there now, workers' bytecode aside."""
+        files = (path for app in self.apps() for path in app.rglob("*") if path.is_file())
+        found = (path for path in files if path.parent.name != "__pycache__")
         return {"/".join(path.relative_to(self.data / "apps").parts[2:]) for path in found}
 
     def _start(self, port: str) -> subprocess.Popen[bytes]:

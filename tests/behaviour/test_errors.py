@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from behaviour.programs import Programs
 
@@ -158,6 +160,31 @@ def test_a_module_that_fails_on_import_says_so_on_every_call(programs: Programs)
             "no worker of 'broken' can start: app.py fails with ValueError: "
             "invalid literal for int() with base 10: 'many'"
         ), done
+
+
+@pytest.mark.embedded  # a server's copies of files are never saved again
+def test_a_file_that_is_being_saved_while_it_is_loaded_is_loaded_again(programs: Programs) -> None:
+    programs.write({"limits.py": ""})
+    done = programs.run(
+        f"""
+        from pathlib import Path
+
+        if __name__ != "__main__":
+            try:
+                from limits import LIMIT
+            except ImportError:
+                Path(HERE, "limits.py").write_text("LIMIT = 3\\n")
+                raise
+
+        @Endpoint(name="saved", cpu=CPU)
+        def saved(x):
+            return x + LIMIT
+{COLLECT}
+        if __name__ == "__main__":
+            print(json.dumps(saved.call(1)))
+        """
+    )
+    assert done.result == 4, done
 
 
 def test_a_module_that_crashes_on_import_is_tried_a_few_times_only(programs: Programs) -> None:

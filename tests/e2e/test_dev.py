@@ -107,16 +107,15 @@ def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_p
 def test_no_request_fails_across_ten_reloads(tmp_path: Path) -> None:
     files = {"worker.py": WORKER, "web/routes.py": ROUTES}
 
-    async def load(address: str, done: asyncio.Event) -> list[int]:
-        statuses: list[int] = []
+    async def load(address: str, done: asyncio.Event) -> list[httpx.Response]:
+        answers: list[httpx.Response] = []
         async with httpx.AsyncClient(base_url=address, timeout=60) as http:
-            while not done.is_set() or len(statuses) < 250:
-                posted = await http.post("/worker/runsync", json={"input": {}})
-                statuses.append(posted.status_code)
-                statuses.append((await http.get("/web/routes/items/1")).status_code)
-        return statuses
+            while not done.is_set() or len(answers) < 250:
+                answers.append(await http.post("/worker/runsync", json={"input": {}}))
+                answers.append(await http.get("/web/routes/items/1"))
+        return answers
 
-    async def scenario(address: str) -> list[int]:
+    async def scenario(address: str) -> list[httpx.Response]:
         done = asyncio.Event()
         clients = [asyncio.create_task(load(address, done)) for _ in range(4)]
         for version in range(2, 12):
@@ -124,14 +123,14 @@ def test_no_request_fails_across_ten_reloads(tmp_path: Path) -> None:
             write(tmp_path, {"web/routes.py": ROUTES + f"\n    V = {version}\n"})
             await asyncio.sleep(0.6)
         done.set()
-        return [status for client in clients for status in await client]
+        return [answer for client in clients for answer in await client]
 
     with dev(tmp_path, files) as server:
         address = server.address
         server.wait_for("ready in")
-        statuses = asyncio.run(scenario(address))
-        assert len(statuses) >= 500
-        assert set(statuses) == {200}
+        answers = asyncio.run(scenario(address))
+        assert len(answers) >= 500
+        assert [answer.text for answer in answers if answer.status_code != 200] == []
         answer = httpx.post(f"{address}/worker/runsync", json={"input": {}})
         assert answer.json()["output"]["version"] == 11
 

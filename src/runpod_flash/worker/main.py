@@ -8,6 +8,7 @@ import faulthandler
 import functools
 import os
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runpod_flash import context
@@ -16,7 +17,7 @@ from runpod_flash.errors import FlashError, WorkerStartError
 from runpod_flash.spec import EndpointSpec
 from runpod_flash.wire import failures
 from runpod_flash.wire.frames import Frame
-from runpod_flash.worker import breakpoints, code, environ, output, undeclared
+from runpod_flash.worker import breakpoints, code, environ, output, undeclared, unsettled
 from runpod_flash.worker.jobs import JobRunner
 from runpod_flash.worker.link import PlaneLink
 
@@ -133,9 +134,12 @@ def main(fd: int, worker_id: str, token: str) -> None:
     out = output.Output(link.send)
     context.enter(worker)
     breakpoints.install(worker)
+    began = time.time()
     try:
         target = worker.load(start.fields["caller_env"])
     except BaseException as error:
+        if unsettled.changed(worker.spec.entry, error, began):
+            sys.exit(f"{worker.spec.entry.file} or a file of it was being saved: {error}")
         worker.refuse(error)
         return
     output.configure_logging()

@@ -1,0 +1,42 @@
+"""Whether the user's files were being saved while they were loaded."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runpod_flash.spec import Entry
+
+# Editors empty a file, then fill it.
+_SAVING_SECONDS = 0.2
+
+
+def changed(entry: Entry, error: BaseException, since: float) -> bool:
+    """Whether a file that the failed load has read changed about or after that time (Unix, s)."""
+    inside = f"{Path(entry.root)}{os.sep}"
+    read = (file for file in _files(entry, error) if file.startswith(inside))
+    return any(_saved_at(file) > since - _SAVING_SECONDS for file in read)
+
+
+def _files(entry: Entry, error: BaseException) -> Iterator[str]:
+    yield from (str(Path(entry.root, file)) for file in (entry.file, *entry.others))
+    modules = list(sys.modules.values())
+    yield from (getattr(module, "__file__", None) or "" for module in modules)
+    if isinstance(error, SyntaxError):
+        yield error.filename or ""
+    trace = error.__traceback__
+    while trace is not None:
+        yield trace.tb_frame.f_code.co_filename
+        trace = trace.tb_next
+
+
+def _saved_at(file: str) -> float:
+    try:
+        return Path(file).stat().st_mtime
+    except OSError:  # it is just being replaced
+        return float("inf")
