@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import textwrap
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +55,9 @@ class Counter:
         self.n += n
         return self.n
 """
+
+# Long ago: nobody is editing it.
+LAST_SAVED = 1_000_000_000
 
 
 class WorkerProcess:
@@ -121,6 +126,7 @@ def worker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WorkerPro
     if python is None:
         pytest.skip(f"no Python {request.param} on this machine")
     (tmp_path / "shop.py").write_text(textwrap.dedent(MODULE))
+    os.utime(tmp_path / "shop.py", (LAST_SAVED, LAST_SAVED))
     made = WorkerProcess(python, tmp_path)
     try:
         yield made
@@ -182,6 +188,17 @@ def test_a_worker_whose_module_lacks_the_function_says_so_and_ends(worker: Worke
     assert failure.qualname == "WorkerStartError"
     assert "shop.py fails with AttributeError" in failure.message
     assert worker.process.wait(5) == 0
+
+
+def test_a_worker_whose_file_is_being_saved_ends_and_refuses_nothing(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    now = time.time() + 1
+    os.utime(tmp_path / "shop.py", (now, now))
+    worker.start("absent")
+    assert worker.process.wait(5) == 1
+    with pytest.raises(AssertionError, match="the worker has gone"):
+        worker.receive("start_failed")
 
 
 def test_a_worker_cancels_what_awaits_and_keeps_its_objects(
