@@ -333,6 +333,9 @@ class ScriptedEngine:
     def memory(self, worker_id: str) -> int:
         return self.bytes_each if worker_id in self.workers else 0
 
+    def forget_app(self, app: str) -> None:
+        """Nothing is kept for apps."""
+
     async def close(self) -> None:
         self.closed = True
         for worker in list(self.workers.values()):

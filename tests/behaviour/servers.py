@@ -30,8 +30,9 @@ class Target:
         self._folder = folder
         self.data = folder / "data"
         self.log = folder / "log.txt"
-        # As embedded, on a machine without GPUs.
-        self._options = ("--grace", "1", "--gpu-fallback", "cpu", *options)
+        # As embedded: on a machine without GPUs, and with files that a test and its workers share.
+        as_embedded = ("--gpu-fallback", "cpu", "--isolation", "none")
+        self._options = ("--grace", "1", *as_embedded, *options)
         self._process = self._start("0")
         self.address = _address(self._process, self.log)
         self.key = _key(self.home)

@@ -86,7 +86,11 @@ def test_json_is_what_programs_get_and_the_function_s_own_words_are_not_among_it
         address = running.wait_for(r'"address": "(http://[^"]+)"')[1]
         call(address, "/v2/talk/runsync")
         running.wait_for("worker_ready")
-        kept = httpx.get(f"{address}/v2/serverless/talk/logs?follow=false", trust_env=False).text
+        key = running.wait_for(r"flash_[\w-]{40,}")[0]
+        admin = {"Authorization": f"Bearer {key}"}
+        logs = f"{address}/v2/serverless/talk/logs?follow=false"
+        assert httpx.get(logs, trust_env=False).status_code == 401
+        kept = httpx.get(logs, headers=admin, trust_env=False).text
         assert "printed by the function" in kept
         assert "printed by the function" not in running.screen
 

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 import runpod_flash
-from runpod_flash.engines.local.processes import mountview
+from runpod_flash.engines.local.processes import namespaces
 from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
 from runpod_flash.engines.local.processes.launcher import (
     LaunchOrder,
@@ -82,10 +82,10 @@ async def launch(code, mounts=()):
 
 async def main():
     global launcher, links, done
-    launcher, links, done = FreshProcessLauncher(), [], asyncio.Event()
+    launcher, links, done = FreshProcessLauncher(apart=apart), [], asyncio.Event()
     await body()
 
-code, extra = sys.argv[1], sys.argv[2:]
+apart, code, extra = sys.argv[1] == "True", sys.argv[2], sys.argv[3:]
 """
 
 
@@ -117,8 +117,10 @@ class Watcher:
 class Bench:
     """A launcher with what tests ask of it."""
 
+    apart = False
+
     def __init__(self) -> None:
-        self.launcher = FreshProcessLauncher()
+        self.launcher = FreshProcessLauncher(apart=self.apart)
         self._links: list[socket.socket] = []
 
     async def start(
@@ -210,7 +212,7 @@ def plane(
     """A running program that uses the launcher; killed at the end, with all below it."""
     program = PLANE + body + "\nasyncio.run(main())\n"
     process = subprocess.Popen(
-        [options.pop("executable", sys.executable), "-c", program, code, *extra],
+        [options.pop("executable", sys.executable), "-c", program, str(Bench.apart), code, *extra],
         stdout=subprocess.PIPE,
         text=True,
         env={"PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -230,6 +232,17 @@ def expect(process: subprocess.Popen[str], *lines: str) -> None:
     assert process.stdout is not None
     assert [process.stdout.readline().strip() for _ in lines] == list(lines)
 
+
+@pytest.fixture(autouse=True)
+def apart(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether workers are in namespaces of their own."""
+    wanted = bool(getattr(request, "param", False))
+    if wanted and (refusal := namespaces.apart_refusal()):
+        pytest.skip(refusal)
+    monkeypatch.setattr(Bench, "apart", wanted)
+
+
+either = pytest.mark.parametrize("apart", [False, True], indirect=True, ids=["", "apart"])
 
 # --- as ordered ----------------------------------------------------------------------------------
 
@@ -257,6 +270,7 @@ def test_an_environment_larger_than_any_socket_buffer_arrives() -> None:
     run(body())
 
 
+@either
 def test_a_worker_holds_its_link_and_standard_streams_and_no_other_descriptor() -> None:
     async def body() -> None:
         code = """
@@ -278,6 +292,7 @@ socket.socket(fileno=int(sys.argv[1])).sendall(b"hello")
     run(body())
 
 
+@either
 def test_a_worker_starts_with_default_signals_in_its_own_session() -> None:
     async def body() -> None:
         code = "import os; print(os.getsid(0) == os.getpid())"
@@ -328,6 +343,7 @@ def test_a_launch_that_fails_says_why(change: dict[str, Any], number: int, text:
     run(body())
 
 
+@either
 def test_a_hundred_workers_start_at_once() -> None:
     async def body() -> None:
         async with bench() as b:
@@ -368,6 +384,7 @@ def test_lines_without_end_come_in_parts() -> None:
     run(body())
 
 
+@either
 @pytest.mark.parametrize(
     ("code", "returncode", "phrase"),
     [
@@ -392,6 +409,7 @@ def test_how_a_worker_ended_is_told(code: str, returncode: int, phrase: str) -> 
 # --- nothing is left over ------------------------------------------------------------------------
 
 
+@either
 def test_kill_ends_a_worker_and_all_its_descendants() -> None:
     async def body() -> None:
         async with bench() as b:
@@ -407,6 +425,7 @@ def test_kill_ends_a_worker_and_all_its_descendants() -> None:
     run(body())
 
 
+@either
 def test_a_workers_exit_ends_its_orphans_before_it_is_reported() -> None:
     async def body() -> None:
         async with bench() as b:
@@ -421,6 +440,7 @@ def test_a_workers_exit_ends_its_orphans_before_it_is_reported() -> None:
     run(body())
 
 
+@either
 def test_a_living_workers_daemon_is_left_alone() -> None:
     async def body() -> None:
         async with bench() as b:
@@ -495,6 +515,7 @@ async def body():
         assert process.wait(5) == 0
 
 
+@either
 def test_workers_outlive_a_killed_supervisor_and_are_still_heard_of() -> None:
     async def body() -> None:
         async with bench() as b:
@@ -514,6 +535,7 @@ def test_workers_outlive_a_killed_supervisor_and_are_still_heard_of() -> None:
     run(body())
 
 
+@either
 def test_after_kill_9_of_supervisor_and_plane_nothing_is_left() -> None:
     with plane(
         "async def body():\n await launch(code)\n await asyncio.sleep(1000)", TREE + SLEEP
@@ -532,6 +554,7 @@ def test_after_kill_9_of_supervisor_and_plane_nothing_is_left() -> None:
         assert not living(processes)
 
 
+@either
 def test_a_killed_minders_worker_dies_even_where_the_supervisor_was_killed_before() -> None:
     async def body() -> None:
         async with bench() as b:
@@ -546,6 +569,7 @@ def test_a_killed_minders_worker_dies_even_where_the_supervisor_was_killed_befor
     run(body())
 
 
+@either
 def test_a_worker_that_forks_without_pause_is_ended() -> None:
     async def body() -> None:
         # Each process forks the next and ends: what is listed is gone when it is killed.
@@ -563,6 +587,7 @@ def test_a_worker_that_forks_without_pause_is_ended() -> None:
     run(body())
 
 
+@either
 def test_a_killed_minders_worker_and_its_orphans_die_and_are_reported() -> None:
     async def body() -> None:
         async with bench() as b:
@@ -597,6 +622,7 @@ def locked(path: str) -> int:
     return fd
 
 
+@either
 def test_a_held_lock_is_free_exactly_when_all_of_the_worker_is_gone(tmp_path: Path) -> None:
     async def body() -> None:
         path = str(tmp_path / "gpu0.lock")
@@ -617,6 +643,7 @@ def test_a_held_lock_is_free_exactly_when_all_of_the_worker_is_gone(tmp_path: Pa
     run(body())
 
 
+@either
 def test_a_lock_outlives_its_plane_until_the_worker_is_gone(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     body = """
@@ -656,6 +683,7 @@ def test_closing_the_launcher_ends_and_reports_every_worker() -> None:
     run(body())
 
 
+@either
 def test_a_cancelled_launch_leaves_nothing_and_says_nothing() -> None:
     async def body() -> None:
         async with bench() as b:
@@ -709,7 +737,7 @@ def check_view(lines: list[str], before: list[str], uid: int, volume: Path) -> N
     assert str(volume) not in Path("/proc/self/mountinfo").read_text()
 
 
-@pytest.mark.skipif(not mountview.supported(), reason="no mount namespaces here")
+@pytest.mark.skipif(not namespaces.supported(), reason="no mount namespaces here")
 def test_a_worker_sees_its_volume_and_the_machine_stays_as_it_was(volume: Path) -> None:
     async def body() -> None:
         before = sorted(os.listdir("/"))
@@ -724,6 +752,7 @@ def test_a_worker_sees_its_volume_and_the_machine_stays_as_it_was(volume: Path) 
     run(body())
 
 
+@either
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
 def test_an_ordinary_user_gets_a_mount_view_as_well(volume: Path) -> None:
     before = sorted(os.listdir("/"))

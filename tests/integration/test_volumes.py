@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runpod_flash.engines.local.processes import mountview
+from runpod_flash.engines.local.processes import namespaces
 
 if TYPE_CHECKING:
     from behaviour.programs import Programs
@@ -27,7 +27,7 @@ if __name__ == "__main__":
 """
 
 needs_mounts = pytest.mark.skipif(
-    not mountview.supported(), reason="volumes cannot be mounted on this machine"
+    not namespaces.supported(), reason="volumes cannot be mounted on this machine"
 )
 
 

@@ -23,7 +23,7 @@ import pytest
 import runpod_flash
 from behaviour.programs import MINORS, interpreters_once
 from integration.test_launcher import Watcher, cmd, family, living, open_to_all, run, until
-from runpod_flash.engines.local.processes import mountview
+from runpod_flash.engines.local.processes import namespaces
 from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount
 from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
 
@@ -288,7 +288,7 @@ def test_an_order_that_cannot_be_done_is_no_fault_of_the_zygote(
     run(body())
 
 
-@pytest.mark.skipif(not mountview.supported(), reason="no mount namespaces here")
+@pytest.mark.skipif(not namespaces.supported(), reason="no mount namespaces here")
 def test_a_fork_sees_its_volume(tmp_path: Path) -> None:
     async def body() -> None:
         volume = tmp_path / "volume"

@@ -10,6 +10,7 @@ import click
 from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
+    from runpod_flash.cli.server_isolation import Apart
     from runpod_flash.cli.server_log import LogFormat
     from runpod_flash.cli.server_session import Webhooks
     from runpod_flash.engines.local.engine import GpuFallback
@@ -66,6 +67,20 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Where webhooks may go: public addresses, also private networks, also this machine.",
 )
+@click.option(
+    "--isolation",
+    type=click.Choice(["apps", "none"]),
+    default="apps",
+    show_default=True,
+    help="Keep each app's workers from the others' files and processes, where the system permits.",
+)
+@click.option(
+    "--worker-user",
+    metavar="NAME",
+    default="nobody",
+    show_default=True,
+    help="Whom workers are kept apart as, if the server is root.",
+)
 @click.option("--tls-cert", type=_FILE, help="A certificate's file (PEM).")
 @click.option("--tls-key", type=_FILE, help="The file of its key (PEM).")
 @click.option(
@@ -107,6 +122,8 @@ def server(
     gpu_fallback: GpuFallback,
     retention: float,
     webhooks: Webhooks,
+    isolation: Apart,
+    worker_user: str,
     tls_cert: Path | None,
     tls_key: Path | None,
     grace: float,
@@ -141,7 +158,7 @@ def server(
     tls = (tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
     options = Options(
         host, port, app, database, max_gb, datacenter_id(datacenter), tls, grace, require_key,
-        log_format, log_level, gpu_fallback, retention, webhooks,
+        log_format, log_level, gpu_fallback, retention, webhooks, isolation, worker_user,
     )  # fmt: skip
     raise SystemExit(run(options))
 

@@ -87,6 +87,14 @@ class ServerLog:
             names = [each.spec.name for each in catalog.endpoints]
             log("serving", f"serving at {address}", address=address, endpoints=names)
 
+    def not_apart(self, reason: str) -> None:
+        """One app's workers may meet another's."""
+        text = (
+            f"apps are not kept apart on this machine ({reason}): whoever may deploy here can read "
+            "what this server's user can; --isolation none says that this is meant"
+        )
+        log("not_apart", text, logging.WARNING)
+
     def draining(self, grace: float) -> None:
         """Nothing starts any more."""
         log("draining", f"draining: running jobs get {grace:g} s (again: at once)")

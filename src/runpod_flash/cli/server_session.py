@@ -16,6 +16,7 @@ from platformdirs import user_data_path
 
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
+from runpod_flash.cli.server_isolation import Apart, open_isolation
 from runpod_flash.cli.server_keys import ServerKeys
 from runpod_flash.cli.server_log import LogFormat, ServerLog, default_format
 from runpod_flash.client.embedded import local_engine
@@ -70,6 +71,8 @@ class Options:
     gpu_fallback: GpuFallback = "none"
     retention_minutes: float = 30.0
     webhooks: Webhooks = "public"
+    isolation: Apart = "apps"
+    worker_user: str = "nobody"
 
     def settings(self, secret: str) -> Settings:
         """The queue API's."""
@@ -171,12 +174,14 @@ class _Session:
         clock = steady_clock()
         store = SqliteStore(options.database, clock, Bounds(int(options.max_gb * 1e9)))
         caller_env = {**dotenv.values(), **os.environ}
-        engine = local_engine(Node(datacenter=options.datacenter), options.gpu_fallback)
+        directory = DataDirectory(options.database.parent)
+        isolation, refusal = open_isolation(options.isolation, options.worker_user, directory)
+        node = Node(datacenter=options.datacenter)
+        engine = local_engine(node, options.gpu_fallback, isolation)
         plane = Plane(store, engine, caller_env, clock)
         requests = RequestIds(plane.events)
         log.follow(plane, requests.of)
         keys = await ServerKeys.open(options.database, time.time, options.host, options.require_key)
-        directory = DataDirectory(options.database.parent)
         jobs = Jobs(plane, options.settings(kept_secret(directory.path)))
         tokens = WorkerTokens(time.time, options.database)
         await tokens.load()
@@ -194,11 +199,16 @@ class _Session:
             deployed_as=(app_name(Path.cwd()), environment_name()) if options.app else None,
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
-        gateway.serve(_of_app(catalog))
+        served = _of_app(catalog)
+        if isolation is not None:
+            isolation.keep_only({each.spec.app for each in served.endpoints})
+        gateway.serve(served)
         gateway.declare_all()
         await gateway.restore()
         await session._server.start()
         log.serving(catalog, session._server.address)
+        if refusal:
+            log.not_apart(refusal)
         await keys.start(session._server.address)
         return session
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from runpod_flash.client.backend import Submission
     from runpod_flash.engines.base import Engine
     from runpod_flash.engines.local.engine import GpuFallback
+    from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
     from runpod_flash.plane.events import Event
     from runpod_flash.plane.store.base import Chunk, Job
@@ -243,7 +244,11 @@ class _Default:
             backend.abandon()
 
 
-def local_engine(node: Node | None = None, gpu_fallback: GpuFallback = "cpu") -> Engine:
+def local_engine(
+    node: Node | None = None,
+    gpu_fallback: GpuFallback = "cpu",
+    isolation: Isolation | None = None,
+) -> Engine:
     """The engine of embedded planes: processes of this machine. Called on the plane's loop."""
     from runpod_flash.engines.local.engine import LocalEngine
     from runpod_flash.engines.local.environments.environments import (
@@ -257,11 +262,12 @@ def local_engine(node: Node | None = None, gpu_fallback: GpuFallback = "cpu") ->
     cache = cache_directory()
     return LocalEngine(
         Environments(cache, cache_bound(os.environ)),
-        ZygoteLauncher(),
+        ZygoteLauncher(apart=isolation is not None),
         node or RealNode(),
         cache,
         dict(os.environ),
         gpu_fallback,
+        isolation,
     )
 
 

@@ -34,6 +34,11 @@ class DataDirectory:
         """What workers have written."""
         return self.path / "logs"
 
+    @property
+    def homes(self) -> Path:
+        """What the workers of each app keep, where apps are kept apart."""
+        return self.path / "homes"
+
     def apps(self) -> Path:
         """Where the code of programs' apps is laid out; those of an earlier server are gone."""
         folder = self.path / "apps"

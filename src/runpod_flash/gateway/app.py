@@ -98,9 +98,12 @@ class Gateway:
         self._documents = Documents(self._describe)
         access = access or Keyless(KeyRing(time.time))
         self._access = access
+        self._has_keys = keys is not None
         tallies = tallies or Tallies(plane.events, plane.name_of)
         self._noting = Noting(tallies, on_request)
-        self._control = ControlApi(plane, tallies, self._declared, logs, self._allow_operator)
+        self._control = ControlApi(
+            plane, tallies, self._declared, logs, self._allow_operator, self._allow_logs
+        )
         self._sessions = Sessions(
             plane,
             self._find,
@@ -193,6 +196,11 @@ class Gateway:
     def _allow_operator(self, scope: Scope) -> None:
         """Refuse whoever may not see what happens here; where none needs a key, anybody may."""
         if not isinstance(self._access, Keyless):
+            require(scope, "admin")
+
+    def _allow_logs(self, scope: Scope) -> None:
+        """As that; where there are keys, one is needed: workers of another app may call as well."""
+        if self._has_keys:
             require(scope, "admin")
 
     async def _describe(self, endpoint: Discovered) -> dict[str, object] | None:

@@ -48,9 +48,8 @@ def is_control(path: str) -> bool:
 
 
 class ControlApi:
-    """`declared` gives the specs of all endpoints; `allow` raises where a request may not see this.
-
-    Without `logs`, none are kept.
+    """`declared` gives the specs of all endpoints; `allow` raises where a request may not see this,
+    and `allow_logs` where it may not see what workers write. Without `logs`, none are kept.
     """
 
     def __init__(
@@ -60,16 +59,20 @@ class ControlApi:
         declared: Callable[[], Sequence[EndpointSpec]],
         logs: WorkerLogs | None,
         allow: Callable[[Scope], None],
+        allow_logs: Callable[[Scope], None],
     ) -> None:
         self._plane = plane
         self._tallies = tallies
         self._declared = declared
         self._logs = logs
         self._allow = allow
+        self._allow_logs = allow_logs
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer | LogStream:
         """The answer to a request whose path is one of these."""
         self._allow(scope)
+        if scope["path"].endswith("/logs"):
+            self._allow_logs(scope)
         if scope["method"] not in ("GET", "HEAD"):
             refusal = problem(405, f"{scope['path']} takes GET, not {scope['method']}")
             refusal.answer = Answer(

@@ -15,6 +15,7 @@ from runpod_flash.engines.base import CapacityError, Device, Refusal, WorkerExit
 from runpod_flash.engines.local import variables
 from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
 from runpod_flash.engines.local.devices.gpu_pool import visible_devices
+from runpod_flash.engines.local.isolation import interpreter_folder, packages_in
 from runpod_flash.engines.local.preparation import check_machine, environment_request
 from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount, describe
 from runpod_flash.engines.local.support import support_tree
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.devices.gpu_pool import GpuLease
     from runpod_flash.engines.local.devices.gpus import Gpu
     from runpod_flash.engines.local.environments.environments import Environment, Environments
+    from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
     from runpod_flash.engines.local.processes.launcher import Launcher, Process, ProcessExit
     from runpod_flash.spec import EndpointSpec
@@ -85,7 +87,7 @@ class LocalEngine:
     """See the module. Used on one event loop only, whose thread lives as long as the workers.
 
     `gpu_fallback` says what becomes of an endpoint whose GPU this machine does not have: "cpu" runs
-    it without one, "none" refuses it.
+    it without one, "none" refuses it. `isolation` keeps apps apart; its launcher must do so too.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class LocalEngine:
         cache: Path,
         caller: Mapping[str, str],
         gpu_fallback: GpuFallback = "cpu",
+        isolation: Isolation | None = None,
     ) -> None:
         self._environments = environments
         self._launcher = launcher
@@ -104,6 +107,7 @@ class LocalEngine:
         self._cache = cache
         self._caller = caller
         self._gpu_fallback = gpu_fallback
+        self._isolation = isolation
         self._workers: dict[str, _LocalWorker] = {}
         self._peak_bytes: dict[str, int] = {}
         self._said: set[tuple[str, object]] = set()
@@ -160,6 +164,10 @@ class LocalEngine:
     def memory(self, worker_id: str) -> int:
         worker = self._workers.get(worker_id)
         return worker_bytes(worker.process.pid) if worker is not None and worker.process else 0
+
+    def forget_app(self, app: str) -> None:
+        if self._isolation is not None:
+            self._isolation.forget(app)
 
     async def close(self) -> None:
         await self._launcher.close()
@@ -271,6 +279,7 @@ class LocalEngine:
             ),
             **visible_devices(lease),
             **({"FLASH_VOLUME_PATH": str(volume)} if volume else {}),
+            **self._user_variables(),
         }
         home = support_tree(self._cache)
         boot = home / "runpod_flash" / "worker" / "boot.py"
@@ -278,12 +287,13 @@ class LocalEngine:
             worker_id=order.worker_id,
             argv=(str(environment.python), str(boot), "{link}", order.worker_id, token),
             env=env,
-            cwd=Path(spec.entry.root) if spec.entry.root else Path.cwd(),
+            cwd=self._start_folder(spec),
             link=theirs,
             held=lease.fds if lease is not None else (),
             cpus=worker.cpus,
-            mounts=(Mount(volume, VOLUME_TARGET),) if volume and self._can_mount() else (),
-            ahead=_imported_ahead(spec, home),
+            mounts=self._mounts(spec, environment, home, volume),
+            ahead=self._imported_ahead(spec, home),
+            user=self._user(),
         )
         self._workers[order.worker_id] = worker
         try:
@@ -303,19 +313,52 @@ class LocalEngine:
             return None
         path = volume_directory(mount)
         warn_of_quota(mount, path, lambda text: say(text, about=mount))
+        if self._isolation is not None:
+            self._isolation.give(path)
         return path
+
+    def _mounts(
+        self, spec: EndpointSpec, environment: Environment, support: Path, volume: Path | None
+    ) -> tuple[Mount, ...]:
+        volumes = (Mount(volume, VOLUME_TARGET),) if volume and self._can_mount() else ()
+        if self._isolation is None:
+            return volumes
+        python = interpreter_folder(environment.python)
+        needed = (environment.path, python, *packages_in(support))
+        own = [Path(spec.entry.root)] if spec.entry.root else []
+        own += [volume] if volume else []
+        return (*self._isolation.mounts(spec.app, needed, own), *volumes)
+
+    def _start_folder(self, spec: EndpointSpec) -> Path:
+        if spec.entry.root:
+            return Path(spec.entry.root)
+        # (An isolated worker may not see where this process is.)
+        return Path.cwd() if self._isolation is None else Path("/")
+
+    def _user(self) -> tuple[int, int] | None:
+        user = self._isolation.user if self._isolation is not None else None
+        return None if user is None else (user.uid, user.gid)
+
+    def _user_variables(self) -> dict[str, str]:
+        user = self._isolation.user if self._isolation is not None else None
+        return {} if user is None else {"USER": user.name, "LOGNAME": user.name}
+
+    def _imported_ahead(self, spec: EndpointSpec, home: Path) -> Ahead | None:
+        """What every worker imports after the user's code, or with it.
+
+        None for the isolated with packages of their own: those would run in a process that sees
+        what its forks do not.
+        """
+        if self._isolation is not None and spec.build.dependencies:
+            return None
+        modules = _ROUTES_IMPORT if spec.entry.kind == "routes" else ()
+        folders = [Path(spec.entry.root, place) for place in spec.entry.search_path]
+        return Ahead(home, "runpod_flash.worker.main", (*_ALL_IMPORT, *modules), tuple(folders))
 
     def _can_mount(self) -> bool:
         if self._mounts_work is None:
             self._mounts_work = self._node.can_mount()
         return self._mounts_work
-
-
-def _imported_ahead(spec: EndpointSpec, home: Path) -> Ahead:
-    """What every worker imports after the user's code, or with it."""
-    modules = _ROUTES_IMPORT if spec.entry.kind == "routes" else ()
-    folders = [Path(spec.entry.root, place) for place in spec.entry.search_path]
-    return Ahead(home, "runpod_flash.worker.main", (*_ALL_IMPORT, *modules), tuple(folders))
 
 
 class _Say(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runpod_flash.engines.local.capacity import Machine
 from runpod_flash.engines.local.devices.gpu_pool import GpuPool
 from runpod_flash.engines.local.devices.gpus import FixedInventory, NvmlInventory
-from runpod_flash.engines.local.processes import mountview
+from runpod_flash.engines.local.processes import namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ class Node:
     inventory: GpuInventory = field(default_factory=NvmlInventory)
     lock_dir: Path | None = None
     machine: Callable[[int], Machine] = lambda _: Machine.read()
-    can_mount: Callable[[], bool] = mountview.supported
+    can_mount: Callable[[], bool] = namespaces.supported
     datacenter: str = ""
 
     def gpus(self) -> GpuPool:
@@ -51,6 +51,6 @@ def made_up_node(
         return Machine(real.cores if cores is None else cores, free)
 
     def can_mount() -> bool:
-        return mounts and mountview.supported()
+        return mounts and namespaces.supported()
 
     return Node(FixedInventory(gpus), lock_dir, machine, can_mount, datacenter)

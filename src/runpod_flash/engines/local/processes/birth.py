@@ -18,14 +18,14 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from runpod_flash.engines.local.processes import mountview, supervisor
+from runpod_flash.engines.local.processes import namespaces, supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 
 def supervise(
-    orders: int, plane: int, modules: Sequence[str], before: Collection[str]
+    orders: int, plane: int, apart: bool, modules: Sequence[str], before: Collection[str]
 ) -> dict[str, Any] | None:
     """Import and supervise. Returns twice: in each worker with its order, and None at the end."""
     with open("/proc/self/comm", "rb") as stream:
@@ -34,13 +34,15 @@ def supervise(
     # An import may hang; later, the plane's end is seen as by every supervisor.
     supervisor.prctl(supervisor.PR_SET_PDEATHSIG, signal.SIGKILL)
     gc.disable()
+    if apart:
+        namespaces.enter_user_namespace()  # an import may start threads: then it is too late
     ready = _import(modules, before)
     os.write(orders, json.dumps(ready).encode() + b"\n")
     if "error" in ready:
         return None
     supervisor.prctl(supervisor.PR_SET_PDEATHSIG, 0)
     try:
-        supervisor.serve(orders, plane, functools.partial(begin, name))
+        supervisor.serve(orders, plane, functools.partial(begin, name), apart)
     except supervisor.Birth as birth:
         return birth.order
     return None
@@ -63,8 +65,8 @@ def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
     """Be as a Python is when its program starts. `name` is that of such a process."""
     with supervisor.step("the environment"):
         _replace_environment(order["env"])
-    if order["mounts"]:
-        mountview.leave_privileges()
+    if order["mounts"] or order["user"]:
+        namespaces.leave_privileges()
     _reset_signals()
     supervisor.prctl(supervisor.PR_SET_NAME, name)
     _show(order["argv"])

@@ -20,9 +20,14 @@ _PARALLEL_LAUNCHES = 64  # keeps orders far below what a socket buffers, so that
 
 
 class FreshProcessLauncher(Launcher):
-    """Starts each worker as a new program. Belongs to one event loop and is used on it only."""
+    """Starts each worker as a new program. Belongs to one event loop and is used on it only.
 
-    def __init__(self) -> None:
+    `apart` puts each into namespaces of its own, where it sees no other's processes; what it is not
+    to see of the files is for its order to say. See `namespaces.apart_refusal`.
+    """
+
+    def __init__(self, *, apart: bool = False) -> None:
+        self._apart = apart
         self._descriptors = Descriptors()
         self._supervisor: Supervisor | None = None
         self._workers: set[WorkerProcess] = set()
@@ -82,6 +87,7 @@ class FreshProcessLauncher(Launcher):
 
     async def _replace_supervisor(self) -> None:
         command = [sys.executable, "-I", "-S", str(_PROGRAM)]
-        old, self._supervisor = self._supervisor, Supervisor(self._descriptors, command)
+        new = Supervisor(self._descriptors, command, self._apart)
+        old, self._supervisor = self._supervisor, new
         if old is not None:
             await old.close()

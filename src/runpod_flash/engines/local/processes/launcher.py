@@ -22,10 +22,14 @@ _CRASHES = {"SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGS
 
 @dataclass(frozen=True)
 class Mount:
-    """A directory that the worker sees at `target`: below `/`, or where a directory exists."""
+    """A directory that the worker sees at `target`: below `/`, or where a directory exists.
 
-    source: Path
+    Without a source it sees an empty one there.
+    """
+
+    source: Path | None
     target: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class LaunchOrder:
     `link` is the worker's end and is closed here by the launch. `held` are descriptors (locks)
     that stay open until the worker and all its descendants are gone, even if this process dies;
     the caller closes its own copies after the launch. Empty `cpus` means all. With `ahead`, `argv`
-    is a Python, the path of a script, and its arguments.
+    is a Python, the path of a script, and its arguments. `user` are the numbers of the user and
+    group that it is to be, which only root can order.
     """
 
     worker_id: str
@@ -61,6 +66,7 @@ class LaunchOrder:
     cpus: frozenset[int] = frozenset()
     mounts: tuple[Mount, ...] = ()
     ahead: Ahead | None = None
+    user: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if not self.argv:
@@ -87,7 +93,9 @@ class ProcessEvents(Protocol):
 
 
 class Process(Protocol):
-    """A started process. `mounts_error` says why it runs without its mounts; empty: it has them.
+    """A started process. `pid` is its id for this process, whatever it is for itself.
+
+    `mounts_error` says why it runs without its mounts; empty: it has them.
 
     `slow_start` says why it could not be had with modules imported ahead, where that is for good.
     """

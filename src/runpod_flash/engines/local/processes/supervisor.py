@@ -1,7 +1,8 @@
 """The program that parents the worker processes of one plane, and lets nothing of them be left.
 
-Run by file path: `supervisor.py ORDERS PLANE`, two descriptors: a stream socket to the plane, and
-a pidfd of the plane's process (-1 where the system has none). An order is one byte, the number of
+Run by file path: `supervisor.py ORDERS PLANE APART`: two descriptors, a stream socket to the plane
+and a pidfd of the plane's process (-1 where the system has none); and 1 where each worker is to be
+in namespaces of its own, alone with its minder. An order is one byte, the number of
 descriptors that come with it: the worker's control socket, its link, its output, and those to
 hold. For each the supervisor forks a *minder*, which reads what to run from the control socket:
 
@@ -38,6 +39,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
+    from types import ModuleType
 
     Begin = Callable[[dict[str, Any]], NoReturn]
 
@@ -72,11 +74,29 @@ class Charge:
 
 
 class Seat(NamedTuple):
-    """What becomes of a worker: its link, its output, and how its program begins there."""
+    """What becomes of a worker: its link, its output, and how its program begins there.
+
+    `apart` says that it is in namespaces of its own.
+    """
 
     link: int
     output: int
     begin: Begin
+    apart: bool
+
+
+class Parent(NamedTuple):
+    """The supervisor, as its minders know it: `process` is a pidfd, -1 where there are none."""
+
+    pid: int
+    process: int
+
+    def gone(self) -> bool:
+        if self.process < 0:
+            return os.getppid() != self.pid
+        poll = select.poll()
+        poll.register(self.process, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 class Birth(BaseException):
@@ -87,10 +107,12 @@ class Birth(BaseException):
 
 
 class Supervisor:
-    def __init__(self, orders: socket.socket, plane: int, begin: Begin) -> None:
+    def __init__(self, orders: socket.socket, plane: int, begin: Begin, apart: bool) -> None:
         self._orders = orders
         self._plane = plane
         self._begin = begin
+        self._apart = apart
+        self._own = Parent(os.getpid(), pidfd())
         self._open = True
         self._minders: dict[int, Charge] = {}
         self._ended: list[Charge] = []
@@ -121,20 +143,19 @@ class Supervisor:
             close_all(fds)  # out of descriptors; the plane sees the control socket end
 
     def _fork(self, fds: list[int]) -> None:
-        seat = Seat(fds[1], fds[2], self._begin)
+        seat = Seat(fds[1], fds[2], self._begin, self._apart)
         charge = Charge(socket.socket(fileno=fds[0]), held=fds[3:])
         charge.control.setblocking(True)
-        supervisor = os.getpid()
         try:
             check_threads()
-            pid = os.fork()
+            pid = namespaces.fork_apart() if self._apart else os.fork()
         except OSError as error:
             send(charge.control, {"errno": error.errno, "error": f"fork: {error.strerror}"})
             charge.release()
         else:
             if pid == 0:
                 self._let_go()
-                run_minder(charge, seat, self._plane, supervisor)
+                run_minder(charge, seat, self._plane, self._own)
             self._minders[pid] = charge
         close_all([seat.link, seat.output])
 
@@ -159,11 +180,12 @@ class Supervisor:
 # --- the minder ----------------------------------------------------------------------------------
 
 
-def run_minder(charge: Charge, seat: Seat, plane: int, supervisor: int) -> NoReturn:
+def run_minder(charge: Charge, seat: Seat, plane: int, supervisor: Parent) -> NoReturn:
     try:
         signal.set_wakeup_fd(-1)
         # The descriptors of other workers among them: a lock must not wait for a stranger's end.
-        keep_only([charge.control.fileno(), seat.link, seat.output, plane, *charge.held])
+        kept = (charge.control.fileno(), seat.link, seat.output, plane, supervisor.process)
+        keep_only([*kept, *charge.held])
         prctl(_PR_SET_CHILD_SUBREAPER, 1)
         prctl(PR_SET_NAME, b"flash-minder")
         mind(charge.control, seat, plane)
@@ -174,7 +196,7 @@ def run_minder(charge: Charge, seat: Seat, plane: int, supervisor: int) -> NoRet
         send(charge.control, {"errno": 0, "error": f"{type(error).__name__}: {error}"})
     try:
         clear_children(0)
-        if os.getppid() != supervisor:
+        if supervisor.gone():
             charge.release()  # else the supervisor does
     finally:
         os._exit(0)
@@ -186,15 +208,22 @@ def mind(control: socket.socket, seat: Seat, plane: int) -> None:
     if order is None:
         return
     try:
+        outside = show_own_processes() if seat.apart else -1
         worker, without_mounts = start_worker(order, seat)
     except StartError as error:
         send(control, {"errno": error.errno, "error": error.what})
         return
     close_all([seat.link, seat.output])
-    send(control, {"pid": worker, "mounts_error": without_mounts})
+    pid = worker if outside < 0 else int(os.read(outside, 64).split()[0])
+    send(control, {"pid": pid, "mounts_error": without_mounts})
     status = wait_for_worker(worker, waker, [control.fileno(), plane])
     last = clear_children(worker)
     send(control, {"returncode": os.waitstatus_to_exitcode(last if status is None else status)})
+
+
+def show_own_processes() -> int:
+    with step("its own processes"):
+        return namespaces.show_own_processes()
 
 
 def read_order(control: socket.socket) -> dict[str, Any] | None:
@@ -261,13 +290,13 @@ def start_worker(order: dict[str, Any], seat: Seat) -> tuple[int, str]:
     try:
         return spawn(order, seat, order["mounts"]), ""
     except StartError as error:
-        if not error.what.startswith(MOUNT_VIEW):
+        if seat.apart or not error.what.startswith(MOUNT_VIEW):
             raise
         # A half-made view is no place to be: start over in a new process.
         return spawn(order, seat, []), error.what
 
 
-def spawn(order: dict[str, Any], seat: Seat, mounts: list[list[str]]) -> int:
+def spawn(order: dict[str, Any], seat: Seat, mounts: list[tuple[str, str, bool]]) -> int:
     """Returns when the worker's program runs; raises StartError when it cannot."""
     minder = os.getpid()
     failure, report = os.pipe()
@@ -299,13 +328,16 @@ def give_up(error: BaseException, report: int) -> NoReturn:
 
 
 def become_worker(
-    order: dict[str, Any], seat: Seat, mounts: list[list[str]], minder: int
+    order: dict[str, Any], seat: Seat, mounts: list[tuple[str, str, bool]], minder: int
 ) -> NoReturn:
     reset_signals()
     os.setsid()
     if mounts:
         with step(MOUNT_VIEW):
-            enter_mount_view(mounts)
+            namespaces.enter(mounts)
+    if order["user"]:
+        with step(f"the user {order['user'][0]}"):
+            namespaces.become(*order["user"])
     with step(f"the working directory {order['cwd']}"):
         os.chdir(order["cwd"])
     if order["cpus"] and LINUX:
@@ -444,25 +476,38 @@ def reset_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
 
 
-def load_mount_view() -> Callable[[list[list[str]]], None]:
+def pidfd() -> int:
+    """This process as a descriptor, whose end it tells; -1 where the system has none."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):
+        return -1
+
+
+def load_namespaces() -> ModuleType:
     """Load the file beside this one by its path: no folder of ours belongs on `sys.path`."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mountview.py")
-    spec = spec_from_file_location("mountview", path)
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "namespaces.py")
+    spec = spec_from_file_location("namespaces", path)
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    enter: Callable[[list[list[str]]], None] = module.enter
-    return enter
+    return module
 
 
-enter_mount_view = load_mount_view()
+if TYPE_CHECKING:
+    from runpod_flash.engines.local.processes import namespaces
+else:
+    namespaces = load_namespaces()
 
 
 def main() -> None:
-    serve(int(sys.argv[1]), int(sys.argv[2]), begin_program)
+    apart = sys.argv[3] == "1"
+    if apart:
+        namespaces.enter_user_namespace()
+    serve(int(sys.argv[1]), int(sys.argv[2]), begin_program, apart)
 
 
-def serve(orders: int, plane: int, begin: Begin) -> None:
+def serve(orders: int, plane: int, begin: Begin, apart: bool) -> None:
     """Supervise until the plane is gone and all minders have ended."""
     # A terminal or a service manager may signal all processes at once: the plane answers that,
     # and when it is done or dead, this program and its minders see it.
@@ -477,7 +522,7 @@ def serve(orders: int, plane: int, begin: Begin) -> None:
     ordered.setblocking(True)
     gc.disable()
     gc.freeze()  # forks share what the collector never touches
-    Supervisor(ordered, plane, begin).run()
+    Supervisor(ordered, plane, begin, apart).run()
 
 
 if __name__ == "__main__":

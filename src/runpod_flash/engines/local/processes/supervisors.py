@@ -21,15 +21,16 @@ class SupervisorLostError(OSError):
 
 
 class Supervisor:
-    """The process of a supervisor: of `command`, which gets its two descriptors, then `arguments`.
+    """The process of a supervisor: of `command`, which gets what supervisor.py says first.
 
-    The environment is this process's own unless `env` is given.
+    Then come `arguments`. The environment is this process's own unless `env` is given.
     """
 
     def __init__(
         self,
         descriptors: Descriptors,
         command: Sequence[str],
+        apart: bool,
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         cwd: Path | str = "/",
@@ -40,7 +41,7 @@ class Supervisor:
         fds = (theirs.fileno(), plane)
         try:
             self._process = subprocess.Popen(
-                [*command, *map(str, fds), *arguments],
+                [*command, *map(str, fds), str(int(apart)), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

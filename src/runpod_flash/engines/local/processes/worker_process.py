@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runpod_flash.engines.local.processes.descriptors import Descriptors
-    from runpod_flash.engines.local.processes.launcher import LaunchOrder, ProcessEvents
+    from runpod_flash.engines.local.processes.launcher import LaunchOrder, Mount, ProcessEvents
     from runpod_flash.engines.local.processes.supervisors import Supervisor
 
 LINK_FD = 3  # where a worker finds its link, beside 0, 1 and 2; no other descriptor is open in it
@@ -164,6 +164,11 @@ class WorkerProcess(Process):
             self._events.output(self._id, line)
 
 
+def _mount(mount: Mount) -> tuple[str, str, bool]:
+    source = "" if mount.source is None else str(mount.source.resolve())
+    return source, mount.target, mount.read_only
+
+
 def _encode(order: LaunchOrder) -> bytes:
     body = json.dumps(
         {
@@ -172,7 +177,8 @@ def _encode(order: LaunchOrder) -> bytes:
             "cwd": str(order.cwd),
             "link": LINK_FD,
             "cpus": sorted(order.cpus),
-            "mounts": [(str(mount.source.resolve()), mount.target) for mount in order.mounts],
+            "mounts": [_mount(mount) for mount in order.mounts],
+            "user": order.user,
         }
     ).encode()
     return struct.pack("!I", len(body)) + body

@@ -71,12 +71,14 @@ class Zygote:
         needed: Conditions,
         descriptors: Descriptors,
         loop: asyncio.AbstractEventLoop,
+        apart: bool,
         delay: float,
         idle: float,
     ) -> None:
         self._needed = needed
         self._descriptors = descriptors
         self._loop = loop
+        self._apart = apart
         self._delay = delay
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
@@ -145,6 +147,7 @@ class Zygote:
             self._current = Supervisor(
                 self._descriptors,
                 [needed.python, str(_PROGRAM)],
+                self._apart,
                 [str(needed.home), *needed.modules],
                 dict(needed.env),
                 needed.cwd,

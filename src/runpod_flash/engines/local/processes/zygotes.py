@@ -26,8 +26,8 @@ class ZygoteLauncher(FreshProcessLauncher):
     After `idle` seconds without a start it ends.
     """
 
-    def __init__(self, delay: float = 0.5, idle: float = 300) -> None:
-        super().__init__()
+    def __init__(self, delay: float = 0.5, idle: float = 300, *, apart: bool = False) -> None:
+        super().__init__(apart=apart)
         self._delay = delay
         self._idle = idle
         self._zygotes: dict[Conditions, Zygote] = {}
@@ -66,6 +66,6 @@ class ZygoteLauncher(FreshProcessLauncher):
             return None
         if needed not in self._zygotes:
             loop = asyncio.get_running_loop()
-            made = Zygote(needed, self._descriptors, loop, self._delay, self._idle)
+            made = Zygote(needed, self._descriptors, loop, self._apart, self._delay, self._idle)
             self._zygotes[needed] = made
         return self._zygotes[needed]
