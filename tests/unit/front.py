@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from runpod_flash.control.releases import AppEnv
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.project.catalog import Catalog, Discovered, Operation
@@ -27,7 +28,7 @@ class Front:
     ) -> None:
         self.rig = rig
         self.jobs = Jobs(rig.plane, settings)
-        self.gateway = Gateway(rig.plane, jobs=self.jobs, deployed_as=("shop", "production"))
+        self.gateway = Gateway(rig.plane, jobs=self.jobs, deployed_as=AppEnv("shop", "production"))
         found = [
             Discovered(
                 spec(name, **placement), {}, f"{name}.py", operations=(Operation(name, output={}),)

@@ -112,7 +112,9 @@ class RemoteSession:
         said = ""
         while True:
             try:
-                await self._there(listen(self._connection, self._id, printer))
+                await self._there(
+                    listen(self._connection, f"/v2/sessions/{self._id}/events", printer)
+                )
                 said = ""
             except AppGoneError:
                 with suppress(FlashError):

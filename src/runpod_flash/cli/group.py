@@ -17,6 +17,12 @@ _COMMANDS = {
     "init": "Write a project that runs.",
     "dev": "Serve this directory's endpoints on localhost.",
     "server": "Serve endpoints durably: jobs survive a restart.",
+    "deploy": "Serve this directory's endpoints from a server.",
+    "releases": "List what was deployed, and when.",
+    "rollback": "Serve an earlier release again.",
+    "undeploy": "End what is deployed in an environment.",
+    "app": "List, show and delete apps of a server.",
+    "env": "List, show and delete environments of an app.",
     "call": "Run a function on a server and print its result.",
     "ps": "Show a server's endpoints, workers, queues and GPUs.",
     "logs": "Show what a server's workers print.",
@@ -30,14 +36,9 @@ _COMMANDS = {
 _ALIASES = {"run": "dev"}
 
 # Commands that people know from the hosted SDK, and what works instead.
-_EMBEDDED = "`python FILE.py` and `flash dev` run your code on this machine, without deploying it"
 _LATER = {
-    "login": "with no target chosen, nothing here needs an account",
-    "build": "workers' environments are built by the first call",
-    "deploy": _EMBEDDED,
-    "undeploy": "workers end with the program or the `flash dev` that started them",
-    "env": "FLASH_ENV names an environment, and `flash doctor` shows it",
-    "app": "FLASH_APP names an app, and `flash doctor` shows it",
+    "login": "the user who starts a server has a key kept for it; others set FLASH_API_KEY",
+    "build": "a server builds the environments of workers: `flash deploy`",
 }
 
 # Options of `flash dev` that the project's .env may set.

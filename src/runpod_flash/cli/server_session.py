@@ -24,6 +24,7 @@ from runpod_flash.client.session import app_name, environment_name
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.control.kept_apps import KeptApps
+from runpod_flash.control.releases import AppEnv, Releases
 from runpod_flash.control.worker_tokens import WorkerTokens
 from runpod_flash.engines.local.node import Node
 from runpod_flash.errors import ConfigurationError, FlashError
@@ -196,7 +197,8 @@ class _Session:
             on_request=log.answered,
             logs=logs,
             place=_place(directory),
-            deployed_as=(app_name(Path.cwd()), environment_name()) if options.app else None,
+            deployed_as=_served_as() if options.app else None,
+            releases=Releases(options.database, time.time),
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
         served = _of_app(catalog)
@@ -216,6 +218,7 @@ class _Session:
         """Let what runs finish, keep the rest for the next start."""
         self._gateway.ready = False
         self._log.draining(self._options.grace)
+        await self._gateway.stop()
         await self._plane.drain(self._options.grace)
         await self._server.stop(_CLOSE_SECONDS)
         await self._webhooks.close()
@@ -228,6 +231,10 @@ class _Session:
 def _place(directory: DataDirectory) -> Place:
     kept = KeptApps(directory.path / "kept-apps")
     return Place(directory.apps(), Blobs(directory.path / "blobs"), kept)
+
+
+def _served_as() -> AppEnv:
+    return AppEnv(app_name(Path.cwd()), environment_name())
 
 
 def _of_app(catalog: Catalog) -> Catalog:

@@ -18,7 +18,9 @@ F = TypeVar("F", bound="Callable[..., Any]")
 def server_options(command: F) -> F:
     """Adds `--server` and `--insecure`."""
     add_server = click.option(
-        "--server", metavar="URL", help="The server (default: the one that FLASH_TARGET names)."
+        "--server",
+        metavar="URL",
+        help="The server (default: FLASH_TARGET, else the only known one).",
     )
     add_insecure = click.option(
         "--insecure", is_flag=True, help="Send the key over plain http, which others may read."
@@ -30,10 +32,22 @@ def chosen_server(server: str | None, insecure: bool) -> ControlClient:
     """The server that was chosen; a usage error where none was."""
     from runpod_flash.client.control import ControlClient
 
+    return ControlClient(chosen_address(server), insecure=insecure)
+
+
+def chosen_address(server: str | None) -> str:
+    """The server that was named, else the one that a key is kept for; a usage error for none."""
+    from runpod_flash.client.credentials import known_servers
+
     address = server or os.environ.get("FLASH_TARGET")
+    known = [] if address else known_servers()
+    if len(known) == 1:
+        address = known[0]
     if not address:
+        which = f": {', '.join(known)}" if known else ""
+        hint = "" if known else " (`flash server` starts one)"
         raise click.UsageError(
-            "No server is chosen: give --server URL, or set FLASH_TARGET.",
+            f"No server is chosen{which}; give --server URL, or set FLASH_TARGET{hint}.",
             click.get_current_context(),
         )
-    return ControlClient(address, insecure=insecure)
+    return address

@@ -37,11 +37,18 @@ _PART = 1 << 20
 
 
 class Connection:
-    """A server, asked from a thread of its own."""
+    """A server, asked from a thread of its own.
 
-    def __init__(self, address: str) -> None:
+    `insecure`: the key may go over plain http. `named_by` is the variable that named the server;
+    empty where a command's user has.
+    """
+
+    def __init__(
+        self, address: str, *, insecure: bool = False, named_by: str = "FLASH_TARGET"
+    ) -> None:
         self.origin = origin_of(address)
-        self._key = key_for(address)
+        self._named_by = named_by
+        self._key = key_for(address, insecure=insecure)
         import_httpx()
         self._client: httpx.AsyncClient | None = None
         self._was_there = False
@@ -156,18 +163,31 @@ class Connection:
 
     def _unreachable(self, error: Exception) -> ConnectionClosedError:
         why = str(error) or type(error).__name__
-        return ConnectionClosedError(
-            f"{self.origin} (FLASH_TARGET) cannot be reached: {why}; start it, or unset "
-            "FLASH_TARGET to run embedded"
-        )
+        name = self._named_by
+        instead = f"start it, or unset {name} to run embedded" if name else "is it running?"
+        return ConnectionClosedError(f"{self._name} cannot be reached: {why}; {instead}")
+
+    @property
+    def _name(self) -> str:
+        return f"{self.origin} ({self._named_by})" if self._named_by else self.origin
 
     def _refusal(self, response: httpx.Response) -> ConfigurationError:
-        try:
-            said = response.json()["error"]
-        except (ValueError, KeyError, TypeError):
-            said = f"HTTP status {response.status_code}"
+        said = words_of(response)
         kind = AppGoneError if response.status_code == 404 and _is_session(response) else None
-        return (kind or ConfigurationError)(f"{self.origin} (FLASH_TARGET): {said}")
+        return (kind or ConfigurationError)(f"{self._name}: {said}")
+
+
+def words_of(response: httpx.Response) -> str:
+    """Why the server refused, in its own words."""
+    try:
+        value = response.json()
+    except ValueError:
+        value = None
+    given = value if isinstance(value, dict) else {}
+    said = given.get("errors") or given.get("detail") or given.get("error")
+    if isinstance(said, list):
+        said = "; ".join(str(each).removeprefix("$: ") for each in said)
+    return str(said or f"HTTP status {response.status_code}")
 
 
 def trusted(origin: str) -> ssl.SSLContext | bool:

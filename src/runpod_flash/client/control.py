@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from runpod_flash.client.connection import trusted
+from runpod_flash.client.connection import trusted, words_of
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
+from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +27,11 @@ class ControlClient:
     def __init__(self, address: str, *, insecure: bool = False) -> None:
         self.origin = origin_of(address)
         self._key = key_for(address, insecure=insecure)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers from elsewhere need one, as far as the address tells."""
+        return not is_loopback(urlsplit(self.origin).hostname or "")
 
     def ask(
         self,
@@ -76,14 +83,9 @@ class ControlClient:
             ) from None
 
     def _read(self, response: httpx.Response) -> Any:
+        if not response.is_success:
+            raise ConfigurationError(f"{self.origin}: {words_of(response)}")
         try:
-            value = response.json() if response.content else None
+            return response.json() if response.content else None
         except ValueError:
-            value = None
-        if response.is_success:
-            return value
-        given = value if isinstance(value, dict) else {}
-        said = given.get("errors") or given.get("detail") or given.get("error")
-        if isinstance(said, list):
-            said = "; ".join(str(each).removeprefix("$: ") for each in said)
-        raise ConfigurationError(f"{self.origin}: {said or f'HTTP {response.status_code}'}")
+            return None

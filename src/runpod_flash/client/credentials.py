@@ -81,6 +81,13 @@ def keep_key(address: str, key: str) -> Path:
     return file
 
 
+def known_servers() -> list[str]:
+    """The origins that a key is kept for."""
+    found = sorted(_folder().glob("*.json"))
+    parts = (file.stem.rpartition("_") for file in found)
+    return [f"{head.replace('_', '://', 1)}:{port}" for head, _, port in parts]
+
+
 def forget_key(address: str) -> None:
     """Keep no key for a server's origin any more."""
     _file(origin_of(address)).unlink(missing_ok=True)
@@ -102,4 +109,8 @@ def _host(name: str) -> str:
 
 def _file(origin: str) -> Path:
     name = origin.replace("://", "_").replace(":", "_").replace("/", "_")
-    return user_state_path("flash", appauthor=False) / "keys" / f"{name}.json"
+    return _folder() / f"{name}.json"
+
+
+def _folder() -> Path:
+    return user_state_path("flash", appauthor=False) / "keys"

@@ -51,7 +51,7 @@ class HttpBackend:
     @property
     def deployed(self) -> bool:
         """Whether it is there without this program."""
-        return not self._base
+        return not self._base.startswith("/s/")
 
     def left(self) -> list[Future[None]]:
         """For each job that was sent and has not ended, whether it has arrived there."""

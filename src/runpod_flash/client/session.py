@@ -22,7 +22,7 @@ from runpod_flash.wire import frames
 from runpod_flash.wire.frames import Frame, FrameReader
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from runpod_flash.client.connection import Connection
     from runpod_flash.project.catalog import Discovered
@@ -89,10 +89,11 @@ class ProgramApp:
 
     async def _bring(self) -> None:
         told = await bring(self._connection, self._id, self._wanted, self._content)
-        deployed: Mapping[str, str] = told["deployed"]
+        deployed: Mapping[str, Mapping[str, str]] = told["deployed"]
         for name, each in self._endpoints.items():
-            self._bases[name] = "" if name in deployed else str(told["base"])
-            if name in deployed and deployed[name] != each.spec.build.code:
+            there = deployed.get(name)
+            self._bases[name] = str(told["base"]) if there is None else there["base"]
+            if there is not None and there["code"] != each.spec.build.code:
                 self._say_once(
                     name, f"the deployed code of {name} is called, which differs from that on disk"
                 )
@@ -137,7 +138,7 @@ class ProgramApp:
         printer = terminal.Printer()
         while not self._ended:
             try:
-                await listen(self._connection, self._id, printer)
+                await listen(self._connection, f"/v2/sessions/{self._id}/events", printer)
             except ConnectionClosedError:
                 pass  # the calls say so; until the lease is over, it can be had again
             except FlashError:
@@ -182,10 +183,16 @@ async def bring(
         missing = set(told["missing"])
         if not missing:
             return told
-        await _upload(connection, [file for file in files if file.digest in missing], content)
+        await upload(connection, [file for file in files if file.digest in missing], content)
 
 
-async def _upload(connection: Connection, files: Sequence[TreeFile], content: Any) -> None:
+async def upload(
+    connection: Connection,
+    files: Sequence[TreeFile],
+    content: Callable[[TreeFile], bytes],
+    sent: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Send the content of files in a few requests; `sent` is told of the bytes of each."""
     batch: list[Frame] = []
     size = 0
     for file in {file.digest: file for file in files}.values():
@@ -194,9 +201,11 @@ async def _upload(connection: Connection, files: Sequence[TreeFile], content: An
         size += len(data)
         if size >= _BATCH:
             await _send(connection, batch)
+            sent(size)
             batch, size = [], 0
     if batch:
         await _send(connection, batch)
+        sent(size)
 
 
 async def _send(connection: Connection, batch: Sequence[Frame]) -> None:
@@ -204,13 +213,13 @@ async def _send(connection: Connection, batch: Sequence[Frame]) -> None:
     await connection.ask_json("POST", "/v2/blobs", body=body)
 
 
-async def listen(connection: Connection, session_id: str, printer: terminal.Printer) -> None:
-    """Print what the session's workers write, until the connection ends."""
+async def listen(connection: Connection, path: str, printer: terminal.Printer) -> None:
+    """Print what workers write, as those events bring it, until the connection ends."""
     from runpod_flash.links.base import LogLine
     from runpod_flash.plane.events import Logged, Notice
 
     reader = FrameReader(None)
-    async with connection.streaming(f"/v2/sessions/{session_id}/events") as pieces:
+    async with connection.streaming(path) as pieces:
         async for piece in pieces:
             for frame in reader.feed(piece):
                 fields = frame.fields

@@ -18,9 +18,13 @@ MAX_BYTES = 10 << 30
 
 
 class Blobs:
-    """A folder of files named by the SHA-256 of their content, the least recently used go first."""
+    """A folder of files named by the SHA-256 of their content, the least recently used go first.
+
+    Those that are `pinned` stay.
+    """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
+        self.pinned: set[str] = set()
         self._folder = folder
         self._max_bytes = max_bytes
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -52,7 +56,7 @@ class Blobs:
         kept = 0
         for _, size, path in found:
             kept += size
-            if kept > self._max_bytes:
+            if kept > self._max_bytes and f"{path.parent.name}{path.name}" not in self.pinned:
                 path.unlink(missing_ok=True)
 
     def _all(self) -> Iterable[tuple[Path, os.stat_result]]:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runpod_flash.control.key import KeyRing
+from runpod_flash.control.releases import AppEnv
 from runpod_flash.control.setup import SetupLinks
 from runpod_flash.errors import (
     ConnectionClosedError,
@@ -22,14 +24,17 @@ from runpod_flash.errors import (
 from runpod_flash.gateway import sentinel
 from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, require
 from runpod_flash.gateway.addresses import Addresses, prefix_of
+from runpod_flash.gateway.apps_api import AppsApi
 from runpod_flash.gateway.control import ControlApi, is_control
+from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
+from runpod_flash.gateway.deployments import Deployments
 from runpod_flash.gateway.documents import Documents
 from runpod_flash.gateway.external import with_externals
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
-from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
+from runpod_flash.gateway.messages import Answer, Refusal, full, header, wrong_method
 from runpod_flash.gateway.noting import Noting, for_route
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from runpod_flash.control.keys import Keys
+    from runpod_flash.control.releases import Releases
     from runpod_flash.control.worker_tokens import WorkerTokens
     from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
@@ -64,9 +70,9 @@ class Gateway:
     `access` says who may do what; without it nobody has a key, and anybody may call. `keys` are
     managed at /v2/keys, and the first of them is made at /setup. `on_request` is told of each
     request, once its status is known. `logs` are those of the plane's workers, and `tallies` what
-    is counted of them. `place` says where programs' apps can be put; `deployed_as` are the app and
-    environment of this catalog, if it goes by these. `tokens` are those of workers that are started
-    elsewhere; without it there are none.
+    is counted of them. `place` says where programs' apps can be put, and `releases` what is
+    deployed; `deployed_as` are the app and environment of this catalog, if it goes by these.
+    `tokens` are those of workers that are started elsewhere; without it there are none.
     """
 
     def __init__(
@@ -79,7 +85,8 @@ class Gateway:
         on_request: Callable[[Answered], None] | None = None,
         jobs: Jobs | None = None,
         place: Place | None = None,
-        deployed_as: tuple[str, str] | None = None,
+        deployed_as: AppEnv | None = None,
+        releases: Releases | None = None,
         logs: WorkerLogs | None = None,
         tallies: Tallies | None = None,
         tokens: WorkerTokens | None = None,
@@ -104,22 +111,42 @@ class Gateway:
         self._control = ControlApi(
             plane, tallies, self._declared, logs, self._allow_operator, self._allow_logs
         )
+        self._open: Callable[[], Gateway] = partial(
+            Gateway, plane, access=access, jobs=jobs, tallies=tallies
+        )
         self._sessions = Sessions(
             plane,
-            self._find,
-            lambda: Gateway(plane, access=access, jobs=jobs, tallies=tallies),
+            self._locate,
+            self._open,
             place,
         )
+        self._deployments: Deployments | None = None
+        self._prefix = ""
         self._given = Catalog("")
         self._tokens = tokens
         self._workers: Workers | None = None
         resources: dict[str, Resource] = {} if keys is None else {"keys": KeysApi(keys)}
+        if releases is not None and place is not None:
+            self._deployments = Deployments(
+                plane,
+                self._deployed,
+                releases,
+                place.folder,
+                place.blobs,
+            )
+            resources["apps"] = AppsApi(self._deployments)
         if tokens is not None:
             find = self._named
             self._workers = Workers(plane, tokens, find)
             resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
         self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(SetupLinks(keys))
+
+    def _deployed(self, here: AppEnv) -> Gateway:
+        """What serves an environment; its endpoints go by their ids outside of it."""
+        made = self._open()
+        made._deployed_as, made._prefix = here, f"{here}-"
+        return made
 
     # What is served
 
@@ -141,7 +168,7 @@ class Gateway:
         for key, pool in list(self._pools.items()):
             each = found.get(key)
             if each is not None:
-                if _differs(pool, each):
+                if pool.differs(each.spec, each.env):
                     changed.append(pool)
                 self._plane.declare(each.spec, each.env, caller_env)
             elif pool.spec.entry.file not in broken:
@@ -171,18 +198,43 @@ class Gateway:
         """The pools that were used so far."""
         return list(self._pools.values())
 
+    @property
+    def catalog(self) -> Catalog:
+        """What is served."""
+        return self._addresses.catalog
+
+    def named(self, name: str) -> Discovered | None:
+        """The endpoint of that name."""
+        return self._addresses.names.get(name)
+
     def _find(self, app: str, environment: str, name: str) -> Discovered | None:
         """The endpoint that is deployed here under these names."""
         here = self._deployed_as is None or self._deployed_as == (app, environment)
-        return self._addresses.names.get(name) if here else None
+        return self.named(name) if here else None
 
     def _find_named(self, app: str, environment: str, name: str) -> Discovered | None:
         """As `_find`; whoever names no app means what is served here."""
-        return self._find(app, environment, name) if app else self._addresses.names.get(name)
+        return self._find(app, environment, name) if app else self.named(name)
+
+    def _locate(self, app: str, environment: str, name: str) -> tuple[Discovered, str] | None:
+        """That endpoint, also of another app, and before which address its own are."""
+        if self._deployments is not None:
+            found = self._deployments.find(app, environment, name)
+            if found is not None:
+                return found, f"{DEPLOYED}{app}-{environment}"
+        own = self._find(app, environment, name)
+        return None if own is None else (own, "")
 
     async def restore(self) -> None:
-        """Serve the apps of programs that ran when an earlier server ended."""
+        """Serve what was deployed, and the apps of programs, when an earlier server ended."""
+        if self._deployments is not None:
+            await self._deployments.restore()
         await self._sessions.restore()
+
+    async def stop(self) -> None:
+        """Prepare nothing more."""
+        if self._deployments is not None:
+            await self._deployments.close()
 
     async def close(self, app: str) -> None:
         """Serve nothing more: all that runs of this app is ended, and its workers with it."""
@@ -240,11 +292,11 @@ class Gateway:
             await _refuse(scope, self._resources.worded(scope, Refusal(500, text)), noted)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if path.startswith(PREFIX):
-            gateway, scope = self._within(scope)
+        if (inner := self._within(scope)) is not None:
+            gateway, scope = inner
             await gateway._http(scope, receive, send)
             return
+        path = scope["path"]
         if self._workers is not None and self._workers.asked(path):  # they have other keys
             await (await self._workers.answer(scope, receive)).send(send)
             return
@@ -253,7 +305,7 @@ class Gateway:
         # Browsers ask without a key whether they may send one.
         found = preflight(scope) if endpoint is None else None
         if found is None:
-            admit(self._access, scope, self._endpoint_at)
+            admit(self._access, scope, self._endpoint_at, self._prefix)
         if endpoint is not None:
             await self._route(endpoint, scope, receive, send)
             return
@@ -266,13 +318,39 @@ class Gateway:
         method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
         return self._addresses.endpoint_at(scope["path"], method)
 
-    def _within(self, scope: Scope) -> tuple[Gateway, Scope]:
-        """Who answers for a program's app, and the request as it is there."""
-        self._access.identify(scope)  # whether there is such an app is no stranger's business
-        session_id, _, rest = scope["path"].removeprefix(PREFIX).partition("/")
-        base = f"{PREFIX}{session_id}"
-        inner = {**scope, "path": f"/{rest}", "root_path": base}
-        return self._sessions.gateway(session_id), inner
+    def _within(self, scope: Scope) -> tuple[Gateway, Scope] | None:
+        """Who answers for another app, and the request as it is there."""
+        path = scope["path"]
+        if path.startswith((PREFIX, DEPLOYED)):
+            self._access.identify(scope)  # whether there is such an app is no stranger's business
+            _, kind, text, *more = path.split("/", 3)
+            base = f"/{kind}/{text}"
+            inner = {**scope, "path": f"/{''.join(more)}", "root_path": base}
+            return self._app_at(kind, text), inner
+        if self._deployments is None or not self._deployments.any:
+            return None
+        if sentinel.asked(path) or header(scope, b"x-flash-endpoint") is not None:
+            app, environment, _ = sentinel.named_by_headers(scope)
+            found = self._deployments.get(AppEnv(app, environment))
+            return None if found is None else (found.gateway, scope)
+        if not path.startswith("/v2/"):
+            return None
+        _, _, endpoint_id, *rest = path.split("/", 3)
+        at = None if self.named(endpoint_id) else self._deployments.at_id(endpoint_id)
+        if at is None:
+            return None
+        deployment, name = at
+        return deployment.gateway, {**scope, "path": "/".join(["/v2", name, *rest])}
+
+    def _app_at(self, kind: str, text: str) -> Gateway:
+        if f"/{kind}/" == PREFIX:
+            return self._sessions.gateway(text)
+        found = self._deployments.at(text) if self._deployments is not None else None
+        if found is None:
+            raise Refusal(
+                404, f"nothing is deployed at {DEPLOYED}{text}; `flash app list` shows all"
+            )
+        return found.gateway
 
     def _makes_workers(self, scope: Scope) -> bool:
         """Whether it is about tokens of workers; reading what there is, is the control API's."""
@@ -325,11 +403,11 @@ class Gateway:
 
     async def _web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            if scope["path"].startswith(PREFIX):
-                gateway, scope = self._within(scope)
+            if (inner := self._within(scope)) is not None:
+                gateway, scope = inner
                 await gateway._web_socket(scope, receive, send)
                 return
-            admit(self._access, scope, self._endpoint_at)
+            admit(self._access, scope, self._endpoint_at, self._prefix)
             endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
             if endpoint is None:
                 raise self._unknown(scope)
@@ -357,16 +435,6 @@ class Gateway:
             raise
         except Exception as error:
             raise _failed_route(error) from None
-
-
-def _differs(pool: Pool, endpoint: Discovered) -> bool:
-    """Whether the pool's workers are to be replaced."""
-    old, new = pool.spec, endpoint.spec
-    return (
-        old.build_digest != new.build_digest
-        or old.placement_digest != new.placement_digest
-        or pool.env != endpoint.env
-    )
 
 
 def refusal_of(problem: Problem) -> Refusal:

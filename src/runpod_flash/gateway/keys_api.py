@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from typing import TYPE_CHECKING, Any, get_args
 
 from runpod_flash.control.key import KeyScope
@@ -12,6 +11,7 @@ from runpod_flash.gateway.access import require
 from runpod_flash.gateway.messages import Answer, answer, wrong_method
 from runpod_flash.gateway.problems import invalid, problem
 from runpod_flash.gateway.resources import read_fields
+from runpod_flash.gateway.times import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,7 +123,4 @@ def _is_span(value: object) -> bool:
 
 
 def _time(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    moment = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if seconds is None else rfc3339(seconds)

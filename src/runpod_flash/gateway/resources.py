@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runpod_flash.gateway.messages import Answer, Refusal, parse_json, read_body
+from runpod_flash.gateway.messages import Refusal, parse_json, read_body
 from runpod_flash.gateway.problems import as_problem, invalid, problem
 from runpod_flash.project.collisions import RESERVED_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from runpod_flash.gateway.messages import Receive, Scope
+    from runpod_flash.gateway.messages import Answer, Receive, Scope, Sendable
 
 _BODY_LIMIT = 1_000_000
 # (What is left out is not the control API's: its clients read another kind of refusal.)
@@ -21,7 +21,7 @@ _NAMES = RESERVED_NAMES - {"blobs", "flash", "sessions"}
 class Resource(Protocol):
     """What answers below /v2/NAME; `rest` are the segments after the name."""
 
-    async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Answer: ...
+    async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable: ...
 
 
 class Resources:
@@ -36,7 +36,7 @@ class Resources:
             return False
         return path.split("/", 3)[2] in _NAMES
 
-    async def answer(self, scope: Scope, receive: Receive) -> Answer:
+    async def answer(self, scope: Scope, receive: Receive) -> Sendable:
         """The answer to a request for a path that it owns."""
         _, _, name, *rest = scope["path"].split("/")
         resource = self._resources.get(name)

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.control.trees import AppTree, StoredFile
+from runpod_flash.control.trees import AppTree
 from runpod_flash.errors import ConfigurationError
+from runpod_flash.gateway.brought import placed, read_catalog, read_files
 from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, read_body
 from runpod_flash.gateway.session_events import Events, Lines
 from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.plane.events import Notice
-from runpod_flash.project.catalog import Catalog
 from runpod_flash.wire import frames
 
 if TYPE_CHECKING:
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.blobs import Blobs
     from runpod_flash.control.kept_apps import KeptApps
+    from runpod_flash.control.trees import StoredFile
     from runpod_flash.gateway.app import Gateway
     from runpod_flash.gateway.messages import Receive, Scope
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
-    from runpod_flash.project.catalog import Discovered
+    from runpod_flash.project.catalog import Catalog, Discovered
 
 PREFIX = "/s/"
 # A program that is not heard of for so long has ended.
@@ -73,14 +74,15 @@ class Session:
 class Sessions:
     """Answers below /v2/sessions and /v2/blobs, on the plane's loop.
 
-    `find` tells whether a name is deployed here; `open_gateway` makes what serves an app. Without
-    a `place` no app can be brought: only what is deployed can be called.
+    `find` tells what is deployed here under a name, and what its addresses begin with;
+    `open_gateway` makes what serves an app. Without a `place` no app can be brought: only what is
+    deployed can be called.
     """
 
     def __init__(
         self,
         plane: Plane,
-        find: Callable[[str, str, str], Discovered | None],
+        find: Callable[[str, str, str], tuple[Discovered, str] | None],
         open_gateway: Callable[[], Gateway],
         place: Place | None,
     ) -> None:
@@ -173,13 +175,15 @@ class Sessions:
         base = f"{PREFIX}{session_id}"
         return {"deployed": deployed, "missing": [], "base": base, "replaced": replaced}
 
-    def _deployed(self, wanted: _Wanted) -> dict[str, str]:
-        """The digests of the code of those that are deployed under this app and environment."""
-        found = (
-            self._find(wanted.app, wanted.environment, each.spec.name)
-            for each in wanted.catalog.endpoints
-        )
-        return {each.spec.name: each.spec.build.code for each in found if each is not None}
+    def _deployed(self, wanted: _Wanted) -> dict[str, dict[str, str]]:
+        """What is deployed under this app and environment: its code's digest, and where it is."""
+        deployed = {}
+        for each in wanted.catalog.endpoints:
+            found = self._find(wanted.app, wanted.environment, each.spec.name)
+            if found is not None:
+                there, base = found
+                deployed[each.spec.name] = {"code": there.spec.build.code, "base": base}
+        return deployed
 
     async def _serve(
         self, session_id: str, wanted: _Wanted, endpoints: Sequence[Discovered]
@@ -193,7 +197,7 @@ class Sessions:
         session.detached = wanted.detached
         session.names = {each.spec.name for each in endpoints}
         running = {pool.key for pool in session.gateway.pools() if pool.live()}
-        changed = session.gateway.serve(_placed(catalog, session_id, root), wanted.caller_env)
+        changed = session.gateway.serve(placed(catalog, session_id, root), wanted.caller_env)
         new = session.gateway.declare_all() if wanted.warm and not running else []
         for pool in (*new, *(pool for pool in changed if pool.key in running)):
             self._warm(pool)
@@ -296,36 +300,16 @@ class _Wanted:
 
     @classmethod
     def of(cls, value: dict[str, Any]) -> _Wanted:
-        catalog = Catalog.from_wire(value["catalog"])
-        for each in catalog.endpoints:
-            _check_entry(each)
         return cls(
             app=str(value["app"]),
             environment=str(value["environment"]),
-            files=[StoredFile(str(p), str(d), bool(x)) for p, d, x in value["files"]],
-            catalog=catalog,
+            files=read_files(value),
+            catalog=read_catalog(value),
             caller_env={str(k): str(v) for k, v in value["caller_env"].items()},
             whole=bool(value.get("whole")),
             detached=bool(value.get("detached")),
             warm=bool(value.get("warm")),
         )
-
-
-def _check_entry(each: Discovered) -> None:
-    entry = each.spec.entry
-    for path in (entry.file, *entry.others, *entry.search_path):
-        if path.startswith("/") or ".." in path.split("/"):
-            raise ValueError(f"{path!r:.80} is not below the project")
-
-
-def _placed(catalog: Catalog, app: str, root: Path) -> Catalog:
-    """The catalog as it is served from another place."""
-
-    def moved(each: Discovered) -> Discovered:
-        entry = replace(each.spec.entry, root=str(root))
-        return replace(each, spec=replace(each.spec, entry=entry, app=app))
-
-    return Catalog(str(root), tuple(map(moved, catalog.endpoints)), catalog.problems)
 
 
 def _put_all(blobs: Blobs, sent: Sequence[tuple[str, Sequence[frames.Buffer]]]) -> None:

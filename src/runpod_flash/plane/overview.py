@@ -84,7 +84,8 @@ def overview(plane: Plane, declared: Sequence[EndpointSpec] = ()) -> Overview:
 
     On the plane's loop. Devices and memory are read from the system, in a millisecond or so.
     """
-    pools = {pool.key: pool for pool in plane.pools() if not pool.withdrawn or pool.workers}
+    shown = (pool for pool in plane.pools() if not pool.staged)
+    pools = {pool.key: pool for pool in shown if not pool.withdrawn or pool.workers}
     unused = [_unused(spec) for spec in declared if spec.key not in pools]
     used = [endpoint_view(plane, pool) for pool in pools.values()]
     endpoints = sorted([*used, *unused], key=lambda each: each.name)

@@ -10,7 +10,7 @@ import secrets
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.base import WorkerExit
@@ -45,6 +45,7 @@ LEASE_SECONDS = 30.0
 RETENTION_SECONDS = 1800.0
 # Lapsed leases and times to live are looked for so often.
 _EXPIRY_SECONDS = 1.0
+_NO_LEASE = Lease("", 0, 0.0)
 _RENEWAL_SECONDS = LEASE_SECONDS / 3
 
 
@@ -103,22 +104,56 @@ class Plane:
             with self.dispatcher.lock:
                 pool = self._pools.get(spec.key)
                 if pool is None:
-                    epoch = now(self.store.own(spec.key, self.id, LEASE_SECONDS))
-                    assert epoch is not None, "an embedded store has one plane"
-                    pool = Pool(spec, env, Lease(self.id, epoch, LEASE_SECONDS), caller_env)
-                    self._pools[spec.key] = pool
-                    self._loop.call_soon_threadsafe(self.reconciler.add, pool)
+                    pool = self._open(Pool(spec, env, _NO_LEASE, caller_env))
         elif pool.withdrawn or pool.spec is not spec or (pool.env is not env and pool.env != env):
             pool.caller_env = caller_env
             self._update(pool, spec, env)
         return pool
 
+    def _open(self, pool: Pool) -> Pool:
+        epoch = now(self.store.own(pool.key, self.id, LEASE_SECONDS))
+        assert epoch is not None, "an embedded store has one plane"
+        pool.lease = Lease(self.id, epoch, LEASE_SECONDS)
+        self._pools[pool.key] = pool
+        self._loop.call_soon_threadsafe(self.reconciler.add, pool)
+        return pool
+
+    async def stage(
+        self, spec: EndpointSpec, env: Mapping[str, str], caller_env: Mapping[str, str]
+    ) -> Pool:
+        """A worker as these would have it, beside those that serve the endpoint; on the loop.
+
+        It is there until `adopt` or `unstage`. Raises why none can start.
+        """
+        scaling = replace(spec.scaling, workers_min=1, workers_max=1)
+        pool = Pool(replace(spec, scaling=scaling), env, _NO_LEASE, caller_env, staged=True)
+        self._open(pool)
+        try:
+            await self.warm(pool)
+        except BaseException:
+            await self.unstage(pool)
+            raise
+        return pool
+
+    def adopt(self, staged: Pool, pool: Pool) -> None:
+        """Have a staged worker serve; `declare` has given the pool what it was staged for."""
+        with self.dispatcher.lock:
+            for worker in staged.workers.values():
+                worker.pool = pool
+                pool.workers[worker.id] = worker
+                pool.refresh(worker)
+            staged.workers, staged.free = {}, {}
+        staged.spec = pool.spec
+        self.withdraw(staged)
+        self.reconciler.reconcile(pool)
+
+    async def unstage(self, staged: Pool) -> None:
+        """End a staged worker; returns when it is gone."""
+        self.withdraw(staged)
+        await self.reconciler.end(staged)
+
     def _update(self, pool: Pool, spec: EndpointSpec, env: Mapping[str, str]) -> None:
-        same = (
-            pool.spec.build_digest == spec.build_digest
-            and pool.spec.placement_digest == spec.placement_digest
-            and pool.env == env
-        )
+        same = not pool.differs(spec, env)
         pool.spec, pool.env, pool.withdrawn = spec, env, False
         if not same:
             self.dispatcher.retire_all(pool)  # now: the job that brings the change must not get one

@@ -99,7 +99,8 @@ class Pool:
     """An endpoint's workers. `env` holds the values that go to new workers.
 
     `caller_env` is what their modules may read while they are imported; None for what the plane's
-    own process has.
+    own process has. A `staged` pool has one worker, which no job can reach: it shows whether such a
+    worker would start.
     """
 
     spec: EndpointSpec
@@ -129,10 +130,19 @@ class Pool:
     waiting: deque[tuple[float, asyncio.Future[Worker]]] = field(default_factory=deque)
     # Whether jobs may wait in the store: spares a look there after every job.
     backlog: bool = True
+    staged: bool = False
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.key = self.spec.key
+        self.key = f"{self.spec.key}:staged" if self.staged else self.spec.key
+
+    def differs(self, spec: EndpointSpec, env: Mapping[str, str]) -> bool:
+        """Whether these would have other workers."""
+        return (
+            self.spec.build_digest != spec.build_digest
+            or self.spec.placement_digest != spec.placement_digest
+            or self.env != env
+        )
 
     def live(self) -> list[Worker]:
         """Workers that run jobs now or will."""

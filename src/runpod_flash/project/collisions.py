@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # What the server itself answers at the top of its address.
 RESERVED = (
-    "v1", "v2", "docs", "openapi.json", "ping", "health", "healthz", "readyz", "metrics", "s",
+    "v1", "v2", "docs", "openapi.json", "ping", "health", "healthz", "readyz", "metrics", "d", "s",
     "setup",
 )  # fmt: skip
 # What stands at /v2/NAME in the place of an endpoint: resources of this server, and of the hosted
@@ -22,6 +22,7 @@ RESERVED = (
 RESERVED_NAMES = frozenset(
     (
         "account",
+        "apps",
         "billing",
         "blobs",
         "catalog",

@@ -1,0 +1,91 @@
+"""What a person sees of `flash deploy`: what changes, the upload, and where the endpoints are."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+from runpod_flash.cli import output
+from runpod_flash.gateway.addresses import prefix_of
+from runpod_flash.gateway.openapi import example
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from runpod_flash.cli.place import Place
+    from runpod_flash.client.control import ControlClient
+    from runpod_flash.client.deploying import Change
+    from runpod_flash.project.catalog import Catalog, Discovered
+
+
+def plan(place: Place, origin: str, changes: Sequence[Change], active: int | None) -> None:
+    """What is going to be done, before it is."""
+    click.echo()
+    now = f"release {active} is served" if active else "a new environment"
+    click.echo(f"  {click.style(f'{place.app} {place.environment}', bold=True)} at {origin}: {now}")
+    click.echo()
+    for line in output.headed(("ENDPOINT", "CHANGE"), [(c.endpoint, c.what) for c in changes]):
+        click.echo(f"  {line}")
+    click.echo()
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int], None]]:
+    """Shows how much of an upload is there, on a terminal."""
+    shown = sys.stderr.isatty()
+
+    def sending(there: int, of: int) -> None:
+        if shown:
+            click.echo(f"\r  uploading {there / 1e6:.1f} of {of / 1e6:.1f} MB", nl=False, err=True)
+        elif there == of:
+            click.echo(f"  uploaded {of / 1e6:.1f} MB", err=True)
+        if shown and there == of:
+            click.echo(err=True)
+
+    yield sending
+
+
+def served(
+    catalog: Catalog, client: ControlClient, place: Place, number: int, seconds: float
+) -> None:
+    """Where everything is, and how to call it."""
+    base = f"{client.origin}/d/{place.app}-{place.environment}"
+    rows = [row for each in catalog.endpoints for row in _rows(each, client.origin, place)]
+    click.echo()
+    for line in output.headed(("ENDPOINT", "ADDRESS"), rows):
+        click.echo(f"  {line}")
+    click.echo()
+    click.echo(f"  {_curl(catalog.endpoints[0], client, place)}")
+    click.echo(f"  {base}/docs")
+    click.echo()
+    click.echo(f"  release {number} is served ({seconds:.1f} s)")
+    click.echo()
+
+
+def _rows(each: Discovered, origin: str, place: Place) -> list[tuple[str, str]]:
+    if each.operations:
+        return [(each.spec.name, f"POST {origin}{_queue_path(each, place)}")]
+    base = f"{origin}{_routes_path(each, place)}"
+    calls = [f"{route.method} {base}{route.path}" for route in each.routes]
+    return [(each.spec.name if not n else "", call) for n, call in enumerate(calls)]
+
+
+def _queue_path(each: Discovered, place: Place) -> str:
+    return f"/v2/{place.app}-{place.environment}-{each.spec.name}/runsync"
+
+
+def _routes_path(each: Discovered, place: Place) -> str:
+    return f"/d/{place.app}-{place.environment}{prefix_of(each)}"
+
+
+def _curl(each: Discovered, client: ControlClient, place: Place) -> str:
+    key = ' -H "Authorization: Bearer $FLASH_API_KEY"' if client.needs_key else ""
+    if not each.operations:
+        return f"curl {client.origin}{_routes_path(each, place)}{each.routes[0].path}{key}"
+    body = json.dumps({"input": example(each.operations[0].input)})
+    kind = " -H 'content-type: application/json'"
+    return f"curl {client.origin}{_queue_path(each, place)}{key}{kind} -d '{body}'"

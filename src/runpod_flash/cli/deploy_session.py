@@ -1,0 +1,112 @@
+"""One run of `flash deploy`: what changes, the upload, and the release."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.cli import deploy_screen, dev_screen, output
+from runpod_flash.cli.place import chosen_place, environments_of
+from runpod_flash.cli.target import chosen_address
+from runpod_flash.client.connection import Connection
+from runpod_flash.client.control import ControlClient
+from runpod_flash.client.deploying import Deploying, ReleaseFailedError, changes
+from runpod_flash.project.discovery import discover
+from runpod_flash.project.tree import Tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runpod_flash.cli.place import Place
+    from runpod_flash.project.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said."""
+
+    app: str | None
+    environment: str | None
+    preview: bool
+    take_over: bool
+    yes: bool
+    server: str | None
+    insecure: bool
+
+
+def run(root: Path, options: Options) -> int:
+    """Deploy; the exit code."""
+    began = time.monotonic()
+    catalog = asyncio.run(discover(root))
+    if catalog.problems:
+        dev_screen.problems(catalog.problems)
+        output.error("nothing was deployed: mend this first.")
+        return 1
+    if not catalog.endpoints:
+        dev_screen.nothing_found(root, catalog)
+        return 1
+    address = chosen_address(options.server)
+    client = ControlClient(address, insecure=options.insecure)
+    place = chosen_place(client, options.app, options.environment)
+    there = _there(client, place)
+    planned = list(changes(catalog, there))
+    deploy_screen.plan(place, client.origin, planned, there.get("activeRelease"))
+    if options.preview:
+        return 0
+    removed = [change.endpoint for change in planned if change.removes]
+    if removed and not options.yes and not _agreed(removed):
+        return 1
+    active = there.get("activeRelease")
+    return asyncio.run(_deploy(root, options, catalog, place, client, active, began))
+
+
+def _there(client: ControlClient, place: Place) -> dict[str, Any]:
+    """What the environment has."""
+    if place.environment not in environments_of(client, place.app):
+        return {}
+    found: dict[str, Any] = client.ask("GET", place.path)
+    return found
+
+
+def _agreed(removed: list[str]) -> bool:
+    names = ", ".join(removed)
+    if not output.can_ask():
+        output.error(f"{names} would be removed; add --yes if that is meant.")
+        return False
+    return output.confirmed(f"Remove {names}?")
+
+
+async def _deploy(
+    root: Path,
+    options: Options,
+    catalog: Catalog,
+    place: Place,
+    client: ControlClient,
+    active: int | None,
+    began: float,
+) -> int:
+    tree = Tree(root)
+    files = tree.files(each.file for each in catalog.endpoints)
+    connection = Connection(client.origin, insecure=options.insecure, named_by="")
+    deploying = Deploying(connection, place.app, place.environment)
+
+    async def work() -> dict[str, Any]:
+        with deploy_screen.progress() as sending:
+            told = await deploying.begin(catalog, tree, files, sending, take_over=options.take_over)
+        if not told.get("unchanged"):
+            told["release"] = await deploying.follow(told["release"]["number"])
+        return told
+
+    try:
+        told = await asyncio.wrap_future(connection.spawn(work()))
+    except ReleaseFailedError as error:
+        output.error(str(error))
+        dev_screen.say(f"release {active} is served as before" if active else "nothing is served")
+        return 1
+    number = told["release"]["number"]
+    if told.get("unchanged"):
+        dev_screen.say(f"nothing has changed: release {number} is served")
+    deploy_screen.served(catalog, client, place, number, time.monotonic() - began)
+    return 0

@@ -1,0 +1,73 @@
+"""`flash env`: the environments of an app."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from runpod_flash.cli.app import show_environments
+from runpod_flash.cli.place import Place, chosen_app
+from runpod_flash.cli.target import chosen_server, server_options
+from runpod_flash.cli.undeploy import require_consent
+
+_APP = click.option(
+    "-a", "--app", metavar="NAME", help="The app (default: FLASH_APP, else this directory's name)."
+)
+
+
+@click.group()
+def env() -> None:
+    """List, show and delete the environments of an app. `flash deploy --env NAME` makes one.
+
+    Example: flash env list
+    """
+
+
+@env.command(name="list")
+@_APP
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@server_options
+def list_(app: str | None, as_json: bool, server: str | None, insecure: bool) -> None:
+    """List the environments of an app, and what is served in each.
+
+    Example: flash env list --app shop
+    """
+    found = chosen_server(server, insecure).ask("GET", f"/v2/apps/{chosen_app(app)}")
+    if as_json:
+        click.echo(json.dumps(found["environments"], indent=2))
+        return
+    show_environments(found["environments"])
+
+
+@env.command()
+@click.argument("name")
+@_APP
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@server_options
+def get(name: str, app: str | None, as_json: bool, server: str | None, insecure: bool) -> None:
+    """Show one environment.
+
+    Example: flash env get production
+    """
+    found = chosen_server(server, insecure).ask("GET", Place(chosen_app(app), name).path)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    show_environments([found])
+
+
+@env.command()
+@click.argument("name")
+@_APP
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@server_options
+def delete(name: str, app: str | None, yes: bool, server: str | None, insecure: bool) -> None:
+    """End an environment, with its jobs and workers. Volumes stay.
+
+    Example: flash env delete staging
+    """
+    client, place = chosen_server(server, insecure), Place(chosen_app(app), name)
+    require_consent(f"End {place.app} {name}?", yes)
+    client.ask("DELETE", place.path)
+    click.echo(f"{place.app} {name} has ended.")

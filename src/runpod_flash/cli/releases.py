@@ -1,0 +1,44 @@
+"""`flash releases`: what was deployed, and when."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from runpod_flash.cli import output
+from runpod_flash.cli.place import chosen_place, place_options
+from runpod_flash.cli.target import chosen_server, server_options
+
+_HEADS = ("RELEASE", "STATE", "DEPLOYED", "BY", "CAUSE")
+
+
+@click.command()
+@place_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@server_options
+def releases(
+    app: str | None, environment: str | None, as_json: bool, server: str | None, insecure: bool
+) -> None:
+    """List what was deployed to an environment, the newest first.
+
+    Example: flash releases --env production
+    """
+    client = chosen_server(server, insecure)
+    place = chosen_place(client, app, environment)
+    found = client.ask("GET", f"{place.path}/releases")["releases"]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    rows = [
+        (
+            str(each["number"]),
+            each["state"],
+            each["createdAt"],
+            each["createdBy"],
+            each["cause"].partition("\n")[0],
+        )
+        for each in found
+    ]
+    for line in output.headed(_HEADS, rows):
+        click.echo(line)

@@ -1,0 +1,256 @@
+"""What is deployed: environments of apps, and their releases, in the server's SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from runpod_flash.control.trees import StoredFile
+from runpod_flash.errors import ConfigurationError
+from runpod_flash.plane.store.database import connect
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+T = TypeVar("T")
+# By endpoint, then by name.
+Variables = dict[str, dict[str, str]]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_COLUMNS = "number, created_at, created_by, state, cause"
+
+
+class AppEnv(NamedTuple):
+    """An environment of an app. Its text is what ids of its endpoints begin with."""
+
+    app: str
+    environment: str
+
+    def __str__(self) -> str:
+        return f"{self.app}-{self.environment}"
+
+
+class Release(NamedTuple):
+    """A release without what it holds. `state` is `preparing`, `active`, `replaced` or `failed`."""
+
+    place: AppEnv
+    number: int
+    created_at: float
+    created_by: str
+    state: str
+    cause: str
+
+
+class Content(NamedTuple):
+    """What a release serves: files, and a catalog as JSON whose values of variables are empty."""
+
+    files: Sequence[StoredFile]
+    catalog: dict[str, Any]
+
+
+def check_name(what: str, name: str) -> None:
+    """Raise `ConfigurationError` for what cannot be the name of an app or environment."""
+    if not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r:.80} is no name for an {what}: letters, digits, '.', '_' and '-' make one"
+        )
+
+
+class BusyError(ConfigurationError):
+    """Another release of the environment is being made."""
+
+
+class ProjectError(ConfigurationError):
+    """The environment belongs to another project."""
+
+
+class Releases:
+    """Each method is a transaction, in a thread. The file is `database.prepare`d."""
+
+    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+        self._path = path
+        self._clock = clock
+
+    async def begin(
+        self,
+        place: AppEnv,
+        project: str,
+        content: Content,
+        by: str,
+        *,
+        take_over: bool = False,
+    ) -> Release:
+        """A release that is to be prepared; makes the environment if it is new.
+
+        Raises `BusyError` while another one is, and `ProjectError` where the app belongs to another
+        project and is not to be taken over.
+        """
+        now = self._clock()
+        return await self._transact(
+            lambda file: _begin(file, now, place, project, content, by, take_over)
+        )
+
+    async def activate(self, release: Release, variables: Variables) -> None:
+        """Its workers have started: it is served, with these values beside those that are there."""
+        await self._transact(lambda file: _activate(file, release, variables))
+
+    async def fail(self, release: Release, cause: str) -> None:
+        """It is not served."""
+        await self._transact(lambda file: _set_state(file, release, "failed", cause))
+
+    async def resume(self, release: Release) -> None:
+        """Have an earlier release prepared again. Raises `BusyError` while another one is."""
+
+        def work(file: sqlite3.Connection) -> None:
+            _check_idle(file, release.place)
+            _set_state(file, release, "preparing", "")
+
+        await self._transact(work)
+
+    async def recover(self) -> None:
+        """After a start: what an earlier server was preparing has failed."""
+        cause = "the server ended while its workers were started; deploy again"
+        statement = "UPDATE releases SET state = 'failed', cause = ? WHERE state = 'preparing'"
+        await self._transact(lambda file: file.execute(statement, (cause,)))
+
+    async def environments(self) -> list[AppEnv]:
+        """All there are."""
+        statement = "SELECT app, name FROM environments ORDER BY app, name"
+        return await self._transact(lambda file: [AppEnv(*row) for row in file.execute(statement)])
+
+    async def of(self, place: AppEnv) -> list[Release]:
+        """The releases of an environment, the newest first."""
+        return await self._transact(lambda file: _releases(file, place))
+
+    async def content(self, release: Release) -> Content:
+        return await self._transact(lambda file: _content(file, release))
+
+    async def variables(self, place: AppEnv) -> Variables:
+        """The present values."""
+        return await self._transact(lambda file: _variables(file, place))
+
+    async def digests(self) -> set[str]:
+        """Of all files of all releases."""
+
+        def work(file: sqlite3.Connection) -> set[str]:
+            rows = file.execute("SELECT files FROM releases")
+            return {digest for (files,) in rows for _, digest, _ in json.loads(files)}
+
+        return await self._transact(work)
+
+    async def remove(self, place: AppEnv) -> bool:
+        """End an environment, with its releases and values; whether there was one."""
+        statement = "DELETE FROM environments WHERE (app, name) = (?, ?)"
+        return await self._transact(lambda file: file.execute(statement, place).rowcount > 0)
+
+    async def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await asyncio.to_thread(self._in_thread, work)
+
+    def _in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with closing(connect(self._path)) as file, file:
+            file.execute("BEGIN IMMEDIATE")
+            return work(file)
+
+
+def _begin(
+    file: sqlite3.Connection,
+    now: float,
+    place: AppEnv,
+    project: str,
+    content: Content,
+    by: str,
+    take_over: bool,
+) -> Release:
+    _check_text(file, place)
+    file.execute("INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?)", (*place, now, project))
+    if take_over:
+        statement = "UPDATE environments SET project = ? WHERE app = ?"
+        file.execute(statement, (project, place.app))
+    statement = "SELECT project FROM environments WHERE app = ? AND project != ?"
+    other = file.execute(statement, (place.app, project)).fetchone()
+    if other is not None:
+        raise ProjectError(
+            f"the app {place.app!r} was deployed from another project ({other[0]}); name yours "
+            "with --app or FLASH_APP, or add --take-over"
+        )
+    _check_idle(file, place)
+    (last,) = file.execute(
+        "SELECT max(number) FROM releases WHERE (app, environment) = (?, ?)", place
+    ).fetchone()
+    release = Release(place, (last or 0) + 1, now, by, "preparing", "")
+    files = json.dumps([list(each) for each in content.files])
+    row = (*place, *release[1:], files, json.dumps(content.catalog))
+    file.execute(f"INSERT INTO releases VALUES ({', '.join('?' * len(row))})", row)
+    return release
+
+
+def _check_text(file: sqlite3.Connection, place: AppEnv) -> None:
+    """Ids of endpoints begin with it: no two environments may have the same."""
+    statement = "SELECT app, name FROM environments WHERE app || '-' || name = ?"
+    for row in file.execute(statement, (str(place),)):
+        if AppEnv(*row) != place:
+            raise ConfigurationError(
+                f"endpoints of the app {row[0]!r} in {row[1]!r} have ids that begin with {place}- "
+                "already; choose another name with --app or --env"
+            )
+
+
+def _check_idle(file: sqlite3.Connection, place: AppEnv) -> None:
+    busy = next((each for each in _releases(file, place) if each.state == "preparing"), None)
+    if busy is not None:
+        raise BusyError(
+            f"release {busy.number} of {place} is being made by {busy.created_by}; deploy again "
+            "when it is there"
+        )
+
+
+def _activate(file: sqlite3.Connection, release: Release, variables: Variables) -> None:
+    file.execute(
+        "UPDATE releases SET state = 'replaced' WHERE (app, environment) = (?, ?) "
+        "AND state = 'active'",
+        release.place,
+    )
+    _set_state(file, release, "active", "")
+    for endpoint, values in variables.items():
+        file.executemany(
+            "INSERT OR REPLACE INTO variables VALUES (?, ?, ?, ?, ?)",
+            [(*release.place, endpoint, name, value) for name, value in values.items()],
+        )
+
+
+def _set_state(file: sqlite3.Connection, release: Release, state: str, cause: str) -> None:
+    file.execute(
+        "UPDATE releases SET state = ?, cause = ? WHERE (app, environment, number) = (?, ?, ?)",
+        (state, cause, *release.place, release.number),
+    )
+
+
+def _releases(file: sqlite3.Connection, place: AppEnv) -> list[Release]:
+    rows = file.execute(
+        f"SELECT {_COLUMNS} FROM releases WHERE (app, environment) = (?, ?) ORDER BY number DESC",
+        place,
+    )
+    return [Release(place, *row) for row in rows]
+
+
+def _content(file: sqlite3.Connection, release: Release) -> Content:
+    files, catalog = file.execute(
+        "SELECT files, catalog FROM releases WHERE (app, environment, number) = (?, ?, ?)",
+        (*release.place, release.number),
+    ).fetchone()
+    return Content([StoredFile(*each) for each in json.loads(files)], json.loads(catalog))
+
+
+def _variables(file: sqlite3.Connection, place: AppEnv) -> Variables:
+    found: Variables = {}
+    rows = file.execute(
+        "SELECT endpoint, name, value FROM variables WHERE (app, environment) = (?, ?)", place
+    )
+    for endpoint, name, value in rows:
+        found.setdefault(endpoint, {})[name] = value
+    return found

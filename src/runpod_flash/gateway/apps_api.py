@@ -1,0 +1,258 @@
+"""/v2/apps: what is deployed, releases of it, and going back to one."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from runpod_flash.control.releases import (
+    AppEnv,
+    BusyError,
+    Content,
+    ProjectError,
+    Release,
+    check_name,
+)
+from runpod_flash.control.trees import check_paths
+from runpod_flash.errors import ConfigurationError
+from runpod_flash.gateway.access import identity_of, require
+from runpod_flash.gateway.brought import read_catalog, read_files
+from runpod_flash.gateway.deployments import PREFIX
+from runpod_flash.gateway.messages import Answer, answer, parse_json, read_body, wrong_method
+from runpod_flash.gateway.problems import invalid, problem
+from runpod_flash.gateway.session_events import Events
+from runpod_flash.gateway.times import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runpod_flash.control.releases import Variables
+    from runpod_flash.gateway.deployments import Deployments
+    from runpod_flash.gateway.messages import Receive, Scope, Sendable
+    from runpod_flash.project.catalog import Discovered
+
+_BODY_LIMIT = 64_000_000
+_FIELDS = ("project", "files", "catalog", "takeOver", "by")
+
+
+class AppsApi:
+    """A `Resource`."""
+
+    def __init__(self, deployments: Deployments) -> None:
+        self._deployments = deployments
+        self._releases = deployments.releases
+
+    async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable:
+        require(scope, "deploy")
+        method, segments = scope["method"], [each for each in rest if each]
+        match segments:
+            case []:
+                _allow(scope, "GET")
+                return answer(
+                    200, {"apps": await self._apps(), "pagination": {"hasNextPage": False}}
+                )
+            case [app]:
+                _allow(scope, "GET", "DELETE")
+                return await (self._app(app) if method == "GET" else self._remove_app(app))
+            case [app, "environments", name]:
+                _allow(scope, "GET", "DELETE")
+                place = AppEnv(app, name)
+                return await (self._environment(place) if method == "GET" else self._remove(place))
+            case [app, "environments", name, "releases"]:
+                _allow(scope, "GET", "POST")
+                place = AppEnv(app, name)
+                if method == "GET":
+                    return await self._list(place)
+                return await self._deploy(place, scope, receive)
+            case [app, "environments", name, "releases", number, *more]:
+                return await self._of_release(AppEnv(app, name), number, more, scope, receive)
+        raise problem(404, f"nothing is at {scope['path']}; apps are at /v2/apps/NAME")
+
+    # What there is
+
+    async def _apps(self) -> list[dict[str, Any]]:
+        found: dict[str, list[str]] = {}
+        for place in await self._releases.environments():
+            found.setdefault(place.app, []).append(place.environment)
+        return [{"name": app, "environments": names} for app, names in found.items()]
+
+    async def _app(self, app: str) -> Answer:
+        places = await self._places_of(app)
+        shown = [await self._shown_environment(place) for place in places]
+        return answer(200, {"name": app, "environments": shown})
+
+    async def _places_of(self, app: str) -> list[AppEnv]:
+        places = [place for place in await self._releases.environments() if place.app == app]
+        if not places:
+            raise problem(404, f"there is no app {app!r}; GET /v2/apps lists them")
+        return places
+
+    async def _environment(self, place: AppEnv) -> Answer:
+        await self._check(place)
+        return answer(200, await self._shown_environment(place))
+
+    async def _check(self, place: AppEnv) -> None:
+        if place not in await self._releases.environments():
+            raise problem(404, f"there is no environment {place.environment!r} of {place.app!r}")
+
+    async def _shown_environment(self, place: AppEnv) -> dict[str, Any]:
+        deployment = self._deployments.get(place)
+        served = () if deployment is None else deployment.catalog.endpoints
+        active = None if deployment is None else deployment.active or None
+        return {
+            "name": place.environment,
+            "app": place.app,
+            "base": f"{PREFIX}{place}",
+            "activeRelease": active,
+            "endpoints": [_shown_endpoint(place, each) for each in served],
+        }
+
+    # Releases
+
+    async def _list(self, place: AppEnv) -> Answer:
+        await self._check(place)
+        found = [_shown(each) for each in await self._releases.of(place)]
+        return answer(200, {"releases": found, "pagination": {"hasNextPage": False}})
+
+    async def _release(self, place: AppEnv, number: str) -> Release:
+        for each in await self._releases.of(place):
+            if str(each.number) == number:
+                return each
+        raise problem(404, f"there is no release {number} of {place}; `flash releases` lists them")
+
+    async def _of_release(
+        self, place: AppEnv, number: str, more: list[str], scope: Scope, receive: Receive
+    ) -> Sendable:
+        release = await self._release(place, number)
+        match more:
+            case []:
+                _allow(scope, "GET")
+                return answer(200, _shown(release))
+            case ["activate"]:
+                _allow(scope, "POST")
+                return await self._activate(release)
+            case ["events"]:
+                _allow(scope, "GET")
+                lines = self._deployments.lines(place)
+                if lines is None or release.state != "preparing":
+                    return Answer(204, b"")
+                return Events(lines, receive, lambda: None, lambda: None, lambda: False)
+        raise problem(404, f"nothing is at {scope['path']}")
+
+    async def _deploy(self, place: AppEnv, scope: Scope, receive: Receive) -> Answer:
+        try:
+            check_name("app", place.app)
+            check_name("environment", place.environment)
+        except ConfigurationError as error:
+            raise invalid(f"$: {error}") from None
+        value = parse_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
+        content, variables = _read(value)
+        missing = self._deployments.blobs.missing(file.digest for file in content.files)
+        if missing:
+            return answer(200, {"missing": missing})
+        active = await self._same(place, content, variables)
+        if active is not None:
+            return answer(200, {"missing": [], "release": _shown(active), "unchanged": True})
+        key = identity_of(scope).key
+        by = " ".join(filter(None, (key.name if key else "", str(value.get("by", ""))[:80])))
+        take_over = bool(value.get("takeOver"))
+        try:
+            release = await self._releases.begin(
+                place, str(value["project"])[:200], content, by, take_over=take_over
+            )
+        except (BusyError, ProjectError) as error:
+            raise problem(409, str(error)) from None
+        except ConfigurationError as error:
+            raise invalid(f"$: {error}") from None
+        self._deployments.prepare(release, content, variables)
+        return answer(202, {"missing": [], "release": _shown(release)})
+
+    async def _same(self, place: AppEnv, content: Content, variables: Variables) -> Release | None:
+        """The release that is served, if it is this one."""
+        for release in await self._releases.of(place):
+            if release.state == "active":
+                same = await self._releases.content(release) == content
+                known = await self._releases.variables(place) if same else {}
+                unchanged = all(known.get(n, {}).items() >= v.items() for n, v in variables.items())
+                return release if same and unchanged else None
+        return None
+
+    async def _activate(self, release: Release) -> Answer:
+        if release.state in ("active", "preparing"):
+            raise problem(409, f"release {release.number} of {release.place} is {release.state}")
+        try:
+            await self._releases.resume(release)
+        except BusyError as error:
+            raise problem(409, str(error)) from None
+        content = await self._releases.content(release)
+        self._deployments.prepare(release, content, {})
+        return answer(202, {"release": {**_shown(release), "state": "preparing"}})
+
+    # The end
+
+    async def _remove(self, place: AppEnv) -> Answer:
+        await self._check(place)
+        await self._end([place])
+        return Answer(204, b"")
+
+    async def _remove_app(self, app: str) -> Answer:
+        await self._end(await self._places_of(app))
+        return Answer(204, b"")
+
+    async def _end(self, places: Sequence[AppEnv]) -> None:
+        for place in places:
+            if self._deployments.lines(place) is not None:
+                raise problem(409, f"a release of {place} is being made; end it when it is there")
+        for place in places:
+            await self._deployments.remove(place)
+
+
+def _allow(scope: Scope, *methods: str) -> None:
+    if scope["method"] not in methods:
+        raise wrong_method(scope, ", ".join(methods))
+
+
+def _read(value: Any) -> tuple[Content, Variables]:
+    """What is to be deployed: its content without values of variables, and these."""
+    if not isinstance(value, dict):
+        raise invalid(f"$: a JSON object is needed, with {', '.join(_FIELDS)}")
+    unknown = [name for name in value if name not in _FIELDS]
+    if unknown:
+        raise invalid(*(f"$: {name!r} is no field here" for name in unknown))
+    try:
+        files, catalog = read_files(value), read_catalog(value)
+        check_paths(files)
+        value["project"]
+    except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise invalid(f"$: the release cannot be read: {error}") from None
+    variables = {each.spec.name: dict(each.env) for each in catalog.endpoints}
+    wire = catalog.to_wire()
+    for each in wire["endpoints"]:
+        each["env"] = dict.fromkeys(each["env"], "")
+    return Content(files, json.loads(json.dumps(wire))), variables  # (as it is read again)
+
+
+def _shown(release: Release) -> dict[str, Any]:
+    return {
+        "number": release.number,
+        "state": release.state,
+        "createdAt": rfc3339(release.created_at),
+        "createdBy": release.created_by,
+        "cause": release.cause,
+    }
+
+
+def _shown_endpoint(place: AppEnv, each: Discovered) -> dict[str, Any]:
+    spec = each.spec
+    return {
+        "id": f"{place}-{spec.name}",
+        "name": spec.name,
+        "file": each.file,
+        "kind": "routes" if each.routes else "queue",
+        "digests": {
+            "build": spec.build_digest,
+            "placement": spec.placement_digest,
+            "scaling": spec.scaling_digest,
+        },
+        "variables": sorted(each.env),
+    }

@@ -1,0 +1,241 @@
+"""What is deployed: each environment of an app is served by a gateway of its own.
+
+A release takes over when a worker of each endpoint that it changes has started; until then, and
+where one does not start, the one before it is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from runpod_flash.control.releases import AppEnv, Content, Release
+from runpod_flash.control.trees import AppTree
+from runpod_flash.errors import FlashError
+from runpod_flash.gateway.brought import placed
+from runpod_flash.gateway.session_events import Lines
+from runpod_flash.project.catalog import Catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from runpod_flash.control.blobs import Blobs
+    from runpod_flash.control.releases import Releases, Variables
+    from runpod_flash.gateway.app import Gateway
+    from runpod_flash.plane.plane import Plane
+    from runpod_flash.plane.pool import Pool
+    from runpod_flash.project.catalog import Discovered
+
+PREFIX = "/d/"
+# So many workers are started at a time to see whether they start.
+_TOGETHER = 4
+
+
+@dataclass(eq=False)
+class Deployment:
+    """An environment that is served; `active` is the number of its release, 0 before the first."""
+
+    place: AppEnv
+    gateway: Gateway
+    tree: AppTree
+    active: int = 0
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.gateway.catalog
+
+    def changes(self, catalog: Catalog) -> list[Discovered]:
+        """The endpoints of another catalog whose workers would not be those of now."""
+        pools = {pool.key: pool for pool in self.gateway.pools()}
+        return [
+            each
+            for each in catalog.endpoints
+            if (pool := pools.get(each.spec.key)) is None or pool.differs(each.spec, each.env)
+        ]
+
+
+class Deployments:
+    """On the plane's loop. `open_gateway` makes what serves an environment."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        open_gateway: Callable[[AppEnv], Gateway],
+        releases: Releases,
+        folder: Path,
+        blobs: Blobs,
+    ) -> None:
+        self.releases = releases
+        self.blobs = blobs
+        self._plane = plane
+        self._open_gateway = open_gateway
+        self._folder = folder
+        self._deployments: dict[AppEnv, Deployment] = {}
+        self._by_text: dict[str, Deployment] = {}
+        self._lines: dict[AppEnv, Lines] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What is served
+
+    def __iter__(self) -> Iterator[Deployment]:
+        return iter(self._deployments.values())
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is deployed: else no request needs a look here."""
+        return bool(self._deployments)
+
+    def get(self, place: AppEnv) -> Deployment | None:
+        return self._deployments.get(place)
+
+    def find(self, app: str, environment: str, name: str) -> Discovered | None:
+        """The endpoint that is deployed under these names."""
+        found = self._deployments.get(AppEnv(app, environment))
+        return None if found is None else found.gateway.named(name)
+
+    def at(self, text: str) -> Deployment | None:
+        """The one that is served at that place's text."""
+        return self._by_text.get(text)
+
+    def at_id(self, endpoint_id: str) -> tuple[Deployment, str] | None:
+        """Where an endpoint of that id is served, and under which name."""
+        for text, found in self._by_text.items():
+            name = endpoint_id.removeprefix(f"{text}-")
+            if name != endpoint_id and found.gateway.named(name) is not None:
+                return found, name
+        return None
+
+    async def restore(self) -> None:
+        """Serve what an earlier server has served."""
+        await self.releases.recover()
+        self.blobs.pinned = await self.releases.digests()
+        for place in await self.releases.environments():
+            for release in await self.releases.of(place):
+                if release.state == "active":
+                    content = await self.releases.content(release)
+                    variables = await self.releases.variables(place)
+                    with suppress(OSError):
+                        deployment = self._opened(place)
+                        catalog = await self._laid_out(deployment, content, variables)
+                        self._serve(deployment, release, catalog)
+
+    async def close(self) -> None:
+        """Prepare nothing more."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # Releases
+
+    def lines(self, place: AppEnv) -> Lines | None:
+        """What is written while a release of the environment is prepared."""
+        return self._lines.get(place)
+
+    def prepare(self, release: Release, content: Content, variables: Variables) -> None:
+        """Start its workers and have it take over; goes on without its client.
+
+        `variables` are values that it brings.
+        """
+        self._lines[release.place] = Lines(str(release.place), self._plane.events)
+        self.blobs.pinned.update(file.digest for file in content.files)
+        task = asyncio.ensure_future(self._prepare(release, content, variables))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def remove(self, place: AppEnv) -> None:
+        """End an environment: its jobs, its workers, its releases."""
+        await self.releases.remove(place)
+        deployment = self._deployments.pop(place, None)
+        self._by_text.pop(str(place), None)
+        if deployment is not None:
+            await deployment.gateway.close(str(place))
+            await asyncio.to_thread(deployment.tree.remove)
+        self.blobs.pinned = await self.releases.digests()
+
+    async def _prepare(self, release: Release, content: Content, variables: Variables) -> None:
+        lines = self._lines[release.place]
+        try:
+            deployment = self._opened(release.place)
+            known = await self.releases.variables(release.place)
+            merged = {**known, **{n: {**known.get(n, {}), **v} for n, v in variables.items()}}
+            catalog = await self._laid_out(deployment, content, merged)
+            await self._take_over(deployment, release, catalog, variables)
+        except FlashError as error:
+            await self.releases.fail(release, str(error))
+        except Exception as error:
+            await self.releases.fail(release, f"{type(error).__name__}: {error}")
+            if not isinstance(error, OSError | ValueError):
+                raise
+        finally:
+            lines.close()
+            self._lines.pop(release.place, None)
+
+    async def _take_over(
+        self, deployment: Deployment, release: Release, catalog: Catalog, variables: Variables
+    ) -> None:
+        staged = await self._staged(deployment.changes(catalog))
+        try:
+            await self.releases.activate(release, variables)
+        except BaseException:
+            await asyncio.gather(*map(self._plane.unstage, staged.values()))
+            raise
+        self._serve(deployment, release, catalog)
+        for name, pool in staged.items():
+            endpoint = deployment.gateway.named(name)
+            assert endpoint is not None
+            self._plane.adopt(pool, deployment.gateway.pool_of(endpoint))
+
+    async def _staged(self, endpoints: list[Discovered]) -> dict[str, Pool]:
+        """A worker of each, or none at all: then it raises why."""
+        room = asyncio.Semaphore(_TOGETHER)
+        staged: dict[str, Pool] = {}
+
+        async def stage(each: Discovered) -> None:
+            async with room:
+                staged[each.spec.name] = await self._plane.stage(each.spec, each.env, {})
+
+        wanted = [each for each in endpoints if each.spec.scaling.workers_max > 0]
+        tasks = [asyncio.ensure_future(stage(each)) for each in wanted]
+        try:
+            await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*map(self._plane.unstage, staged.values()))
+            raise
+        return staged
+
+    def _opened(self, place: AppEnv) -> Deployment:
+        if place not in self._deployments:
+            folder = self._folder / f"deployed-{sha256(str(place).encode()).hexdigest()[:24]}"
+            made = Deployment(place, self._open_gateway(place), AppTree(folder, self.blobs))
+            self._deployments[place] = self._by_text[str(place)] = made
+        return self._deployments[place]
+
+    async def _laid_out(
+        self, deployment: Deployment, content: Content, variables: Variables
+    ) -> Catalog:
+        """What is to be served, with the files on the disk and the values in it."""
+        root = await asyncio.to_thread(deployment.tree.show, content.files)
+        catalog = placed(Catalog.from_wire(content.catalog), str(deployment.place), root)
+        return replace(
+            catalog,
+            endpoints=tuple(
+                replace(each, env={**each.env, **_only(each.env, variables.get(each.spec.name))})
+                for each in catalog.endpoints
+            ),
+        )
+
+    def _serve(self, deployment: Deployment, release: Release, catalog: Catalog) -> None:
+        deployment.active = release.number
+        deployment.gateway.serve(catalog, {})
+        deployment.gateway.declare_all()
+
+
+def _only(names: dict[str, str], values: dict[str, str] | None) -> dict[str, str]:
+    return {name: value for name, value in (values or {}).items() if name in names}

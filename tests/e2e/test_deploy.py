@@ -1,0 +1,386 @@
+"""`flash deploy` and what follows: releases take over, fail, roll back, and outlive servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+import pytest
+
+from behaviour.servers import server
+from integration.served import write
+from unit.command_line import MAIN, flash, in_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from behaviour.servers import Target
+
+HELLO = """
+    import os
+    from runpod_flash import Endpoint
+    from texts import GREETING
+
+    @Endpoint(name="hello", cpu="cpu3c-1-2", workers=(0, 2), env={"MOOD": os.environ["MOOD"]})
+    def hello(name: str = "you") -> dict:
+        return {"text": f"{GREETING} {name}", "mood": os.environ["MOOD"], "pid": os.getpid()}
+"""
+WEB = """
+    from runpod_flash import Endpoint
+
+    api = Endpoint(name="web", cpu="cpu3c-1-2", workers=(0, 2))
+
+    @api.get("/items/{number}")
+    async def item(number: int) -> dict:
+        return {"number": number, "version": 1}
+"""
+FILES = {
+    "hello.py": HELLO,
+    "texts.py": "GREETING = 'hello'\n",
+    "web.py": WEB,
+    "pyproject.toml": "[project]\nname = 'shop'\nversion = '1'\n",
+}
+
+
+# At home, where the project is only looked at, nothing is amiss.
+IN_WORKER = "import os, time\nGREETING = 'slow'\nif 'FLASH_WORKER_ID' in os.environ:\n"
+
+
+class Shop:
+    """A project, and a server that it is deployed to."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        self.folder = folder
+        self.target = target
+        write(folder, FILES)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"HOME": str(self.folder.parent), "MOOD": "calm", **self.target.variables}
+
+    def flash(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return flash(*words, cwd=self.folder, env={**self.env, **env})
+
+    def deploy(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        done = self.flash("deploy", *words, **env)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def call(self, name: str = "hello", place: str = "shop-production") -> dict[str, Any]:
+        answer = httpx.post(
+            f"{self.target.address}/v2/{place}-{name}/runsync", json={"input": {}}, timeout=60
+        )
+        assert answer.status_code == 200, answer.text
+        output: dict[str, Any] = answer.json()["output"]
+        return output
+
+    def item(self) -> dict[str, Any]:
+        url = f"{self.target.address}/d/shop-production/web/items/3"
+        return dict(httpx.get(url, timeout=60).json())
+
+    def releases(self, *words: str) -> list[tuple[int, str]]:
+        found = json.loads(self.flash("releases", "--json", *words).stdout)
+        return [(each["number"], each["state"]) for each in found]
+
+    def workers(self) -> list[psutil.Process]:
+        (process,) = (p for p in psutil.process_iter() if str(self.target.data) in _words(p))
+        return [p for p in process.children(recursive=True) if "boot.py" in " ".join(_words(p))]
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.fixture
+def target(tmp_path: Path, shared_cache: Path) -> Iterator[Target]:
+    with server(tmp_path / "server", shared_cache, "--isolation", "apps") as running:
+        yield running
+
+
+@pytest.fixture
+def shop(tmp_path: Path, target: Target) -> Shop:
+    return Shop(tmp_path / "shop", target)
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_project_is_deployed_changed_and_rolled_back(shop: Shop) -> None:
+    said = shop.deploy().stdout
+    assert "shop production at" in said
+    assert "hello     new" in said
+    assert f"POST {shop.target.address}/v2/shop-production-hello/runsync" in said
+    assert f"GET {shop.target.address}/d/shop-production/web/items/{{number}}" in said
+    assert "release 1 is served" in said
+    assert shop.call()["text"] == "hello you"
+    assert shop.item() == {"number": 3, "version": 1}
+    assert "nothing has changed: release 1 is served" in shop.deploy().stderr
+
+    write(shop.folder, {"texts.py": "GREETING = 'good day'\n"})
+    preview = shop.deploy("--preview").stdout
+    assert "hello     code or packages changed" in preview
+    assert "web       unchanged" in preview
+    assert shop.call()["text"] == "hello you"
+    assert "release 2 is served" in shop.deploy().stdout
+    assert shop.call()["text"] == "good day you"
+
+    back = shop.flash("rollback")
+    assert back.stderr.endswith("release 1 of shop production is served\n")
+    assert shop.call()["text"] == "hello you"
+    assert shop.releases() == [(2, "replaced"), (1, "active")]
+    refused = shop.flash("rollback")
+    assert refused.returncode == 1
+    assert "There is no earlier release to go back to" in refused.stderr
+    assert shop.flash("rollback", "2").returncode == 0
+    assert shop.call()["text"] == "good day you"
+
+
+def test_only_endpoints_whose_code_changed_get_other_workers(shop: Shop) -> None:
+    shop.deploy()
+    pid, route = shop.call()["pid"], shop.item()
+    before = {process.pid for process in shop.workers()}
+    write(shop.folder, {"web.py": WEB.replace('"version": 1', '"version": 2')})
+    shop.deploy()
+    assert shop.call()["pid"] == pid
+    assert shop.item() == {**route, "version": 2}
+    until(lambda: len({p.pid for p in shop.workers()} & before) == 1)
+
+
+def test_a_release_whose_worker_cannot_start_takes_no_traffic(shop: Shop) -> None:
+    shop.deploy()
+    write(shop.folder, {"texts.py": f"{IN_WORKER}    print('about to fail')\n    int('many')\n"})
+    failed = shop.flash("deploy")
+    assert failed.returncode == 1
+    assert "[hello] about to fail" in failed.stderr
+    assert (
+        "Error: no worker of 'hello' can start: hello.py fails with ValueError: " in failed.stderr
+    )
+    assert "release 1 is served as before" in failed.stderr
+    assert shop.call()["text"] == "hello you"
+    assert shop.releases() == [(2, "failed"), (1, "active")]
+    write(shop.folder, {"texts.py": "GREETING = 'hi'\n"})
+    shop.deploy()
+    assert shop.call()["text"] == "hi you"
+
+
+def test_no_request_fails_while_releases_follow_each_other(shop: Shop) -> None:
+    shop.deploy()
+    routes = f"{shop.target.address}/d/shop-production/web/items/1"
+    jobs = f"{shop.target.address}/v2/shop-production-hello/runsync"
+
+    async def load(done: asyncio.Event) -> list[httpx.Response]:
+        answers = []
+        async with httpx.AsyncClient(timeout=60) as http:
+            while not done.is_set():
+                answers.append(await http.post(jobs, json={"input": {}}))
+                answers.append(await http.get(routes))
+        return answers
+
+    async def scenario() -> list[httpx.Response]:
+        done = asyncio.Event()
+        clients = [asyncio.ensure_future(load(done)) for _ in range(3)]
+        for version in (2, 3, 4):
+            texts = {"texts.py": f"GREETING = '{version}'\n"}
+            write(shop.folder, {**texts, "web.py": WEB.replace(": 1", f": {version}")})
+            await asyncio.to_thread(shop.deploy)
+        await asyncio.to_thread(shop.flash, "rollback")
+        done.set()
+        return [answer for client in clients for answer in await client]
+
+    answers = asyncio.run(scenario())
+    assert len(answers) > 50
+    assert [a.text for a in answers if a.status_code != 200] == []
+    jobs_done = [a.json() for a in answers if "output" in a.json()]
+    assert {job["status"] for job in jobs_done} == {"COMPLETED"}
+    assert {job["output"]["text"] for job in jobs_done} >= {"hello you", "2 you", "3 you", "4 you"}
+    assert shop.call()["text"] == "3 you"
+
+
+def test_of_two_deploys_at_once_one_says_that_the_other_is_under_way(shop: Shop) -> None:
+    write(shop.folder, {"texts.py": f"{IN_WORKER}    time.sleep(3)\n"})
+    command = [sys.executable, "-c", MAIN, "deploy"]
+    environ = {**shop.env, "PATH": "/usr/bin"}
+    with subprocess.Popen(
+        command, cwd=shop.folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as first:
+        until(lambda: ("shop-production" in _known(shop)) or first.poll() is not None)
+        second = shop.flash("deploy")
+        assert second.returncode == 1
+        assert "release 1 of shop-production is being made by " in second.stderr
+        assert "deploy again when it is there" in second.stderr
+        assert first.wait(60) == 0
+    assert shop.releases() == [(1, "active")]
+    assert shop.call()["text"] == "slow you"
+
+
+def _known(shop: Shop) -> list[str]:
+    headers = {"authorization": f"Bearer {shop.target.key}"}
+    apps = httpx.get(f"{shop.target.address}/v2/apps", headers=headers).json()["apps"]
+    return [f"{app['name']}-{name}" for app in apps for name in app["environments"]]
+
+
+def test_a_client_that_is_killed_leaves_a_release_that_goes_on(shop: Shop) -> None:
+    write(shop.folder, {"texts.py": f"{IN_WORKER}    time.sleep(1)\n"})
+    command = [sys.executable, "-c", MAIN, "deploy"]
+    with subprocess.Popen(
+        command, cwd=shop.folder, env={**shop.env, "PATH": "/usr/bin"}, stdout=subprocess.DEVNULL
+    ) as process:
+        until(lambda: "shop-production" in _known(shop))
+        process.send_signal(signal.SIGKILL)
+    until(lambda: shop.releases() == [(1, "active")])
+    assert shop.call()["text"] == "slow you"
+
+
+def test_a_server_that_is_killed_serves_what_it_served_and_nothing_half_made(shop: Shop) -> None:
+    shop.deploy()
+    assert shop.call()["text"] == "hello you"
+    write(shop.folder, {"texts.py": f"{IN_WORKER}    time.sleep(3)\n"})
+    command = [sys.executable, "-c", MAIN, "deploy"]
+    with subprocess.Popen(
+        command, cwd=shop.folder, env={**shop.env, "PATH": "/usr/bin"}, stderr=subprocess.PIPE
+    ) as process:
+        until(lambda: len(shop.releases()) == 2)
+        shop.target.kill()
+        shop.target.start_again()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"the server ended while its workers were started; deploy again" in said
+    assert shop.releases() == [(2, "failed"), (1, "active")]
+    assert shop.call()["text"] == "hello you"
+    assert shop.item() == {"number": 3, "version": 1}
+    write(shop.folder, {"texts.py": "GREETING = 'hi'\n"})
+    shop.deploy()
+    assert shop.call()["text"] == "hi you"
+
+
+def test_values_of_variables_are_the_environment_s_and_stay_over_a_rollback(shop: Shop) -> None:
+    shop.deploy(MOOD="calm")
+    said = shop.deploy(MOOD="glad").stdout
+    assert "hello     unchanged, unless a value of its variables is" in said
+    assert "release 2 is served" in said
+    assert shop.call()["mood"] == "glad"
+    write(shop.folder, {"texts.py": "GREETING = 'bye'\n"})
+    shop.deploy(MOOD="sad")
+    shop.flash("rollback", "1")
+    assert shop.call()["text"] == "hello you"
+    assert shop.call()["mood"] == "sad"
+
+
+def test_environments_have_endpoints_of_their_own_and_end_alone(shop: Shop) -> None:
+    shop.deploy()
+    assert shop.deploy("--env", "staging", MOOD="new").returncode == 0
+    assert shop.call()["mood"] == "calm"
+    assert shop.call(place="shop-staging")["mood"] == "new"
+    which = shop.flash("deploy")
+    assert which.returncode == 2
+    assert "shop has the environments production, staging; choose one with --env" in which.stderr
+    listed = shop.flash("env", "list").stdout
+    assert "staging      1        hello     shop-staging-hello" in listed
+    assert "shop  production, staging" in shop.flash("app", "list").stdout
+    assert "Add --yes if that is meant" in shop.flash("undeploy", "--env", "staging").stderr
+    asked = in_terminal("undeploy", "--env", "staging", typed="y\n", cwd=shop.folder, env=shop.env)
+    assert asked.code == 0, asked.text
+    assert "End shop staging (hello, web)?" in asked.text
+    url = f"{shop.target.address}/v2/shop-staging-hello/runsync"
+    assert httpx.post(url, json={"input": {}}).status_code == 404
+    assert shop.call()["mood"] == "calm"
+    assert shop.flash("app", "delete", "shop", "--yes").returncode == 0
+    until(lambda: shop.workers() == [])
+    assert "No app is deployed here" in shop.flash("app", "list").stdout
+    gone = shop.flash("app", "get", "shop")
+    assert gone.returncode == 1
+    assert "there is no app 'shop'" in gone.stderr
+
+
+def test_endpoints_that_are_gone_are_removed_with_consent(shop: Shop) -> None:
+    shop.deploy()
+    (shop.folder / "web.py").unlink()
+    refused = shop.flash("deploy")
+    assert refused.returncode == 1
+    assert "web       removed: its jobs end" in refused.stdout
+    assert "web would be removed; add --yes if that is meant" in refused.stderr
+    assert shop.item() == {"number": 3, "version": 1}
+    shop.deploy("--yes")
+    url = f"{shop.target.address}/d/shop-production/web/items/3"
+    assert httpx.get(url).status_code == 404
+
+
+def test_another_project_does_not_take_an_app_by_accident(shop: Shop, tmp_path: Path) -> None:
+    shop.deploy()
+    other = Shop(tmp_path / "other" / "shop", shop.target)
+    refused = other.flash("deploy")
+    assert refused.returncode == 1
+    assert "the app 'shop' was deployed from another project" in refused.stderr
+    assert "--take-over" in refused.stderr
+    write(other.folder, {"texts.py": "GREETING = 'other'\n"})
+    other.deploy("--take-over")
+    assert other.call()["text"] == "other you"
+
+
+def test_a_program_calls_what_is_deployed_under_its_app(shop: Shop) -> None:
+    write(shop.folder, {"texts.py": "GREETING = 'deployed'\n"})
+    shop.deploy()
+    write(shop.folder, {"call.py": "from hello import hello\nprint(hello.call()['text'])\n"})
+    environ = {**shop.env, "PATH": "/usr/bin"}
+    command = [sys.executable, "call.py"]
+    done = subprocess.run(
+        command, cwd=shop.folder, env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "deployed you\n", done.stderr
+
+
+def test_a_key_that_is_kept_to_an_endpoint_is_for_that_app_s(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    with server(tmp_path / "server", shared_cache, "--require-key") as target:
+        shop = Shop(tmp_path / "shop", target)
+        shop.deploy()
+        shop.deploy("--env", "staging")
+        words = ("key", "create", "ci", "--endpoint", "shop-production-hello")
+        key = shop.flash(*words).stdout.strip()
+        headers = {"authorization": f"Bearer {key}"}
+
+        def status(path: str) -> int:
+            url = f"{target.address}{path}"
+            return httpx.post(url, json={"input": {}}, headers=headers, timeout=60).status_code
+
+        assert status("/v2/shop-production-hello/runsync") == 200
+        assert status("/d/shop-production/hello/runsync") == 200
+        assert status("/v2/shop-staging-hello/runsync") == 403
+        assert status("/d/shop-staging/hello/runsync") == 403
+        assert status("/v2/apps") == 403
+        assert httpx.get(f"{target.address}/v2/apps").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "sentence"),
+    [
+        ({"hello.py": f"{HELLO}\n    def broken(:\n"}, (), "nothing was deployed: mend this first"),
+        ({}, ("--app", "no/slash"), "'no/slash' is no name for an app"),
+        ({}, ("--server", "http://localhost:9"), "http://localhost:9 cannot be reached"),
+    ],
+)
+def test_what_cannot_be_deployed_is_told_in_a_sentence(
+    shop: Shop, files: dict[str, str], words: tuple[str, ...], sentence: str
+) -> None:
+    write(shop.folder, files)
+    done = shop.flash("deploy", *words)
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _known(shop) == []
