@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -73,6 +74,9 @@ class Shop:
         done = self.flash("deploy", *words, **env)
         assert done.returncode == 0, done.stderr
         return done
+
+    def secret(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return flash("secret", *words, cwd=self.folder, env=self.env, given=given)
 
     def call(self, name: str = "hello", place: str = "shop-production") -> dict[str, Any]:
         answer = httpx.post(
@@ -279,6 +283,86 @@ def test_values_of_variables_are_the_environment_s_and_stay_over_a_rollback(shop
     shop.flash("rollback", "1")
     assert shop.call()["text"] == "hello you"
     assert shop.call()["mood"] == "sad"
+
+
+def test_a_secret_is_rotated_under_load_and_no_request_fails(
+    shop: Shop, shared_cache: Path
+) -> None:
+    write(shop.folder, {"hello.py": HELLO.replace("workers=(0, 2)", "workers=(2, 2)")})
+    shop.deploy()
+    jobs = f"{shop.target.address}/v2/shop-production-hello/runsync"
+    built = sorted(path.name for path in (shared_cache / "flash" / "built").iterdir())
+
+    async def load(done: asyncio.Event) -> list[httpx.Response]:
+        answers = []
+        async with httpx.AsyncClient(timeout=60) as http:
+            while not done.is_set():
+                answers.append(await http.post(jobs, json={"input": {}}))
+        return answers
+
+    async def scenario() -> list[httpx.Response]:
+        done = asyncio.Event()
+        clients = [asyncio.ensure_future(load(done)) for _ in range(3)]
+        for mood in ("first", "second"):
+            told = await asyncio.to_thread(shop.secret, "set", "MOOD", given=f"{mood}\n")
+            assert told.stdout.startswith("MOOD is set. The workers of hello")
+            assert "replaced one by one" in told.stdout
+            await asyncio.to_thread(until, partial(_all_are, jobs, mood))
+        done.set()
+        return [answer for client in clients for answer in await client]
+
+    answers = asyncio.run(scenario())
+    assert [a.text for a in answers if a.status_code != 200] == []
+    outputs = [a.json()["output"] for a in answers]
+    assert outputs[0]["mood"] == "calm"
+    assert {each["mood"] for each in outputs} == {"calm", "first", "second"}
+    assert sorted(path.name for path in (shared_cache / "flash" / "built").iterdir()) == built
+
+
+def _all_are(jobs: str, mood: str) -> bool:
+    """Several jobs are asked at once, so that every worker has one."""
+
+    async def ask() -> bool:
+        async with httpx.AsyncClient(timeout=60) as http:
+            asked = (http.post(jobs, json={"input": {}}) for _ in range(8))
+            return {a.json()["output"]["mood"] for a in await asyncio.gather(*asked)} == {mood}
+
+    return asyncio.run(ask())
+
+
+def test_a_secret_counts_before_the_code_and_is_never_shown(shop: Shop) -> None:
+    # (Jobs' results are in the store as well.)
+    loud = HELLO.replace('"mood": os.environ["MOOD"]', '"mood": os.environ["MOOD"].upper()')
+    write(shop.folder, {"hello.py": loud})
+    shop.deploy()
+    assert shop.secret("list").stdout == "shop production has no secrets.\n"
+    asked = shop.secret("set", "MOOD", given="hidden-value\n")
+    assert asked.returncode == 0, asked.stderr
+    assert "hidden-value" not in asked.stdout + asked.stderr
+    until(lambda: shop.call()["mood"] == "HIDDEN-VALUE")
+    listed = shop.secret("list").stdout
+    assert "MOOD  20" in listed
+    assert "hidden-value" not in listed
+    again = shop.deploy(MOOD="of the code")
+    assert "MOOD: the secret's value counts, not that of the code" in again.stdout
+    assert shop.call()["mood"] == "HIDDEN-VALUE"
+    shop.target.kill()
+    shop.target.start_again()
+    assert shop.call()["mood"] == "HIDDEN-VALUE"
+    for file in shop.target.data.rglob("*"):
+        if file.is_file() and file.name.startswith("flash.db"):
+            assert b"hidden-value" not in file.read_bytes()
+            assert b"of the code" not in file.read_bytes()
+    assert (shop.target.data / "vault-key").stat().st_mode & 0o777 == 0o600
+    assert shop.secret("unset", "MOOD").returncode == 0
+    until(lambda: shop.call()["mood"] == "OF THE CODE")
+    for words, sentence in (
+        (("unset", "MOOD"), "shop-production has no secret 'MOOD'; `flash secret list` shows all"),
+        (("set", "no-name"), "'no-name' is no name for an environment variable"),
+    ):
+        refused = shop.secret(*words, given="x")
+        assert refused.returncode == 1
+        assert sentence in refused.stderr
 
 
 def test_environments_have_endpoints_of_their_own_and_end_alone(shop: Shop) -> None:

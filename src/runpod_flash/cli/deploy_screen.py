@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Catalog, Discovered
 
 
-def plan(place: Place, origin: str, changes: Sequence[Change], active: int | None) -> None:
-    """What is going to be done, before it is."""
+def plan(
+    place: Place, origin: str, changes: Sequence[Change], active: int | None, secret: Sequence[str]
+) -> None:
+    """What is going to be done, before it is; `secret` are declared variables with secrets."""
     click.echo()
     now = f"release {active} is served" if active else "a new environment"
     click.echo(f"  {click.style(f'{place.app} {place.environment}', bold=True)} at {origin}: {now}")
     click.echo()
     for line in output.headed(("ENDPOINT", "CHANGE"), [(c.endpoint, c.what) for c in changes]):
         click.echo(f"  {line}")
+    if secret:
+        click.echo(f"\n  {', '.join(secret)}: the secret's value counts, not that of the code")
     click.echo()
 
 

@@ -52,13 +52,15 @@ def run(root: Path, options: Options) -> int:
     place = chosen_place(client, options.app, options.environment)
     there = _there(client, place)
     planned = list(changes(catalog, there))
-    deploy_screen.plan(place, client.origin, planned, there.get("activeRelease"))
+    active = there.get("activeRelease")
+    declared = {name for each in catalog.endpoints for name in each.env}
+    secret = sorted(declared.intersection(there.get("secrets", ())))
+    deploy_screen.plan(place, client.origin, planned, active, secret)
     if options.preview:
         return 0
     removed = [change.endpoint for change in planned if change.removes]
     if removed and not options.yes and not _agreed(removed):
         return 1
-    active = there.get("activeRelease")
     return asyncio.run(_deploy(root, options, catalog, place, client, active, began))
 
 

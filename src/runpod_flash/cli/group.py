@@ -21,6 +21,7 @@ _COMMANDS = {
     "releases": "List what was deployed, and when.",
     "rollback": "Serve an earlier release again.",
     "undeploy": "End what is deployed in an environment.",
+    "secret": "Set, list and unset secrets of an environment.",
     "app": "List, show and delete apps of a server.",
     "env": "List, show and delete environments of an app.",
     "call": "Run a function on a server and print its result.",

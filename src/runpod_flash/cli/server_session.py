@@ -25,6 +25,7 @@ from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.control.kept_apps import KeptApps
 from runpod_flash.control.releases import AppEnv, Releases
+from runpod_flash.control.vault import Vault
 from runpod_flash.control.worker_tokens import WorkerTokens
 from runpod_flash.engines.local.node import Node
 from runpod_flash.errors import ConfigurationError, FlashError
@@ -198,7 +199,7 @@ class _Session:
             logs=logs,
             place=_place(directory),
             deployed_as=_served_as() if options.app else None,
-            releases=Releases(options.database, time.time),
+            releases=Releases(options.database, time.time, Vault(directory.vault_key)),
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
         served = _of_app(catalog)

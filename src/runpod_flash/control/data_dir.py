@@ -35,6 +35,11 @@ class DataDirectory:
         return self.path / "logs"
 
     @property
+    def vault_key(self) -> Path:
+        """What values of variables are encrypted with; no copy of the database has it."""
+        return self.path / "vault-key"
+
+    @property
     def homes(self) -> Path:
         """What the workers of each app keep, where apps are kept apart."""
         return self.path / "homes"

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from runpod_flash.control.vault import Vault
+
 T = TypeVar("T")
 # By endpoint, then by name.
 Variables = dict[str, dict[str, str]]
@@ -70,11 +72,15 @@ class ProjectError(ConfigurationError):
 
 
 class Releases:
-    """Each method is a transaction, in a thread. The file is `database.prepare`d."""
+    """Each method is a transaction, in a thread. The file is `database.prepare`d.
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
+    The vault keeps values of variables from whoever has a copy of the file.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float], vault: Vault) -> None:
         self._path = path
         self._clock = clock
+        self._vault = vault
 
     async def begin(
         self,
@@ -97,7 +103,17 @@ class Releases:
 
     async def activate(self, release: Release, variables: Variables) -> None:
         """Its workers have started: it is served, with these values beside those that are there."""
-        await self._transact(lambda file: _activate(file, release, variables))
+        rows = [
+            (*release.place, endpoint, name, value)
+            for endpoint, values in variables.items()
+            for name, value in values.items()
+        ]
+
+        def work(file: sqlite3.Connection) -> None:
+            _activate(file, release)
+            self._put(file, rows)
+
+        await self._transact(work)
 
     async def fail(self, release: Release, cause: str) -> None:
         """It is not served."""
@@ -131,8 +147,49 @@ class Releases:
         return await self._transact(lambda file: _content(file, release))
 
     async def variables(self, place: AppEnv) -> Variables:
-        """The present values."""
-        return await self._transact(lambda file: _variables(file, place))
+        """The present values of what is declared, and under the name "" those of secrets.
+
+        Raises `ConfigurationError` where they cannot be decrypted.
+        """
+
+        def work(file: sqlite3.Connection) -> Variables:
+            statement = (
+                "SELECT endpoint, name, value FROM variables WHERE (app, environment) = (?, ?)"
+            )
+            found: Variables = {}
+            for endpoint, name, value in file.execute(statement, place):
+                found.setdefault(endpoint, {})[name] = self._vault.open(value)
+            return found
+
+        return await self._transact(work)
+
+    async def secrets(self, place: AppEnv) -> dict[str, float]:
+        """The names of secrets, and when each was set (POSIX)."""
+        statement = (
+            "SELECT name, set_at FROM variables "
+            "WHERE (app, environment) = (?, ?) AND endpoint = '' ORDER BY name"
+        )
+        return await self._transact(lambda file: dict(file.execute(statement, place).fetchall()))
+
+    async def set_secret(self, place: AppEnv, name: str, value: str) -> None:
+        """Give all endpoints of the environment a variable, in the place of what they declare."""
+        await self._transact(lambda file: self._put(file, [(*place, "", name, value)]))
+
+    async def unset_secret(self, place: AppEnv, name: str) -> bool:
+        """End a secret; whether there was one."""
+        statement = "DELETE FROM variables WHERE (app, environment, endpoint, name) = (?, ?, '', ?)"
+        return await self._transact(
+            lambda file: file.execute(statement, (*place, name)).rowcount > 0
+        )
+
+    def _put(
+        self, file: sqlite3.Connection, rows: Sequence[tuple[str, str, str, str, str]]
+    ) -> None:
+        now = self._clock()
+        file.executemany(
+            "INSERT OR REPLACE INTO variables VALUES (?, ?, ?, ?, ?, ?)",
+            [(*rest, self._vault.seal(value), now) for *rest, value in rows],
+        )
 
     async def digests(self) -> set[str]:
         """Of all files of all releases."""
@@ -209,18 +266,13 @@ def _check_idle(file: sqlite3.Connection, place: AppEnv) -> None:
         )
 
 
-def _activate(file: sqlite3.Connection, release: Release, variables: Variables) -> None:
+def _activate(file: sqlite3.Connection, release: Release) -> None:
     file.execute(
         "UPDATE releases SET state = 'replaced' WHERE (app, environment) = (?, ?) "
         "AND state = 'active'",
         release.place,
     )
     _set_state(file, release, "active", "")
-    for endpoint, values in variables.items():
-        file.executemany(
-            "INSERT OR REPLACE INTO variables VALUES (?, ?, ?, ?, ?)",
-            [(*release.place, endpoint, name, value) for name, value in values.items()],
-        )
 
 
 def _set_state(file: sqlite3.Connection, release: Release, state: str, cause: str) -> None:
@@ -244,13 +296,3 @@ def _content(file: sqlite3.Connection, release: Release) -> Content:
         (*release.place, release.number),
     ).fetchone()
     return Content([StoredFile(*each) for each in json.loads(files)], json.loads(catalog))
-
-
-def _variables(file: sqlite3.Connection, place: AppEnv) -> Variables:
-    found: Variables = {}
-    rows = file.execute(
-        "SELECT endpoint, name, value FROM variables WHERE (app, environment) = (?, ?)", place
-    )
-    for endpoint, name, value in rows:
-        found.setdefault(endpoint, {})[name] = value
-    return found

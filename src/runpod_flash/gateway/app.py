@@ -150,11 +150,18 @@ class Gateway:
 
     # What is served
 
-    def serve(self, catalog: Catalog, caller_env: Mapping[str, str] | None = None) -> list[Pool]:
+    def serve(
+        self,
+        catalog: Catalog,
+        caller_env: Mapping[str, str] | None = None,
+        *,
+        rolling: bool = False,
+    ) -> list[Pool]:
         """Serve this from now on; requests in flight finish. The pools whose workers change.
 
         Endpoints of a file that is broken now go on with their jobs until it is mended.
         `caller_env` is what modules see while they are imported, if not what this process has.
+        With `rolling`, workers go on until `Plane.roll` replaces them.
         """
         self._caller_env = caller_env
         self._given = catalog
@@ -170,7 +177,7 @@ class Gateway:
             if each is not None:
                 if pool.differs(each.spec, each.env):
                     changed.append(pool)
-                self._plane.declare(each.spec, each.env, caller_env)
+                self._plane.declare(each.spec, each.env, caller_env, rolling=rolling)
             elif pool.spec.entry.file not in broken:
                 del self._pools[key]
                 self._plane.withdraw(pool)

@@ -18,8 +18,10 @@ from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import identity_of, require
 from runpod_flash.gateway.brought import read_catalog, read_files
 from runpod_flash.gateway.deployments import PREFIX
-from runpod_flash.gateway.messages import Answer, answer, parse_json, read_body, wrong_method
+from runpod_flash.gateway.messages import Answer, answer, parse_json, read_body
 from runpod_flash.gateway.problems import invalid, problem
+from runpod_flash.gateway.resources import allow
+from runpod_flash.gateway.secrets_api import SecretsApi
 from runpod_flash.gateway.session_events import Events
 from runpod_flash.gateway.times import rfc3339
 
@@ -41,25 +43,30 @@ class AppsApi:
     def __init__(self, deployments: Deployments) -> None:
         self._deployments = deployments
         self._releases = deployments.releases
+        self._secrets = SecretsApi(deployments)
 
     async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable:
         require(scope, "deploy")
         method, segments = scope["method"], [each for each in rest if each]
         match segments:
             case []:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 return answer(
                     200, {"apps": await self._apps(), "pagination": {"hasNextPage": False}}
                 )
             case [app]:
-                _allow(scope, "GET", "DELETE")
+                allow(scope, "GET", "DELETE")
                 return await (self._app(app) if method == "GET" else self._remove_app(app))
             case [app, "environments", name]:
-                _allow(scope, "GET", "DELETE")
+                allow(scope, "GET", "DELETE")
                 place = AppEnv(app, name)
                 return await (self._environment(place) if method == "GET" else self._remove(place))
+            case [app, "environments", name, "secrets", *secret]:
+                place = AppEnv(app, name)
+                await self._check(place)
+                return await self._secrets.answer(place, secret, scope, receive)
             case [app, "environments", name, "releases"]:
-                _allow(scope, "GET", "POST")
+                allow(scope, "GET", "POST")
                 place = AppEnv(app, name)
                 if method == "GET":
                     return await self._list(place)
@@ -97,7 +104,7 @@ class AppsApi:
 
     async def _shown_environment(self, place: AppEnv) -> dict[str, Any]:
         deployment = self._deployments.get(place)
-        served = () if deployment is None else deployment.catalog.endpoints
+        served = () if deployment is None else deployment.declared.endpoints
         active = None if deployment is None else deployment.active or None
         return {
             "name": place.environment,
@@ -105,6 +112,7 @@ class AppsApi:
             "base": f"{PREFIX}{place}",
             "activeRelease": active,
             "endpoints": [_shown_endpoint(place, each) for each in served],
+            "secrets": list(await self._releases.secrets(place)),
         }
 
     # Releases
@@ -126,13 +134,13 @@ class AppsApi:
         release = await self._release(place, number)
         match more:
             case []:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 return answer(200, _shown(release))
             case ["activate"]:
-                _allow(scope, "POST")
+                allow(scope, "POST")
                 return await self._activate(release)
             case ["events"]:
-                _allow(scope, "GET")
+                allow(scope, "GET")
                 lines = self._deployments.lines(place)
                 if lines is None or release.state != "preparing":
                     return Answer(204, b"")
@@ -205,11 +213,6 @@ class AppsApi:
                 raise problem(409, f"a release of {place} is being made; end it when it is there")
         for place in places:
             await self._deployments.remove(place)
-
-
-def _allow(scope: Scope, *methods: str) -> None:
-    if scope["method"] not in methods:
-        raise wrong_method(scope, ", ".join(methods))
 
 
 def _read(value: Any) -> tuple[Content, Variables]:

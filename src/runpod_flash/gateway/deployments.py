@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,11 @@ from runpod_flash.control.trees import AppTree
 from runpod_flash.errors import FlashError
 from runpod_flash.gateway.brought import placed
 from runpod_flash.gateway.session_events import Lines
+from runpod_flash.plane.events import Notice
 from runpod_flash.project.catalog import Catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
     from pathlib import Path
 
     from runpod_flash.control.blobs import Blobs
@@ -37,12 +38,16 @@ _TOGETHER = 4
 
 @dataclass(eq=False)
 class Deployment:
-    """An environment that is served; `active` is the number of its release, 0 before the first."""
+    """An environment that is served; `active` is the number of its release, 0 before the first.
+
+    `declared` is what that serves, without values of variables.
+    """
 
     place: AppEnv
     gateway: Gateway
     tree: AppTree
     active: int = 0
+    declared: Catalog = field(default_factory=lambda: Catalog(""))
 
     @property
     def catalog(self) -> Catalog:
@@ -77,6 +82,7 @@ class Deployments:
         self._deployments: dict[AppEnv, Deployment] = {}
         self._by_text: dict[str, Deployment] = {}
         self._lines: dict[AppEnv, Lines] = {}
+        self._changing: dict[AppEnv, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # What is served
@@ -120,8 +126,9 @@ class Deployments:
                     variables = await self.releases.variables(place)
                     with suppress(OSError):
                         deployment = self._opened(place)
-                        catalog = await self._laid_out(deployment, content, variables)
-                        self._serve(deployment, release, catalog)
+                        declared = await self._laid_out(deployment, content)
+                        catalog = _with_values(declared, variables)
+                        self._serve(deployment, release, declared, catalog)
 
     async def close(self) -> None:
         """Prepare nothing more."""
@@ -142,9 +149,33 @@ class Deployments:
         """
         self._lines[release.place] = Lines(str(release.place), self._plane.events)
         self.blobs.pinned.update(file.digest for file in content.files)
-        task = asyncio.ensure_future(self._prepare(release, content, variables))
+        self._spawn(self._prepare(release, content, variables))
+
+    def refresh(self, place: AppEnv) -> None:
+        """Replace workers that have another value of a variable than it has now, one by one."""
+        self._spawn(self._refresh(place))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _changes(self, place: AppEnv) -> asyncio.Lock:
+        """Held while an environment comes to have other workers."""
+        return self._changing.setdefault(place, asyncio.Lock())
+
+    async def _refresh(self, place: AppEnv) -> None:
+        async with self._changes(place):
+            deployment = self._deployments.get(place)
+            if deployment is None:
+                return
+            variables = await self.releases.variables(place)
+            catalog = _with_values(deployment.declared, variables)
+            for pool in deployment.gateway.serve(catalog, {}, rolling=True):
+                try:
+                    await self._plane.roll(pool)
+                except FlashError as error:  # those that are there go on
+                    self._plane.events.publish(Notice(pool.spec.name, str(error), str(place)))
 
     async def remove(self, place: AppEnv) -> None:
         """End an environment: its jobs, its workers, its releases."""
@@ -159,11 +190,9 @@ class Deployments:
     async def _prepare(self, release: Release, content: Content, variables: Variables) -> None:
         lines = self._lines[release.place]
         try:
-            deployment = self._opened(release.place)
-            known = await self.releases.variables(release.place)
-            merged = {**known, **{n: {**known.get(n, {}), **v} for n, v in variables.items()}}
-            catalog = await self._laid_out(deployment, content, merged)
-            await self._take_over(deployment, release, catalog, variables)
+            async with self._changes(release.place):
+                deployment = self._opened(release.place)
+                await self._take_over(deployment, release, content, variables)
         except FlashError as error:
             await self.releases.fail(release, str(error))
         except Exception as error:
@@ -175,15 +204,19 @@ class Deployments:
             self._lines.pop(release.place, None)
 
     async def _take_over(
-        self, deployment: Deployment, release: Release, catalog: Catalog, variables: Variables
+        self, deployment: Deployment, release: Release, content: Content, variables: Variables
     ) -> None:
+        known = await self.releases.variables(release.place)
+        merged = {**known, **{n: {**known.get(n, {}), **v} for n, v in variables.items()}}
+        declared = await self._laid_out(deployment, content)
+        catalog = _with_values(declared, merged)
         staged = await self._staged(deployment.changes(catalog))
         try:
             await self.releases.activate(release, variables)
         except BaseException:
             await asyncio.gather(*map(self._plane.unstage, staged.values()))
             raise
-        self._serve(deployment, release, catalog)
+        self._serve(deployment, release, declared, catalog)
         for name, pool in staged.items():
             endpoint = deployment.gateway.named(name)
             assert endpoint is not None
@@ -217,25 +250,26 @@ class Deployments:
             self._deployments[place] = self._by_text[str(place)] = made
         return self._deployments[place]
 
-    async def _laid_out(
-        self, deployment: Deployment, content: Content, variables: Variables
-    ) -> Catalog:
-        """What is to be served, with the files on the disk and the values in it."""
+    async def _laid_out(self, deployment: Deployment, content: Content) -> Catalog:
+        """What is to be served, with its files on the disk."""
         root = await asyncio.to_thread(deployment.tree.show, content.files)
-        catalog = placed(Catalog.from_wire(content.catalog), str(deployment.place), root)
-        return replace(
-            catalog,
-            endpoints=tuple(
-                replace(each, env={**each.env, **_only(each.env, variables.get(each.spec.name))})
-                for each in catalog.endpoints
-            ),
-        )
+        return placed(Catalog.from_wire(content.catalog), str(deployment.place), root)
 
-    def _serve(self, deployment: Deployment, release: Release, catalog: Catalog) -> None:
-        deployment.active = release.number
+    def _serve(
+        self, deployment: Deployment, release: Release, declared: Catalog, catalog: Catalog
+    ) -> None:
+        deployment.active, deployment.declared = release.number, declared
         deployment.gateway.serve(catalog, {})
         deployment.gateway.declare_all()
 
 
-def _only(names: dict[str, str], values: dict[str, str] | None) -> dict[str, str]:
-    return {name: value for name, value in (values or {}).items() if name in names}
+def _with_values(catalog: Catalog, variables: Variables) -> Catalog:
+    """The catalog with the present values of what it declares, and with those of secrets."""
+    secrets = variables.get("", {})
+
+    def filled(each: Discovered) -> Discovered:
+        known = variables.get(each.spec.name, {})
+        own = {name: known.get(name, value) for name, value in each.env.items()}
+        return replace(each, env={**own, **secrets})
+
+    return replace(catalog, endpoints=tuple(map(filled, catalog.endpoints)))

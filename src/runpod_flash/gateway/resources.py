@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runpod_flash.gateway.messages import Refusal, parse_json, read_body
+from runpod_flash.gateway.messages import Refusal, parse_json, read_body, wrong_method
 from runpod_flash.gateway.problems import as_problem, invalid, problem
 from runpod_flash.project.collisions import RESERVED_NAMES
 
@@ -47,6 +47,12 @@ class Resources:
     def worded(self, scope: Scope, refusal: Refusal) -> Answer:
         """The refusal as clients of its address read it."""
         return as_problem(refusal) if self.owns(scope["path"]) else refusal.answer
+
+
+def allow(scope: Scope, *methods: str) -> None:
+    """Raise the refusal of a request whose method is none of these."""
+    if scope["method"] not in methods:
+        raise wrong_method(scope, ", ".join(methods))
 
 
 async def read_fields(scope: Scope, receive: Receive, known: Collection[str]) -> dict[str, Any]:

@@ -92,12 +92,14 @@ class Plane:
         spec: EndpointSpec,
         env: Mapping[str, str],
         caller_env: Mapping[str, str] | None = None,
+        *,
+        rolling: bool = False,
     ) -> Pool:
         """The pool of an endpoint, made or updated. Each layer's change does its least work.
 
         Any thread; `caller_env` is what modules see while they are imported, where that is not what
         this process has. A changed build or placement replaces workers after their jobs, a changed
-        scaling touches none, changed values restart workers one after another.
+        scaling touches none. `rolling`: workers go on until `roll` replaces them.
         """
         pool = self._pools.get(spec.key)
         if pool is None:
@@ -107,7 +109,7 @@ class Plane:
                     pool = self._open(Pool(spec, env, _NO_LEASE, caller_env))
         elif pool.withdrawn or pool.spec is not spec or (pool.env is not env and pool.env != env):
             pool.caller_env = caller_env
-            self._update(pool, spec, env)
+            self._update(pool, spec, env, rolling)
         return pool
 
     def _open(self, pool: Pool) -> Pool:
@@ -119,7 +121,7 @@ class Plane:
         return pool
 
     async def stage(
-        self, spec: EndpointSpec, env: Mapping[str, str], caller_env: Mapping[str, str]
+        self, spec: EndpointSpec, env: Mapping[str, str], caller_env: Mapping[str, str] | None
     ) -> Pool:
         """A worker as these would have it, beside those that serve the endpoint; on the loop.
 
@@ -152,8 +154,20 @@ class Plane:
         self.withdraw(staged)
         await self.reconciler.end(staged)
 
-    def _update(self, pool: Pool, spec: EndpointSpec, env: Mapping[str, str]) -> None:
-        same = not pool.differs(spec, env)
+    async def roll(self, pool: Pool) -> None:
+        """Replace the workers that would be started otherwise now, one by one; on the loop.
+
+        Each goes on until another one can take its jobs. Raises why none can start.
+        """
+        while stale := [w for w in pool.live() if w.stale and not w.attached]:
+            staged = await self.stage(pool.spec, pool.env, pool.caller_env)
+            self.adopt(staged, pool)
+            self.retire(stale[0])
+
+    def _update(
+        self, pool: Pool, spec: EndpointSpec, env: Mapping[str, str], rolling: bool
+    ) -> None:
+        same = rolling or not pool.differs(spec, env)
         pool.spec, pool.env, pool.withdrawn = spec, env, False
         if not same:
             self.dispatcher.retire_all(pool)  # now: the job that brings the change must not get one

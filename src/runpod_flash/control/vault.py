@@ -1,0 +1,57 @@
+"""Encrypts what the server's file holds of others' secrets, with a key in a file of its own."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from runpod_flash.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Vault:
+    """The key is made by the first use. A copy of the store alone shows no value."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def seal(self, text: str) -> bytes:
+        from cryptography.fernet import Fernet  # (takes 60 ms: most servers have no need of it)
+
+        return Fernet(self._key()).encrypt(text.encode())
+
+    def open(self, sealed: bytes) -> str:
+        """Raises `ConfigurationError` for what another key has sealed."""
+        from cryptography.fernet import Fernet, InvalidToken
+
+        try:
+            return Fernet(self._key()).decrypt(sealed).decode()
+        except InvalidToken:
+            raise ConfigurationError(
+                f"a value of a variable was encrypted by another key than {self._file} has; put "
+                "the key back that belongs to this store, or set the value anew"
+            ) from None
+
+    def _key(self) -> bytes:
+        from cryptography.fernet import Fernet
+
+        try:
+            return self._file.read_bytes()
+        except FileNotFoundError:
+            pass
+        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key = Fernet.generate_key()
+        part = self._file.with_suffix(f".{os.getpid()}")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "wb") as stream:  # noqa: PTH123 - it is a descriptor
+            stream.write(key)
+            stream.flush()
+            os.fsync(stream.fileno())
+        try:
+            os.link(part, self._file)
+        except FileExistsError:  # another thread was first
+            key = self._file.read_bytes()
+        part.unlink()
+        return key
