@@ -106,15 +106,20 @@ def _words(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.fixture
-def target(tmp_path: Path, shared_cache: Path) -> Iterator[Target]:
-    with server(tmp_path / "server", shared_cache, "--isolation", "apps") as running:
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Target]:
+    folder = tmp_path_factory.mktemp("server")
+    with server(folder, shared_cache, "--isolation", "apps") as running:
         yield running
 
 
 @pytest.fixture
-def shop(tmp_path: Path, target: Target) -> Shop:
-    return Shop(tmp_path / "shop", target)
+def shop(tmp_path: Path, target: Target) -> Iterator[Shop]:
+    made = Shop(tmp_path / "shop", target)
+    yield made
+    url = f"{target.address}/v2/apps/shop"
+    ended = httpx.delete(url, headers={"authorization": f"Bearer {target.key}"}, timeout=60)
+    assert ended.status_code in (204, 404), ended.text
 
 
 def until(condition: Callable[[], bool], seconds: float = 20) -> None:
