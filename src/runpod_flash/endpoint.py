@@ -301,7 +301,7 @@ class Endpoint:
     def post(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a POST route (a decorator that returns the function unchanged).
 
-        On a client (`id=`) it gives the JSON that the server named by FLASH_TARGET answers, once it
+        On a client (`id=`) it gives the JSON that the server at the target answers, once it
         is awaited; `data` is sent as JSON, and `timeout=` is in seconds. Raises
         `httpx.HTTPStatusError` for a status of 400 and more.
         """
@@ -432,10 +432,10 @@ class Endpoint:
         return self._target
 
     def _remote(self, what: str) -> Target:
-        """An endpoint by `id=` on the server that FLASH_TARGET names; only its name is known."""
-        import os
+        """An endpoint by `id=` at the target; only its name is known."""
+        from runpod_flash.client.chosen import chosen_target
 
-        if self.id is None or not os.environ.get("FLASH_TARGET"):
+        if self.id is None or chosen_target() is None:
             self._refuse_client(what)
         if self._target is None:
             from runpod_flash import functions

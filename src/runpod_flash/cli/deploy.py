@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from runpod_flash.cli.place import place_options
-from runpod_flash.cli.target import server_options
+from runpod_flash.cli.servers import server_options
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.cli import deploy_screen, dev_screen, output
 from runpod_flash.cli.place import chosen_place, environments_of
-from runpod_flash.cli.target import chosen_address
+from runpod_flash.cli.servers import chosen_address
 from runpod_flash.client.connection import Connection
 from runpod_flash.client.control import ControlClient
 from runpod_flash.client.deploying import Deploying, ReleaseFailedError, changes

@@ -14,6 +14,7 @@ import runpod_flash
 from runpod_flash import dotenv
 from runpod_flash.cli.findings import Topic
 from runpod_flash.cli.update import DISTRIBUTION, origin
+from runpod_flash.client.chosen import VARIABLE, chosen_target
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.engines.local.environments.credentials import without_credentials
 from runpod_flash.errors import ConfigurationError
@@ -72,18 +73,21 @@ def _settings(root: Path | None) -> Iterator[Finding]:
 
 
 def _target() -> Finding:
-    address = os.environ.get("FLASH_TARGET", "")
-    source = "variable FLASH_TARGET"
-    if not address:
+    chosen = chosen_target()
+    if chosen is None:
         return _SETTINGS.fine("target", "none: calls run on workers of this machine", "default")
+    address, by = chosen
+    variable = by == VARIABLE
+    source = f"variable {by}" if variable else f"`{by}`"
+    change = f"unset {by}" if variable else f"`{by} none`"
     shown = without_credentials(address)
     try:
         place = origin_of(address)
     except ConfigurationError:
-        remedy = "set FLASH_TARGET to an address such as http://localhost:8888, or unset it"
+        remedy = f"choose an address such as http://localhost:8888, or {change}"
         return _SETTINGS.error("target", f"{shown} is no address of a server", remedy, source)
     if why := _unreachable(place):
-        remedy = "start it, or unset FLASH_TARGET to run on this machine"
+        remedy = f"start it, or {change} to run on this machine"
         return _SETTINGS.error("target", f"{place} cannot be reached: {why}", remedy, source)
     try:
         key = "with a key" if key_for(address) else "without a key"

@@ -8,7 +8,7 @@ import click
 
 from runpod_flash.cli.app import show_environments
 from runpod_flash.cli.place import Place, chosen_app
-from runpod_flash.cli.target import chosen_server, server_options
+from runpod_flash.cli.servers import chosen_server, server_options
 from runpod_flash.cli.undeploy import require_consent
 
 _APP = click.option(

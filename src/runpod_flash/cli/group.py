@@ -17,6 +17,10 @@ _COMMANDS = {
     "init": "Write a project that runs.",
     "dev": "Serve this directory's endpoints on localhost.",
     "server": "Serve endpoints durably: jobs survive a restart.",
+    "login": "Keep a key of a server, and run programs there.",
+    "logout": "Forget the key of a server.",
+    "whoami": "Say whose key is used at a server.",
+    "target": "List servers, and choose where programs run.",
     "deploy": "Serve this directory's endpoints from a server.",
     "releases": "List what was deployed, and when.",
     "rollback": "Serve an earlier release again.",
@@ -38,7 +42,6 @@ _ALIASES = {"run": "dev"}
 
 # Commands that people know from the hosted SDK, and what works instead.
 _LATER = {
-    "login": "the user who starts a server has a key kept for it; others set FLASH_API_KEY",
     "build": "a server builds the environments of workers: `flash deploy`",
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_flash.cli import output
-from runpod_flash.cli.target import chosen_server, server_options
+from runpod_flash.cli.servers import chosen_server, server_options
 
 if TYPE_CHECKING:
     from runpod_flash.client.control import ControlClient

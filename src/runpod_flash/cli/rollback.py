@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from runpod_flash.cli.place import chosen_place, place_options
-from runpod_flash.cli.target import chosen_server, server_options
+from runpod_flash.cli.servers import chosen_server, server_options
 
 
 @click.command()

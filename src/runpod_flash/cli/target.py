@@ -1,53 +1,81 @@
-"""Which server a command asks: the options that say so, alike in all of them."""
+"""`flash target`: where programs and commands run."""
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any, TypeVar
+import shlex
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from runpod_flash.client.control import ControlClient
-
-F = TypeVar("F", bound="Callable[..., Any]")
+from runpod_flash.cli import output
+from runpod_flash.cli.servers import chosen_address
 
 
-def server_options(command: F) -> F:
-    """Adds `--server` and `--insecure`."""
-    add_server = click.option(
-        "--server",
-        metavar="URL",
-        help="The server (default: FLASH_TARGET, else the only known one).",
-    )
-    add_insecure = click.option(
-        "--insecure", is_flag=True, help="Send the key over plain http, which others may read."
-    )
-    return add_server(add_insecure(command))
+@click.group()
+def target() -> None:
+    """List servers, and choose where programs run.
+
+    FLASH_TARGET counts before the choice that is made here.
+
+    Example: flash target use http://localhost:8000
+    """
 
 
-def chosen_server(server: str | None, insecure: bool) -> ControlClient:
-    """The server that was chosen; a usage error where none was."""
-    from runpod_flash.client.control import ControlClient
+@target.command(name="list")
+def list_() -> None:
+    """List the servers that a key is kept for; the chosen one is marked.
 
-    return ControlClient(chosen_address(server), insecure=insecure)
+    Example: flash target list
+    """
+    from runpod_flash.client.chosen import chosen_target
+    from runpod_flash.client.credentials import known_servers, origin_of
+
+    chosen = chosen_target()
+    here = "" if chosen is None else origin_of(chosen.address)
+    servers = sorted({*known_servers(), *([here] if here else [])})
+    rows = [("this machine", "" if chosen else "chosen")]
+    by = "" if chosen is None else f"chosen by {chosen.by}"
+    rows += [(each, by if each == here else "") for each in servers]
+    for line in output.headed(("TARGET", ""), rows):
+        click.echo(line)
 
 
-def chosen_address(server: str | None) -> str:
-    """The server that was named, else the one that a key is kept for; a usage error for none."""
-    from runpod_flash.client.credentials import known_servers
+@target.command()
+@click.argument("address", metavar="URL")
+def use(address: str) -> None:
+    """Have programs and commands run at a server from now on; `none`: on this machine.
 
-    address = server or os.environ.get("FLASH_TARGET")
-    known = [] if address else known_servers()
-    if len(known) == 1:
-        address = known[0]
-    if not address:
-        which = f": {', '.join(known)}" if known else ""
-        hint = "" if known else " (`flash server` starts one)"
-        raise click.UsageError(
-            f"No server is chosen{which}; give --server URL, or set FLASH_TARGET{hint}.",
-            click.get_current_context(),
-        )
-    return address
+    Example: flash target use none
+    """
+    from runpod_flash.client.chosen import VARIABLE, chosen_target, keep_choice
+    from runpod_flash.client.credentials import kept_key, origin_of
+
+    origin = "" if address == "none" else origin_of(address)
+    keep_choice(origin)
+    chosen = chosen_target()
+    if chosen is not None and chosen.by == VARIABLE:
+        click.echo(f"Chosen, but {VARIABLE} is set to {chosen.address} and counts before it.")
+    elif not origin:
+        click.echo("Programs run on this machine.")
+    else:
+        hint = "" if kept_key(origin) else " (no key is kept for it: `flash login` keeps one)"
+        click.echo(f"Programs and commands run at {origin}{hint}.")
+
+
+@target.command()
+@click.option("--server", metavar="URL", help="The server (default: the chosen target).")
+def env(server: str | None) -> None:
+    """Print the variables with which programs and clients of the hosted service run at a server.
+
+    The key is shown: it is for a shell, not for a screen that others see.
+
+    Example: eval "$(flash target env)"
+    """
+    from runpod_flash.client.credentials import key_for, origin_of
+
+    origin = origin_of(chosen_address(server))
+    key = key_for(origin)
+    variables = {"FLASH_TARGET": origin, "RUNPOD_ENDPOINT_BASE_URL": f"{origin}/v2"}
+    if key is not None:
+        variables |= {"FLASH_API_KEY": key, "RUNPOD_API_KEY": key}
+    for name, value in variables.items():
+        click.echo(f"export {name}={shlex.quote(value)}")

@@ -6,7 +6,7 @@ import click
 
 from runpod_flash.cli import output
 from runpod_flash.cli.place import chosen_place, place_options
-from runpod_flash.cli.target import chosen_server, server_options
+from runpod_flash.cli.servers import chosen_server, server_options
 
 
 @click.command()

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import click
 
-from runpod_flash.cli.target import chosen_server, server_options
+from runpod_flash.cli.servers import chosen_server, server_options
 
 
 @click.group()

@@ -5,10 +5,10 @@ There is one backend a target: the embedded plane, the plane above this worker, 
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from runpod_flash import context
+from runpod_flash.client.chosen import chosen_target
 from runpod_flash.errors import UnguardedCallError
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def backend_for(endpoint: str) -> Backend:
         from runpod_flash.client.in_worker import InWorkerBackend
 
         return InWorkerBackend(worker)
-    target = os.environ.get("FLASH_TARGET")
-    if target:
+    target = chosen_target()
+    if target is not None:
         from runpod_flash.client.http import backend_at
 
         return backend_at(target, endpoint)

@@ -10,6 +10,7 @@ import random
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from runpod_flash.client.chosen import COMMAND, VARIABLE
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.client.shadows import import_httpx
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
@@ -39,13 +40,11 @@ _PART = 1 << 20
 class Connection:
     """A server, asked from a thread of its own.
 
-    `insecure`: the key may go over plain http. `named_by` is the variable that named the server;
-    empty where a command's user has.
+    `insecure`: the key may go over plain http. `named_by` is what chose the server; empty where
+    a command's user has named it.
     """
 
-    def __init__(
-        self, address: str, *, insecure: bool = False, named_by: str = "FLASH_TARGET"
-    ) -> None:
+    def __init__(self, address: str, *, insecure: bool = False, named_by: str = VARIABLE) -> None:
         self.origin = origin_of(address)
         self._named_by = named_by
         self._key = key_for(address, insecure=insecure)
@@ -164,7 +163,11 @@ class Connection:
     def _unreachable(self, error: Exception) -> ConnectionClosedError:
         why = str(error) or type(error).__name__
         name = self._named_by
-        instead = f"start it, or unset {name} to run embedded" if name else "is it running?"
+        instead = "is it running?"
+        if name == COMMAND:
+            instead = f"start it, or `{name} none` to run embedded"
+        elif name:
+            instead = f"start it, or unset {name} to run embedded"
         return ConnectionClosedError(f"{self._name} cannot be reached: {why}; {instead}")
 
     @property

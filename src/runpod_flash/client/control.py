@@ -22,11 +22,14 @@ _SILENT_SECONDS = 60.0
 
 
 class ControlClient:
-    """A server, with the key that there is for it. `insecure`: the key may go over plain http."""
+    """A server, with a key or the one that there is for it.
 
-    def __init__(self, address: str, *, insecure: bool = False) -> None:
+    `insecure`: the key may go over plain http.
+    """
+
+    def __init__(self, address: str, *, insecure: bool = False, key: str | None = None) -> None:
         self.origin = origin_of(address)
-        self._key = key_for(address, insecure=insecure)
+        self.key = key_for(address, insecure=insecure, given=key)
 
     @property
     def needs_key(self) -> bool:
@@ -65,7 +68,7 @@ class ControlClient:
     def _client(self, seconds: float = _SECONDS) -> Iterator[httpx.Client]:
         import httpx
 
-        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
         try:
             # Proxies are not for it; a certificate of one's own is named by SSL_CERT_FILE.
             with httpx.Client(

@@ -38,14 +38,14 @@ def origin_of(address: str) -> str:
     return f"{parts.scheme}://{_host(parts.hostname)}:{port}"
 
 
-def key_for(address: str, *, insecure: bool = False) -> str | None:
-    """The key for a server: `FLASH_API_KEY`, else the one that is kept for its origin.
+def key_for(address: str, *, insecure: bool = False, given: str | None = None) -> str | None:
+    """The key for a server: one that is given, else `FLASH_API_KEY`, else the one that is kept.
 
     Raises `ConfigurationError` where sending it would show it to the network, unless that is said
     to be `insecure` and wanted, here or by `FLASH_INSECURE=1`.
     """
     origin = origin_of(address)
-    key = os.environ.get("FLASH_API_KEY") or kept_key(origin)
+    key = given or os.environ.get("FLASH_API_KEY") or kept_key(origin)
     allowed = insecure or os.environ.get("FLASH_INSECURE") == "1"
     if key and not allowed and not keeps_secrets(origin):
         raise ConfigurationError(

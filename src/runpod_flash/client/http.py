@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from runpod_flash.client.backend import Submission
+    from runpod_flash.client.chosen import Chosen
     from runpod_flash.wire.frames import Frame
 
 
@@ -202,8 +203,8 @@ class HttpBackend:
 class Target:
     """A server that this program calls: its app there, and a backend for each endpoint."""
 
-    def __init__(self, address: str) -> None:
-        self._connection = Connection(address)
+    def __init__(self, chosen: Chosen) -> None:
+        self._connection = Connection(chosen.address, named_by=chosen.by)
         self._app = ProgramApp(self._connection)
         self._backends: dict[str, HttpBackend] = {}
 
@@ -258,13 +259,13 @@ class Target:
 _targets: dict[str, Target] = {}
 
 
-def backend_at(address: str, endpoint: str) -> HttpBackend:
+def backend_at(chosen: Chosen, endpoint: str) -> HttpBackend:
     """The backend of an endpoint at a server, made on first use; a forked child makes its own."""
-    if address not in _targets:
-        target = Target(address)
+    if chosen.address not in _targets:
+        target = Target(chosen)
         _hook_once()
-        _targets[address] = target
-    return _targets[address].backend(endpoint)
+        _targets[chosen.address] = target
+    return _targets[chosen.address].backend(endpoint)
 
 
 @functools.cache

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runpod_flash.client.chosen import chosen_target
 from runpod_flash.client.connection import trusted
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.client.shadows import import_httpx
@@ -13,6 +13,8 @@ from runpod_flash.unavailable import refuse
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+
+    from runpod_flash.client.chosen import Chosen
 
 _SECONDS = 60.0
 
@@ -50,8 +52,8 @@ class Request:
 
     async def _send(self) -> Any:
         """The answer's JSON; raises `httpx.HTTPStatusError` for a status that says it failed."""
-        target = os.environ.get("FLASH_TARGET")
-        if self._endpoint is None or not target:
+        target = chosen_target()
+        if self._endpoint is None or target is None:
             refuse(f"{self._client}.{self._method.lower()}()")
         if not self._path.startswith("/"):
             raise ConfigurationError(f"{self._path!r} is no path of a route: it starts with '/'")
@@ -62,11 +64,11 @@ class Request:
         is_json = "json" in response.headers.get("content-type", "")
         return response.json() if is_json else response.text
 
-    async def _answer(self, target: str, endpoint: str) -> Any:
+    async def _answer(self, target: Chosen, endpoint: str) -> Any:
         import_httpx()
         import httpx
 
-        origin, key = origin_of(target), key_for(target)
+        origin, key = origin_of(target.address), key_for(target.address)
         headers = {"x-flash-endpoint": endpoint}
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
@@ -82,5 +84,5 @@ class Request:
                 )
         except httpx.ConnectError as error:
             raise ConnectionClosedError(
-                f"{origin} (FLASH_TARGET) cannot be reached: {error}; is the server running?"
+                f"{origin} ({target.by}) cannot be reached: {error}; is the server running?"
             ) from None

@@ -92,13 +92,13 @@ def admit(
 ) -> None:
     """Put the request's identity into its scope; raises the refusal of one that may not be made.
 
-    A key that is kept to endpoints is for their addresses and the public ones, and no other. It
-    knows them by their names with the prefix.
+    A key that is kept to endpoints is for their addresses, the public ones and /v2/account, and no
+    other. It knows them by their names with the prefix.
     """
     identity = access.identify(scope)
     scope[_PLACE] = identity
     allowed = identity.key.endpoints if identity.key is not None else ()
-    if allowed and not _public(scope):
+    if allowed and not _public(scope) and scope["path"] != "/v2/account":
         endpoint = endpoint_of(scope)
         if endpoint is None or f"{prefix}{endpoint.spec.name}" not in allowed:
             raise Refusal(403, f"this key is only for {' and '.join(allowed)}")

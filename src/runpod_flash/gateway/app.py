@@ -23,6 +23,7 @@ from runpod_flash.errors import (
 )
 from runpod_flash.gateway import sentinel
 from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, require
+from runpod_flash.gateway.account import AccountApi
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.apps_api import AppsApi
 from runpod_flash.gateway.control import ControlApi, is_control
@@ -125,7 +126,9 @@ class Gateway:
         self._given = Catalog("")
         self._tokens = tokens
         self._workers: Workers | None = None
-        resources: dict[str, Resource] = {} if keys is None else {"keys": KeysApi(keys)}
+        resources: dict[str, Resource] = {}
+        if keys is not None:
+            resources = {"keys": KeysApi(keys), "account": AccountApi(keys)}
         if releases is not None and place is not None:
             self._deployments = Deployments(
                 plane,

@@ -44,13 +44,13 @@ class KeysApi:
         if len(rest) > 1:
             raise problem(404, f"nothing is at {scope['path']}; keys are at /v2/keys/ID")
         if method == "GET":
-            return answer(200, self._shown(self._key(rest[0])))
+            return answer(200, shown(self._keys, self._key(rest[0])))
         if method == "DELETE":
             return await self._revoke(rest[0])
         raise wrong_method(scope, "GET, DELETE")
 
     def _list(self) -> Answer:
-        found = [self._shown(key) for key in self._keys.ring]
+        found = [shown(self._keys, key) for key in self._keys.ring]
         return answer(200, {"keys": found, "pagination": {"hasNextPage": False}})
 
     async def _create(self, scope: Scope, receive: Receive) -> Answer:
@@ -69,7 +69,7 @@ class KeysApi:
             raise problem(409, str(error)) from None
         except ConfigurationError as error:
             raise invalid(f"$: {error}") from None
-        return answer(201, {**self._shown(new.key), "key": new.secret}, _NO_STORE)
+        return answer(201, {**shown(self._keys, new.key), "key": new.secret}, _NO_STORE)
 
     async def _revoke(self, key_id: str) -> Answer:
         try:
@@ -86,17 +86,19 @@ class KeysApi:
                 return key
         raise _no_key(key_id)
 
-    def _shown(self, key: Key) -> dict[str, Any]:
-        return {
-            "id": key.id,
-            "name": key.name,
-            "scope": key.scope,
-            "endpoints": list(key.endpoints),
-            "masked": key.masked,
-            "createdAt": _time(key.created_at),
-            "expiresAt": _time(key.expires_at),
-            "lastUsedAt": _time(self._keys.ring.used_at(key.id)),
-        }
+
+def shown(keys: Keys, key: Key) -> dict[str, Any]:
+    """A key as answers have it: all but the key."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scope": key.scope,
+        "endpoints": list(key.endpoints),
+        "masked": key.masked,
+        "createdAt": _time(key.created_at),
+        "expiresAt": _time(key.expires_at),
+        "lastUsedAt": _time(keys.ring.used_at(key.id)),
+    }
 
 
 def _no_key(key_id: str) -> Refusal:
