@@ -185,6 +185,8 @@ def test_a_release_whose_worker_cannot_start_takes_no_traffic(shop: Shop) -> Non
     write(shop.folder, {"texts.py": "GREETING = 'hi'\n"})
     shop.deploy()
     assert shop.call()["text"] == "hi you"
+    (place,) = (shop.target.data / "apps").glob("deployed-*")
+    until(lambda: len(list(place.iterdir())) <= 2)  # the web worker has not changed
 
 
 def test_no_request_fails_while_releases_follow_each_other(shop: Shop) -> None:

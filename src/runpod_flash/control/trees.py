@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from runpod_flash.control.blobs import Blobs
@@ -64,6 +64,12 @@ class AppTree:
                 os.utime(place, (_MODIFIED_AT, _MODIFIED_AT))
         self._number, self._files, self.root = self._number + 1, wanted, root
         return root
+
+    def forget(self, used: Collection[str]) -> None:
+        """Remove earlier states, but for those roots that workers still use."""
+        for state in self._folder.iterdir():
+            if state != self.root and str(state) not in used:
+                shutil.rmtree(state, ignore_errors=True)
 
     def remove(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)

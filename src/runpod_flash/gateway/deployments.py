@@ -53,6 +53,11 @@ class Deployment:
     def catalog(self) -> Catalog:
         return self.gateway.catalog
 
+    def roots(self) -> set[str]:
+        """The folders that its workers have their code from."""
+        workers = (each for pool in self.gateway.pools() for each in pool.workers.values())
+        return {each.order.spec.entry.root for each in workers if each.order is not None}
+
     def changes(self, catalog: Catalog) -> list[Discovered]:
         """The endpoints of another catalog whose workers would not be those of now."""
         pools = {pool.key: pool for pool in self.gateway.pools()}
@@ -221,6 +226,7 @@ class Deployments:
             endpoint = deployment.gateway.named(name)
             assert endpoint is not None
             self._plane.adopt(pool, deployment.gateway.pool_of(endpoint))
+        await asyncio.to_thread(deployment.tree.forget, deployment.roots())
 
     async def _staged(self, endpoints: list[Discovered]) -> dict[str, Pool]:
         """A worker of each, or none at all: then it raises why."""
