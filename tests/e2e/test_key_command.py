@@ -164,7 +164,7 @@ def test_other_machines_are_let_in_with_keys_and_over_tls_only(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["create", "ci"], 2, "No server is chosen: give --server URL, or set FLASH_TARGET."),
+        (["create", "ci"], 2, "No server is chosen; give --server URL, or `flash target use URL`"),
         (["create", "ci", "--expires", "soon"], 2, "'soon' is no length of time; give one such"),
         (
             ["create", "ci", "--scope", "root"],
