@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.client import terminal
 from runpod_flash.errors import ConnectionClosedError, FlashError
 from runpod_flash.project.catalog import Catalog
-from runpod_flash.project.closure import find_closure
+from runpod_flash.project.closure import needed_files
 from runpod_flash.project.root import find_root
 from runpod_flash.project.tree import Tree, TreeFile, named_variables
 from runpod_flash.wire import frames
@@ -114,12 +114,7 @@ class ProgramApp:
 
     def _files(self, root: str, specs: Sequence[EndpointSpec]) -> list[TreeFile]:
         tree = self._trees.setdefault(root, Tree(Path(root)))
-        return tree.files(
-            path
-            for spec in specs
-            if spec.entry.root == root and not spec.entry.by_value
-            for path in find_closure(Path(root), spec.entry.file, spec.entry.search_path).files
-        )
+        return tree.files(needed_files(spec for spec in specs if spec.entry.root == root))
 
     def _content(self, file: TreeFile) -> bytes:
         for tree in self._trees.values():

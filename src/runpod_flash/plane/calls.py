@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.errors import FlashError
+from runpod_flash.errors import ConfigurationError, FlashError
 from runpod_flash.plane.store.base import Call, NewJob, Policy
 from runpod_flash.plane.views import JobViews, ended
 from runpod_flash.spec import EndpointSpec
@@ -52,9 +52,10 @@ class NestedCalls:
         fields = call.fields
         spec = replace(EndpointSpec.from_wire(fields["spec"]), app=worker.pool.spec.app)
         # What the program itself declared stands; a worker's import may have seen other values.
-        pool = self._plane.find(spec.key) or self._plane.declare(
-            spec, fields["env"], worker.pool.caller_env
-        )
+        pool = self._plane.find(spec.key)
+        if pool is None:
+            _refuse_code_of_others(worker, spec)
+            pool = self._plane.declare(spec, fields["env"], worker.pool.caller_env)
         placement = spec.placement
         assert call.payload is not None
         self._plane.submit(
@@ -92,6 +93,15 @@ class NestedCalls:
             return
         end = snapshot.ended
         _answer(worker, call, snapshot.to_wire(), end.payload if end is not None else None)
+
+
+def _refuse_code_of_others(worker: Worker, spec: EndpointSpec) -> None:
+    """A worker from elsewhere serves its endpoint, and brings this machine nothing to run."""
+    if worker.attached:
+        raise ConfigurationError(
+            f"{spec.name!r} is called by {worker.id}, a worker of another machine, and no endpoint "
+            "of that name and file is served here: let it be found in the server's --app directory"
+        )
 
 
 def _answer_end(worker: Worker, call: WorkerCall, job: Job | None) -> None:

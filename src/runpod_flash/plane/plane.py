@@ -20,7 +20,7 @@ from runpod_flash.plane.calls import NestedCalls
 from runpod_flash.plane.debugging import Debugging
 from runpod_flash.plane.dispatcher import Dispatcher
 from runpod_flash.plane.events import EventStream, Logged, Notice
-from runpod_flash.plane.pool import Pool, Worker
+from runpod_flash.plane.pool import Elsewhere, Pool, Worker
 from runpod_flash.plane.reconciler import Reconciler
 from runpod_flash.plane.requests import Requests
 from runpod_flash.plane.store.base import Job, JobState, Lease, NewJob, Outcome
@@ -213,25 +213,34 @@ class Plane:
         pool: Pool,
         worker_id: str,
         link: WorkerLink,
-        spec: EndpointSpec | None = None,
+        started: Elsewhere | None = None,
     ) -> Worker:
         """Take in a worker that somebody else has started, and will end; on the loop.
 
-        It is one of the pool's workers until `detach`, or until its link has closed. `spec` is the
-        endpoint's as that worker's machine has it.
+        It is one of the pool's workers until `detach`, or until its link has closed. `started` is
+        how, where it runs the endpoint's own code.
         """
         worker = Worker(worker_id, pool, link=link, attached=True)
         # (What this process has in its environment is not for other machines.)
-        self.reconciler.attach(worker, spec or pool.spec, pool.caller_env or {})
+        self.reconciler.attach(worker, started or Elsewhere(None, pool.spec))
         return worker
 
     def retire(self, worker: Worker) -> None:
         """Give a worker no more jobs, and let it end after those that it has; on the loop."""
         self.reconciler.retire(worker)
 
-    def detach(self, worker_id: str, reason: str) -> None:
-        """An attached worker is gone, or not to be waited for any more; `reason` is a phrase."""
+    def detach(self, worker_id: str, reason: str, *, agreed: bool = False) -> None:
+        """An attached worker is gone, or not to be waited for any more; `reason` is a phrase.
+
+        `agreed`: it was to go, and its jobs are given back as those of a worker that is stopped.
+        """
+        if agreed:
+            self.reconciler.agree(worker_id)
         self.worker_exited(WorkerExit(worker_id, reason))
+
+    def caller_env(self, pool: Pool) -> Mapping[str, str]:
+        """What modules of the pool's workers may read while they are imported."""
+        return self.reconciler.caller_env(pool)
 
     def withdraw(self, pool: Pool) -> None:
         """Serve an endpoint no more: running jobs and requests finish, waiting ones fail."""

@@ -24,6 +24,20 @@ class WorkerState(Enum):
     DRAINING = "draining"  # takes no more jobs, and ends when its last one has
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """A worker that another machine has started: by `order`, and with `spec` as it is there.
+
+    `caller_env` is what its modules may read while they are imported; it has these `devices`.
+    """
+
+    order: StartOrder | None
+    spec: EndpointSpec
+    caller_env: Mapping[str, str] = field(default_factory=dict)
+    node: str = ""
+    devices: tuple[str, ...] = ()
+
+
 @dataclass(slots=True, eq=False)
 class Worker:
     """A worker and the jobs or requests that it holds.

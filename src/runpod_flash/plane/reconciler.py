@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     from runpod_flash.links.base import LinkEvents
     from runpod_flash.plane.dispatcher import Dispatcher
     from runpod_flash.plane.events import EventStream
-    from runpod_flash.plane.pool import Pool
+    from runpod_flash.plane.pool import Elsewhere, Pool
     from runpod_flash.plane.requests import Requests
     from runpod_flash.plane.store.base import Counts, Store
-    from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.failures import Failure
 
 # A worker process that dies before it is ready is tried so often before its jobs fail.
@@ -228,10 +227,12 @@ class Reconciler:
         worker.link, worker.node, worker.devices = link, handle.node, handle.devices
         worker.started_at = self._clock()
         self._events.publish(WorkerStarted(pool.spec.name, worker.id))
-        caller_env = self._caller_env if pool.caller_env is None else pool.caller_env
-        link.open(self._link_events(worker), order.spec, caller_env)
+        link.open(self._link_events(worker), order.spec, self.caller_env(pool))
         if worker.stopping:
             self._force(worker)
+
+    def caller_env(self, pool: Pool) -> Mapping[str, str]:
+        return self._caller_env if pool.caller_env is None else pool.caller_env
 
     def _not_started(self, pool: Pool, error: Exception) -> None:
         if isinstance(error, CapacityError):
@@ -329,12 +330,22 @@ class Reconciler:
 
     # What happens to workers
 
-    def attach(self, worker: Worker, spec: EndpointSpec, caller_env: Mapping[str, str]) -> None:
+    def attach(self, worker: Worker, started: Elsewhere) -> None:
         """Take in a worker that somebody else has started."""
         assert worker.link is not None
+        worker.order, worker.ordered_at = started.order, self._clock()
+        worker.node, worker.devices = started.node, started.devices
+        if started.order is not None:
+            worker.started_at = worker.ordered_at
+            self._events.publish(WorkerStarted(worker.pool.spec.name, worker.id))
         with self._dispatcher.lock:
             worker.pool.workers[worker.id] = worker
-        worker.link.open(self._link_events(worker), spec, caller_env)
+        worker.link.open(self._link_events(worker), started.spec, started.caller_env)
+
+    def agree(self, worker_id: str) -> None:
+        """The end of this worker, which is about to come, was asked for."""
+        for worker in self._holders([worker_id]):
+            worker.stopping = True
 
     def retire(self, worker: Worker) -> None:
         """Let one worker end after what it does."""
@@ -370,7 +381,9 @@ class Reconciler:
             if worker.link is not None:
                 worker.link.drain()  # a result, or the reason, may have come with its last breath
             self._remove(worker)
-            by_itself = not worker.stopping and not self._closed
+            # (A server that ends closes the connections of others' workers before its plane.)
+            ends = self._closed or (worker.attached and self.draining)
+            by_itself = not worker.stopping and not ends
             death = f"the worker {worker.id} {exit_.reason}" if by_itself else ""
             self._ended(worker, exit_.reason, by_itself)
             self._dispatcher.lost(worker, death)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from runpod_flash.project.root import is_root
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from runpod_flash.spec import EndpointSpec
 
 _DYNAMIC = frozenset({"__import__", "import_module", "run_module", "load_module"})
 # What they load is a path, or whatever lies in a folder.
@@ -50,6 +52,15 @@ def find_closure(root: Path, file: str, search_path: Sequence[str]) -> Closure:
         # (A folder that nothing marks as a project may hold anything: a home, a download folder.)
         return Closure(_whole_tree(root), exact=False)
     return Closure(_relative(root, found), exact)
+
+
+def needed_files(specs: Iterable[EndpointSpec]) -> Iterator[str]:
+    """The closures' files of all these endpoints, each below the root of its own."""
+    for spec in specs:
+        entry = spec.entry
+        if not entry.by_value:
+            for file in (entry.file, *entry.others):
+                yield from find_closure(Path(entry.root), file, entry.search_path).files
 
 
 def closure_digest(root: Path, file: str, search_path: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -51,13 +51,18 @@ GpuFallback = Literal["cpu", "none"]
 
 
 @dataclass(eq=False)
-class _LocalWorker:
-    """`WorkerHandle` of a process, and its side of the process's events."""
+class LocalWorker:
+    """`WorkerHandle` of a process, and its side of the process's events.
+
+    `stream` is the other end of the worker's link, which greets with `token`. It is the link's, or
+    that of whoever passes its bytes on.
+    """
 
     engine: LocalEngine
     order: StartOrder
     events: EngineEvents
-    link: FramedLink
+    stream: socket.socket
+    token: str
     lease: GpuLease | None
     cpus: frozenset[int] = frozenset()
     node: str = _NODE
@@ -68,6 +73,10 @@ class _LocalWorker:
     @property
     def worker_id(self) -> str:
         return self.order.worker_id
+
+    @cached_property
+    def link(self) -> FramedLink:
+        return FramedLink(self.stream, asyncio.get_running_loop(), self.order.worker_id, self.token)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -108,13 +117,13 @@ class LocalEngine:
         self._caller = caller
         self._gpu_fallback = gpu_fallback
         self._isolation = isolation
-        self._workers: dict[str, _LocalWorker] = {}
+        self._workers: dict[str, LocalWorker] = {}
         self._peak_bytes: dict[str, int] = {}
         self._said: set[tuple[str, object]] = set()
         self._checked: set[str] = set()
         self._mounts_work: bool | None = None
 
-    async def start(self, order: StartOrder, events: EngineEvents) -> _LocalWorker:
+    async def start(self, order: StartOrder, events: EngineEvents) -> LocalWorker:
         say = self._speaker(order.spec.name, events)
         self._refuse_impossible(order.spec)
         # First the environment: while one is built, its devices may serve others.
@@ -176,7 +185,7 @@ class LocalEngine:
     def close_in_child(self) -> None:
         self._launcher.close_in_child()
 
-    def forget(self, worker: _LocalWorker) -> None:
+    def forget(self, worker: LocalWorker) -> None:
         """The process is gone: its devices are free."""
         self._workers.pop(worker.worker_id, None)
         self._gpus.release(worker.worker_id)
@@ -238,7 +247,7 @@ class LocalEngine:
 
         return say
 
-    def _advice(self, worker: _LocalWorker, volume: Path | None, mounts_error: str) -> str:
+    def _advice(self, worker: LocalWorker, volume: Path | None, mounts_error: str) -> str:
         spec, notes = worker.order.spec, []
         if volume is not None and (mounts_error or not self._can_mount()):
             notes.append(mount_note(mounts_error))
@@ -266,13 +275,12 @@ class LocalEngine:
         events: EngineEvents,
         environment: Environment,
         lease: GpuLease | None,
-    ) -> _LocalWorker:
+    ) -> LocalWorker:
         spec, token = order.spec, secrets.token_hex(16)
         say = self._speaker(spec.name, events)
         volume = self._volume(spec, say)
         ours, theirs = socket.socketpair()
-        link = FramedLink(ours, asyncio.get_running_loop(), order.worker_id, token)
-        worker = _LocalWorker(self, order, events, link, lease, self._cores(spec))
+        worker = LocalWorker(self, order, events, ours, token, lease, self._cores(spec))
         env = {
             **variables.worker_variables(
                 spec, order, self._caller, environment.path, self._node.datacenter
@@ -300,7 +308,7 @@ class LocalEngine:
             worker.process = await self._launcher.launch(launch, worker)
         except BaseException:
             self._workers.pop(order.worker_id, None)
-            link.close()
+            ours.close()
             raise
         worker.advice = self._advice(worker, volume, worker.process.mounts_error)
         if reason := worker.process.slow_start:
