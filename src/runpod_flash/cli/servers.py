@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -34,13 +35,17 @@ def chosen_server(server: str | None, insecure: bool) -> ControlClient:
     return ControlClient(chosen_address(server), insecure=insecure)
 
 
-def chosen_address(server: str | None) -> str:
-    """The server that was named, else the one that a key is kept for; a usage error for none."""
+def chosen_address(server: str | None, *variables: str) -> str:
+    """The server that was named, else the one that a key is kept for; a usage error for none.
+
+    It is named by the option, by one of the variables, or is the chosen target.
+    """
     from runpod_flash.client.chosen import chosen_target
     from runpod_flash.client.credentials import known_servers
 
     target = chosen_target()
-    address = server or (target.address if target is not None else "")
+    named = next(filter(None, map(os.environ.get, variables)), None)
+    address = server or named or (target.address if target is not None else "")
     known = [] if address else known_servers()
     if len(known) == 1:
         address = known[0]

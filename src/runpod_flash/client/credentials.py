@@ -41,18 +41,26 @@ def origin_of(address: str) -> str:
 def key_for(address: str, *, insecure: bool = False, given: str | None = None) -> str | None:
     """The key for a server: one that is given, else `FLASH_API_KEY`, else the one that is kept.
 
-    Raises `ConfigurationError` where sending it would show it to the network, unless that is said
-    to be `insecure` and wanted, here or by `FLASH_INSECURE=1`.
+    Raises as `check_kept_secret` does.
     """
     origin = origin_of(address)
     key = given or os.environ.get("FLASH_API_KEY") or kept_key(origin)
-    allowed = insecure or os.environ.get("FLASH_INSECURE") == "1"
-    if key and not allowed and not keeps_secrets(origin):
-        raise ConfigurationError(
-            f"the key for {origin} would be sent over plain http, where others on the network can "
-            "read it: use https, or allow it with FLASH_INSECURE=1 (in a command: --insecure)"
-        )
+    if key:
+        check_kept_secret(origin, "key", insecure=insecure)
     return key
+
+
+def check_kept_secret(origin: str, secret: str, *, insecure: bool = False) -> None:
+    """Raise `ConfigurationError` where sending a secret would show it to the network.
+
+    Unless that is said to be `insecure` and wanted, here or by `FLASH_INSECURE=1`.
+    """
+    allowed = insecure or os.environ.get("FLASH_INSECURE") == "1"
+    if not allowed and not keeps_secrets(origin):
+        raise ConfigurationError(
+            f"the {secret} for {origin} would be sent over plain http, where others on the network "
+            "can read it: use https, or allow it with FLASH_INSECURE=1 (in a command: --insecure)"
+        )
 
 
 def keeps_secrets(address: str) -> bool:

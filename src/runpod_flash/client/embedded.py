@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.client.backend import Submission
     from runpod_flash.engines.base import Engine
-    from runpod_flash.engines.local.engine import GpuFallback
+    from runpod_flash.engines.local.engine import GpuFallback, LocalEngine
     from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
     from runpod_flash.plane.events import Event
@@ -248,7 +248,7 @@ def local_engine(
     node: Node | None = None,
     gpu_fallback: GpuFallback = "cpu",
     isolation: Isolation | None = None,
-) -> Engine:
+) -> LocalEngine:
     """The engine of embedded planes: processes of this machine. Called on the plane's loop."""
     from runpod_flash.engines.local.engine import LocalEngine
     from runpod_flash.engines.local.environments.environments import (

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.plane.store.database import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 # A worker that has not come for so long after its token was made will not come.
@@ -35,7 +35,10 @@ class NewWorker(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Registered:
-    """A worker that has a token. `heard_at` begins with its token, or with the server's start."""
+    """A worker that has a token. `heard_at` begins with its token, or with the server's start.
+
+    While connections of it are open, nothing else need be heard; `ends` end them.
+    """
 
     id: str
     endpoint: str
@@ -43,6 +46,7 @@ class Registered:
     created_at: float
     used: bool
     heard_at: float
+    ends: list[Callable[[], object]] = field(default_factory=list)
 
 
 class WorkerTokens:
@@ -97,10 +101,24 @@ class WorkerTokens:
             worker.used = True
             await self._transact("UPDATE workers SET used = 1 WHERE id = ?", worker_id)
 
+    @asynccontextmanager
+    async def connected(self, worker_id: str, end: Callable[[], object]) -> AsyncIterator[None]:
+        """A worker with a good token lives for as long as this lasts; revoking that calls `end`."""
+        worker = self._workers[worker_id]
+        worker.ends.append(end)
+        try:
+            await self.came(worker_id)
+            yield
+        finally:
+            worker.ends.remove(end)
+            self.heard(worker_id)
+
     async def revoke(self, worker_id: str) -> bool:
         """End a token, at once; whether there was one."""
         found = self._workers.pop(worker_id, None)
         if found is not None:
+            for end in found.ends:
+                end()
             await self._transact("DELETE FROM workers WHERE id = ?", worker_id)
         return found is not None
 
@@ -126,6 +144,8 @@ class WorkerTokens:
             await self.revoke(worker.id)
 
     def _dead(self, worker: Registered) -> bool:
+        if worker.ends:
+            return False
         patience = SILENT_SECONDS if worker.used else UNUSED_SECONDS
         return self._clock() - worker.heard_at > patience
 

@@ -417,6 +417,9 @@ class Gateway:
                 gateway, scope = inner
                 await gateway._web_socket(scope, receive, send)
                 return
+            if self._workers is not None and self._workers.connects(scope["path"]):
+                await self._workers.connect(scope, receive, send)
+                return
             admit(self._access, scope, self._endpoint_at, self._prefix)
             endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
             if endpoint is None:

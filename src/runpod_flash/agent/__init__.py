@@ -1,0 +1,1 @@
+"""A machine whose workers serve an endpoint of a server elsewhere."""
