@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from runpod_flash.plane.store.base import Chunk, Job
     from runpod_flash.wire.codec import Payload
 
+_REFUSED_KEPT = 1000
+
 
 class NestedCalls:
     """Answers `WorkerCall`s, on the plane's loop."""
@@ -27,13 +29,15 @@ class NestedCalls:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
         self._views = JobViews(plane)
+        # Why jobs were not accepted, for whoever asks for their end.
+        self._refused: dict[str, dict[str, Any]] = {}
         self._operations: dict[str, Callable[[Worker, WorkerCall], None]] = {
             "submit": self._submit,
             "wait": self._wait,
             "chunk": self._chunk,
             "look": self._look,
             "cancel": lambda worker, call: self._plane.cancel(call.fields["job"]),
-            "forget": lambda worker, call: self._views.forget(call.fields["job"]),
+            "forget": self._forget,
             **plane.debugging.operations,
         }
 
@@ -41,12 +45,28 @@ class NestedCalls:
         operation = self._operations.get(call.operation)
         if operation is None:
             return
+        refused = self._refused.get(str(call.fields.get("job", "")))
+        if refused is not None and call.operation in ("wait", "chunk"):
+            _answer(worker, call, refused)
+            return
         try:
             operation(worker, call)
         except (FlashError, KeyError, TypeError, ValueError) as error:
             # What the code in a worker asks must not hurt the others whose words come after it.
             failure = failures.to_wire(failures.capture(error, origin="system"))
-            _answer(worker, call, {"state": "FAILED", "failure": failure})
+            end = {"state": "FAILED", "failure": failure}
+            if call.operation == "submit":  # nobody waits for the answer to that
+                self._refuse(str(call.fields.get("job", "")), end)
+            _answer(worker, call, end)
+
+    def _refuse(self, job_id: str, end: dict[str, Any]) -> None:
+        self._refused[job_id] = end
+        if len(self._refused) > _REFUSED_KEPT:
+            del self._refused[next(iter(self._refused))]
+
+    def _forget(self, worker: Worker, call: WorkerCall) -> None:
+        self._refused.pop(call.fields["job"], None)
+        self._views.forget(call.fields["job"])
 
     def _submit(self, worker: Worker, call: WorkerCall) -> None:
         fields = call.fields

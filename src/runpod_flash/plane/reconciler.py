@@ -150,7 +150,7 @@ class Reconciler:
         elif pool.spec.external and not pool.workers:
             hint = f"`flash worker env {pool.spec.name}` says how to start one"
             pool.waits_for = f"a worker from elsewhere: {hint}"
-        elif pool.spec.scaling.workers_max == 0:
+        elif pool.spec.scaling.workers_max == 0 and not pool.workers:
             pool.waits_for = f"a worker, of which workers=0 allows {pool.spec.name} none"
 
     def _counters(self, pool: Pool, counts: Counts, clock: float) -> Counters:
@@ -333,6 +333,7 @@ class Reconciler:
     def attach(self, worker: Worker, started: Elsewhere) -> None:
         """Take in a worker that somebody else has started."""
         assert worker.link is not None
+        worker.pool.waits_for, worker.pool.held_by = "", ()
         worker.order, worker.ordered_at = started.order, self._clock()
         worker.node, worker.devices = started.node, started.devices
         if started.order is not None:
