@@ -14,6 +14,7 @@ from behaviour.programs import Programs
 from behaviour.servers import server
 from e2e.elsewhere import Elsewhere, Machine, until
 from integration.served import KEY, serve
+from unit.command_line import flash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -416,3 +417,32 @@ def test_code_that_is_replaced_while_the_server_runs_is_run_there(
 
     files = {"pyproject.toml": "", "app.py": REPLACED.replace("TEXT", "one")}
     serve(tmp_path / "shop", files, scenario)
+
+
+def test_a_deployed_endpoint_is_served_from_there_and_a_release_takes_over(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    shop, code = tmp_path / "shop", {"app.py": REPLACED, "data.txt": "beside"}
+    code["app.py"] = code["app.py"].replace('"TEXT"', 'open("data.txt").read()')
+    with server(tmp_path / "server", shared_cache) as target:
+        there = Elsewhere(tmp_path / "elsewhere", shared_cache, target)
+        deploy(shop, target, {**code, "pyproject.toml": ""})
+        with there.worker("shop-production-where") as worker:
+            assert there.call("shop-production-where") == "beside"
+            deploy(shop, target, {"app.py": REPLACED.replace("TEXT", "two")})
+            assert there.call("shop-production-where") == "two"
+            at(shop, target, "app", "delete", "shop", "--yes")
+            worker.wait_for("there is no endpoint 'shop-production-where' here any more")
+
+
+def deploy(folder: Path, target: Target, files: dict[str, str]) -> None:
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    at(folder, target, "deploy", "--yes")
+
+
+def at(folder: Path, target: Target, *words: str) -> None:
+    """A command in that folder, which does what it is to do."""
+    done = flash(*words, cwd=folder, env={"HOME": str(folder), **target.variables})
+    assert done.returncode == 0, done.stderr

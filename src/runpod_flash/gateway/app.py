@@ -140,7 +140,7 @@ class Gateway:
             resources["apps"] = AppsApi(self._deployments)
         if tokens is not None:
             find = self._named
-            self._workers = Workers(plane, tokens, find)
+            self._workers = Workers(plane, tokens, find, None if place is None else place.folder)
             resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
         self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(SetupLinks(keys))
@@ -190,9 +190,12 @@ class Gateway:
         self.serve(self._given, self._caller_env)
 
     def _named(self, name: str) -> tuple[Discovered, Pool] | None:
-        """The endpoint of that name, and its pool."""
-        found = self._addresses.names.get(name)
-        return None if found is None else (found, self.pool_of(found))
+        """The endpoint of that name or of that id, and its pool."""
+        found = self.named(name)
+        if found is not None:
+            return found, self.pool_of(found)
+        at = None if self._deployments is None else self._deployments.at_id(name)
+        return None if at is None else at[0].gateway._named(at[1])
 
     def pool_of(self, endpoint: Discovered) -> Pool:
         """The endpoint's pool, made by its first use."""
@@ -302,13 +305,12 @@ class Gateway:
             await _refuse(scope, self._resources.worded(scope, Refusal(500, text)), noted)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._workers is not None and self._workers.asked(scope["path"]):
+            await (await self._workers.answer(scope, receive)).send(send)  # they have other keys
+            return
         if (inner := self._within(scope)) is not None:
             gateway, scope = inner
             await gateway._http(scope, receive, send)
-            return
-        path = scope["path"]
-        if self._workers is not None and self._workers.asked(path):  # they have other keys
-            await (await self._workers.answer(scope, receive)).send(send)
             return
         scope = sentinel.at_own_path(scope, self._find_named)
         endpoint = self._addresses.route(scope["path"], scope["method"])
@@ -413,12 +415,12 @@ class Gateway:
 
     async def _web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
+            if self._workers is not None and self._workers.connects(scope["path"]):
+                await self._workers.connect(scope, receive, send)
+                return
             if (inner := self._within(scope)) is not None:
                 gateway, scope = inner
                 await gateway._web_socket(scope, receive, send)
-                return
-            if self._workers is not None and self._workers.connects(scope["path"]):
-                await self._workers.connect(scope, receive, send)
                 return
             admit(self._access, scope, self._endpoint_at, self._prefix)
             endpoint = self._addresses.route(scope["path"], "WEBSOCKET")

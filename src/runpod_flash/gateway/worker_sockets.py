@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.control.worker_tokens import worker_of
 from runpod_flash.gateway.messages import Refusal
-from runpod_flash.gateway.projects import Projects
 from runpod_flash.gateway.worker_api import token_of
 from runpod_flash.gateway.worker_connection import WorkerConnection
 from runpod_flash.links.relay import REPLACED, REVOKED, SUBPROTOCOL
@@ -18,6 +17,7 @@ from runpod_flash.links.relay import REPLACED, REVOKED, SUBPROTOCOL
 if TYPE_CHECKING:
     from runpod_flash.control.worker_tokens import WorkerTokens
     from runpod_flash.gateway.messages import Receive, Scope, Send
+    from runpod_flash.gateway.projects import Projects
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 class WorkerSockets:
     """See the module; `tokens` say which worker may connect. On the plane's loop."""
 
-    def __init__(self, plane: Plane, tokens: WorkerTokens) -> None:
+    def __init__(self, plane: Plane, tokens: WorkerTokens, projects: Projects) -> None:
         self._plane = plane
         self._tokens = tokens
-        self._projects = Projects()
+        self._projects = projects
         self._open: dict[str, WorkerConnection] = {}
 
     async def serve(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runpod_flash.gateway.projects import Projects
 from runpod_flash.gateway.worker_api import METHODS, WorkerApi
 from runpod_flash.gateway.worker_sockets import WorkerSockets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from runpod_flash.control.worker_tokens import WorkerTokens
     from runpod_flash.gateway.messages import Answer, Receive, Scope, Send
@@ -24,12 +26,14 @@ _SOCKET = "worker"
 
 
 class Workers:
-    """`find` gives an endpoint by its name, with its pool."""
+    """`find` gives an endpoint by its name, with its pool. What was brought is below `brought`."""
 
-    def __init__(self, plane: Plane, tokens: WorkerTokens, find: Find) -> None:
+    def __init__(
+        self, plane: Plane, tokens: WorkerTokens, find: Find, brought: Path | None
+    ) -> None:
         self._find = find
         self._api = WorkerApi(plane, tokens)
-        self._sockets = WorkerSockets(plane, tokens)
+        self._sockets = WorkerSockets(plane, tokens, Projects(brought))
 
     @staticmethod
     def asked(path: str) -> bool:

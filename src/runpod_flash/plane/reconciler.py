@@ -473,10 +473,13 @@ class Reconciler:
         if worker.id not in worker.pool.workers or self._closed:
             return
         if worker.attached:  # its process is not ours to end
-            reason = "lost its connection" if worker.gone else "has left"
-            self._engine_events(worker.pool).worker_exited(WorkerExit(worker.id, reason))
+            self._part(worker, "lost its connection" if worker.gone else "has left")
         else:
             self._spawn(self._engine.stop(worker.id))
+
+    def _part(self, worker: Worker, reason: str) -> None:
+        """Be done with a worker that somebody else ends."""
+        self._engine_events(worker.pool).worker_exited(WorkerExit(worker.id, reason))
 
     def replace_all(self, pool: Pool) -> None:
         """Let retired workers end after their jobs; new ones get the present spec and env."""
@@ -500,7 +503,12 @@ class Reconciler:
         while pool.workers:
             for worker in list(pool.workers.values()):
                 worker.stopping = True
-                await self._engine.stop(worker.id)
+                if worker.attached:
+                    self._part(worker, "has lost its endpoint")
+                else:
+                    await self._engine.stop(worker.id)
+            if not pool.workers:
+                return
             pool.exit = self._loop.create_future()
             await pool.exit
 
