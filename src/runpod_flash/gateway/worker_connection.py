@@ -187,8 +187,10 @@ class WorkerConnection:
         await self._send({"type": "websocket.send", "bytes": piece})
 
     def _notice(self, text: str) -> None:
-        spec = self._pool.spec
-        self._plane.events.publish(Notice(spec.name, text, spec.app))
+        spec, said = self._pool.spec, self._pool.said
+        if text not in said:  # the machine tries again and again
+            said.add(text)
+            self._plane.events.publish(Notice(spec.name, text, spec.app))
 
 
 def _at(spec: EndpointSpec, root: str) -> EndpointSpec:
