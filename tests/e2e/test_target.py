@@ -475,3 +475,27 @@ def test_what_cannot_be_reached_or_used_is_told_in_one_sentence(
     assert last.startswith("runpod_flash.errors."), done
     assert said in last, done
     assert "flash_xx" not in done.stderr, done
+
+
+# What the server limits
+
+OFTEN = """
+@Endpoint(name="own", cpu=CPU)
+def own(x):
+    return x
+
+async def main():
+    print(await asyncio.gather(*map(own, range(6))))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_a_program_that_asks_too_often_waits_for_its_turn(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    with server(tmp_path / "server", shared_cache, "--rate-limit", "4/2s") as limited:
+        done = Programs(tmp_path / "program", shared_cache, target=limited).run(OFTEN)
+        assert done.stdout == "[0, 1, 2, 3, 4, 5]\n"
+        assert "runsync 429" in limited.log.read_text()

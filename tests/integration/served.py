@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.devices.gpus import Gpu
     from runpod_flash.engines.local.engine import GpuFallback
     from runpod_flash.gateway.access import Access
+    from runpod_flash.gateway.rate_limit import RateLimiter
     from runpod_flash.gateway.settings import Settings
     from runpod_flash.plane.store.base import Store
     from runpod_flash.project.catalog import Catalog
@@ -88,6 +89,7 @@ async def serving(
     store: Store | None = None,
     gpus: Sequence[Gpu] = (),
     fallback: GpuFallback = "cpu",
+    limiter: RateLimiter | None = None,
     **log_options: Any,
 ) -> AsyncIterator[Served]:
     """A server that has `KEY` as its owner's, if not told otherwise.
@@ -105,7 +107,9 @@ async def serving(
     jobs = Jobs(plane, settings)
     webhooks = open_webhooks(plane, jobs)
     tokens = WorkerTokens(time.time)
-    gateway = Gateway(plane, access=access, keys=keys, jobs=jobs, logs=logs, tokens=tokens)
+    gateway = Gateway(
+        plane, access=access, keys=keys, jobs=jobs, logs=logs, tokens=tokens, limiter=limiter
+    )
     gateway.serve(await discover(root))
     server = GatewayServer(gateway, "localhost", 0)
     jobs.targets.own_ports.add(server.port)

@@ -15,6 +15,8 @@ from integration.foreign import RUNPOD, python_with
 from integration.served import KEY, serve, serving
 from runpod_flash.control.key import owners_ring
 from runpod_flash.gateway.access import Keyed
+from runpod_flash.gateway.rate_limit import RateLimit, RateLimiter
+from runpod_flash.testing import ManualClock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +164,29 @@ WRONG_KEY = """
     print(json.dumps(told))
 """
 
+TOO_OFTEN = """
+    import asyncio, json, aiohttp, requests, runpod
+
+    runpod.api_key = "a-key"
+    told, double = {}, runpod.Endpoint("double")
+    job = [double.run({"input": {"x": 2}}) for _ in range(50)][-1]
+    try:
+        double.run({"input": {"x": 2}})
+    except requests.HTTPError as error:
+        told["run"] = [error.response.status_code, error.response.headers["Retry-After"]]
+    told["output"] = job.output(timeout=60)
+
+    async def main():
+        async with aiohttp.ClientSession() as session:
+            try:
+                await runpod.AsyncioEndpoint("double", session).run({"x": 2})
+            except KeyError as error:
+                told["async"] = str(error)
+
+    asyncio.run(main())
+    print(json.dumps(told))
+"""
+
 
 async def client(served: Served, code: str) -> Any:
     """What a program that uses the client prints last, as JSON."""
@@ -235,3 +260,13 @@ def test_a_wrong_key_is_told_and_is_never_taken_for_success(tmp_path: Path) -> N
             assert done.json()["output"] == 4
 
     asyncio.run(scenario())
+
+
+def test_whoever_asks_too_often_gets_the_clients_own_error(tmp_path: Path) -> None:
+    async def scenario(served: Served) -> None:
+        told = await client(served, TOO_OFTEN)
+        assert told == {"run": [429, "72"], "output": 4, "async": "'id'"}
+
+    # (The client asks for the status once a second.)
+    limiter = RateLimiter(RateLimit.parse("50/h"), ManualClock())
+    serve(tmp_path, {"work.py": WORK}, scenario, limiter=limiter)

@@ -81,6 +81,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Whom workers are kept apart as, if the server is root.",
 )
+@click.option(
+    "--rate-limit",
+    metavar="N/TIME",
+    help="How often each key may ask each operation of an endpoint: 1000/10s (default: any).",
+)
 @click.option("--tls-cert", type=_FILE, help="A certificate's file (PEM).")
 @click.option("--tls-key", type=_FILE, help="The file of its key (PEM).")
 @click.option(
@@ -124,6 +129,7 @@ def server(
     webhooks: Webhooks,
     isolation: Apart,
     worker_user: str,
+    rate_limit: str | None,
     tls_cert: Path | None,
     tls_key: Path | None,
     grace: float,
@@ -155,10 +161,13 @@ def server(
             f"--host {host} would have other machines send their keys unencrypted; give --tls-cert "
             "and --tls-key, or add --insecure if the network is yours alone."
         )
+    from runpod_flash.gateway.rate_limit import RateLimit
+
     tls = (tls_cert, tls_key) if tls_cert is not None and tls_key is not None else None
     options = Options(
         host, port, app, database, max_gb, datacenter_id(datacenter), tls, grace, require_key,
         log_format, log_level, gpu_fallback, retention, webhooks, isolation, worker_user,
+        None if rate_limit is None else RateLimit.parse(rate_limit),
     )  # fmt: skip
     raise SystemExit(run(options))
 

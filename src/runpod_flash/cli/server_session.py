@@ -31,6 +31,7 @@ from runpod_flash.engines.local.node import Node
 from runpod_flash.errors import ConfigurationError, FlashError
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.jobs import Jobs
+from runpod_flash.gateway.rate_limit import RateLimit, RateLimiter
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.sessions import Place
 from runpod_flash.gateway.settings import Settings
@@ -75,6 +76,7 @@ class Options:
     webhooks: Webhooks = "public"
     isolation: Apart = "apps"
     worker_user: str = "nobody"
+    rate_limit: RateLimit | None = None
 
     def settings(self, secret: str) -> Settings:
         """The queue API's."""
@@ -200,6 +202,7 @@ class _Session:
             place=_place(directory),
             deployed_as=_served_as() if options.app else None,
             releases=Releases(options.database, time.time, Vault(directory.vault_key)),
+            limiter=_limiter(options.rate_limit),
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
         served = _of_app(catalog)
@@ -227,6 +230,10 @@ class _Session:
         await self._plane.close()
         await self._plane.store.close()
         self._logs.close()
+
+
+def _limiter(limit: RateLimit | None) -> RateLimiter | None:
+    return None if limit is None else RateLimiter(limit, time.monotonic)
 
 
 def _place(directory: DataDirectory) -> Place:

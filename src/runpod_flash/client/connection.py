@@ -124,7 +124,10 @@ class Connection:
             os.close(null)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer; a server that was there and is not is being started again."""
+        """The answer; a server that was there and is not is being started again.
+
+        Where it was asked too often, it is asked again when it says.
+        """
         import httpx
 
         loop = asyncio.get_running_loop()
@@ -132,6 +135,9 @@ class Connection:
         while True:
             try:
                 answer = await ask()
+            except RateLimitedError as error:
+                await asyncio.sleep(error.seconds)
+                continue
             except httpx.TransportError as error:
                 if not self._was_there or loop.time() > until:
                     raise self._unreachable(error) from None
@@ -176,8 +182,11 @@ class Connection:
 
     def _refusal(self, response: httpx.Response) -> ConfigurationError:
         said = words_of(response)
+        text = f"{self._name}: {said}"
+        if response.status_code == 429:
+            return RateLimitedError(text, response.headers.get("retry-after", ""))
         kind = AppGoneError if response.status_code == 404 and _is_session(response) else None
-        return (kind or ConfigurationError)(f"{self._name}: {said}")
+        return (kind or ConfigurationError)(text)
 
 
 def words_of(response: httpx.Response) -> str:
@@ -216,6 +225,14 @@ async def _parts(pieces: Sequence[Buffer]) -> AsyncIterator[bytes]:
         view = memoryview(piece).cast("B")
         for at in range(0, len(view), _PART):
             yield bytes(view[at : at + _PART])
+
+
+class RateLimitedError(ConfigurationError):
+    """The server was asked too often; `seconds` says when it may be asked again."""
+
+    def __init__(self, text: str, after: str) -> None:
+        super().__init__(text)
+        self.seconds = float(after) if after.isascii() and after.isdigit() else 1.0
 
 
 class AppGoneError(ConfigurationError):

@@ -22,7 +22,13 @@ from runpod_flash.errors import (
     WorkerLostError,
 )
 from runpod_flash.gateway import sentinel
-from runpod_flash.gateway.access import Keyless, admit, headers_for_routes, require
+from runpod_flash.gateway.access import (
+    Keyless,
+    admit,
+    headers_for_routes,
+    identity_of,
+    require,
+)
 from runpod_flash.gateway.account import AccountApi
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.apps_api import AppsApi
@@ -36,9 +42,10 @@ from runpod_flash.gateway.guard import Guard, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
 from runpod_flash.gateway.messages import Answer, Refusal, full, header, wrong_method
-from runpod_flash.gateway.noting import Noting, for_route
+from runpod_flash.gateway.noting import Noting, for_route, operation_of
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
+from runpod_flash.gateway.rate_limit import Caller
 from runpod_flash.gateway.resources import Resource, Resources
 from runpod_flash.gateway.sessions import PREFIX, Sessions
 from runpod_flash.gateway.setup_page import SetupPage
@@ -57,6 +64,7 @@ if TYPE_CHECKING:
     from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
     from runpod_flash.gateway.noting import Answered
+    from runpod_flash.gateway.rate_limit import RateLimiter
     from runpod_flash.gateway.sessions import Place
     from runpod_flash.plane.logs.worker_logs import WorkerLogs
     from runpod_flash.plane.plane import Plane
@@ -74,6 +82,7 @@ class Gateway:
     is counted of them. `place` says where programs' apps can be put, and `releases` what is
     deployed; `deployed_as` are the app and environment of this catalog, if it goes by these.
     `tokens` are those of workers that are started elsewhere; without it there are none.
+    `limiter` says how often endpoints may be asked.
     """
 
     def __init__(
@@ -91,6 +100,7 @@ class Gateway:
         logs: WorkerLogs | None = None,
         tallies: Tallies | None = None,
         tokens: WorkerTokens | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
         self._plane = plane
         self._guard = Guard(allowed_hosts)
@@ -107,13 +117,14 @@ class Gateway:
         access = access or Keyless(KeyRing(time.time))
         self._access = access
         self._has_keys = keys is not None
+        self._limiter = limiter
         tallies = tallies or Tallies(plane.events, plane.name_of)
         self._noting = Noting(tallies, on_request)
         self._control = ControlApi(
             plane, tallies, self._declared, logs, self._allow_operator, self._allow_logs
         )
         self._open: Callable[[], Gateway] = partial(
-            Gateway, plane, access=access, jobs=jobs, tallies=tallies
+            Gateway, plane, access=access, jobs=jobs, tallies=tallies, limiter=limiter
         )
         self._sessions = Sessions(
             plane,
@@ -318,6 +329,7 @@ class Gateway:
         found = preflight(scope) if endpoint is None else None
         if found is None:
             admit(self._access, scope, self._endpoint_at, self._prefix)
+            self._check_rate(scope, endpoint)
         if endpoint is not None:
             await self._route(endpoint, scope, receive, send)
             return
@@ -329,6 +341,16 @@ class Gateway:
             return self._find(*sentinel.named_by_headers(scope))
         method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
         return self._addresses.endpoint_at(scope["path"], method)
+
+    def _check_rate(self, scope: Scope, routed: Discovered | None) -> None:
+        """Refuse whoever asks an endpoint too often."""
+        if self._limiter is None:
+            return
+        endpoint = routed or self._endpoint_at(scope)
+        if endpoint is not None:
+            key = identity_of(scope).key
+            operation = operation_of(scope["path"]) if routed is None else "route"
+            self._limiter.check(Caller("" if key is None else key.id, endpoint.spec.key, operation))
 
     def _within(self, scope: Scope) -> tuple[Gateway, Scope] | None:
         """Who answers for another app, and the request as it is there."""
@@ -426,6 +448,7 @@ class Gateway:
             endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
             if endpoint is None:
                 raise self._unknown(scope)
+            self._check_rate(scope, endpoint)
         except Refusal as refusal:
             if "websocket.http.response" not in scope.get("extensions", {}):
                 raise
