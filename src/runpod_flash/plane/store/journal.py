@@ -1,7 +1,9 @@
 """Group commit: what changes in memory is written by one thread, many changes in one transaction.
 
 Whoever must not be taken back by a crash waits for `durable`. A commit begins when somebody waits,
-or a moment after the first change: a short job's beginning and end make one transaction.
+or a moment after the first change: a short job's beginning and end make one transaction. While
+changes keep coming the thread stays awake, for to wake it costs whoever makes a change, and it looks
+at the file's size only when that may matter: both take the interpreter from the loop.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 # Changes for which nobody waits are written after so long.
 _LINGER_SECONDS = 0.05
+# The file's size is looked at after so long, or once so much was written.
+_MEASURED_SECONDS = 0.05
+_MEASURED_BYTES = 128 << 10
 # A disk that is full is tried again so often.
 _RETRY_SECONDS = 1.0
 
@@ -79,6 +84,7 @@ class Journal:
         self.broken: str = ""
         self._path = path
         self.used_bytes = self.free_bytes = self._spare = 0
+        self._measured_at, self._unmeasured = 0.0, 0
         self._measure()
         self._thread = threading.Thread(target=self._run, name="flash-journal", daemon=True)
         self._thread.start()
@@ -124,14 +130,37 @@ class Journal:
             if not self._closing:
                 self._urgent.wait(_LINGER_SECONDS)
             self._urgent.clear()
-            self._something.clear()
             closing = self._closing  # (looked at last: it is set before the events)
+            if self._durable >= self._changes and not closing:
+                self._rest()
+                continue
             committed = self._commit()
             if closing:
                 return
             if not committed:
-                self._something.set()
                 time.sleep(_RETRY_SECONDS)
+            elif self._is_untidy():
+                self._tidy()
+
+    def _rest(self) -> None:
+        """Nothing has changed for a while: whoever changes something wakes the thread."""
+        self._tidy()
+        self._something.clear()
+        # (Looked at again: who came before the line above has woken nobody.)
+        if self._durable < self._changes or self._closing:
+            self._something.set()
+
+    def _is_untidy(self) -> bool:
+        return (
+            self._unmeasured > _MEASURED_BYTES
+            or time.monotonic() - self._measured_at > _MEASURED_SECONDS
+            or self._gives_back()
+        )
+
+    def _tidy(self) -> None:
+        with suppress(sqlite3.Error, OSError):
+            self._measure()
+            self._give_back()
 
     def _commit(self) -> bool:
         change = self._changes
@@ -145,9 +174,6 @@ class Journal:
         self.broken = ""
         self._written()
         self._answer(change, None)
-        with suppress(sqlite3.Error, OSError):
-            self._measure()
-            self._give_back()
         return True
 
     def _write(self, writes: list[Write]) -> None:
@@ -158,6 +184,7 @@ class Journal:
         try:
             for statement, rows in writes:
                 run.executemany(statement, rows)
+                self._unmeasured += sum(map(_size, rows))
             run.execute("COMMIT")
         except BaseException:
             if run.in_transaction:
@@ -171,9 +198,13 @@ class Journal:
         )
         self.used_bytes, self._spare = (pages - free) * size, free * size
         self.free()
+        self._measured_at, self._unmeasured = time.monotonic(), 0
+
+    def _gives_back(self) -> bool:
+        return self._spare > max(_SPARE_BYTES, self.used_bytes)
 
     def _give_back(self) -> None:
-        if self._spare > max(_SPARE_BYTES, self.used_bytes):
+        if self._gives_back():
             self._connection.executescript(f"PRAGMA incremental_vacuum({_GIVEN_BACK})")
 
     def _answer(self, change: int, error: StoreFullError | None) -> None:
@@ -202,6 +233,11 @@ def _resolve(futures: list[asyncio.Future[None]], error: StoreFullError | None) 
             future.set_result(None)
         else:
             future.set_exception(error)
+
+
+def _size(row: tuple[object, ...]) -> int:
+    """The bytes of its values, which the other columns come to nothing beside."""
+    return sum(len(value) for value in row if isinstance(value, bytes))
 
 
 def _refusal(cause: str) -> str:
