@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.gateway.delivered import Delivered
 from runpod_flash.gateway.job_object import JobObjects
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
     from runpod_flash.plane.store.base import Chunk, Job
+
+_T = TypeVar("_T")
 
 
 class Jobs:
@@ -104,14 +106,12 @@ class Jobs:
             )
         return job
 
-    async def end(self, job_id: str, seconds: float | None) -> Job | None:
+    async def end(self, job_id: str, seconds: float) -> Job | None:
         """The job once it has ended; None after so many seconds, or if it is not known."""
         ended: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
         leave = self.views.wait(job_id, lambda job: _set(ended, job))
         try:
-            return await asyncio.wait_for(ended, seconds)
-        except asyncio.TimeoutError:
-            return None
+            return await _within(seconds, ended, None)
         finally:
             leave()
 
@@ -127,9 +127,7 @@ class Jobs:
 
         leave = self.views.chunks(job_id, start, arrived)
         try:
-            return await asyncio.wait_for(found, seconds)
-        except asyncio.TimeoutError:
-            return (), None
+            return await _within(seconds, found, ((), None))
         finally:
             leave()
 
@@ -178,6 +176,18 @@ def policy_of(pool: Pool) -> Policy:
     """What the endpoint says for all of its jobs."""
     placement = pool.spec.placement
     return Policy(placement.max_attempts, placement.restartable, placement.execution_timeout_ms)
+
+
+async def _within(seconds: float, future: asyncio.Future[_T], otherwise: _T) -> _T:
+    """The future's result, or the other one after so many seconds.
+
+    (`wait_for` costs each request a future and a turn of the loop more.)
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _set, future, otherwise)
+    try:
+        return await future
+    finally:
+        timer.cancel()
 
 
 def _set(future: asyncio.Future[Any], value: Any) -> None:

@@ -86,6 +86,8 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 def query(scope: Scope) -> dict[str, str]:
     """The query's parameters; of several with one name, the last."""
+    if not scope["query_string"]:
+        return {}
     from urllib.parse import parse_qsl
 
     return dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))

@@ -2,8 +2,8 @@
 
 Whoever must not be taken back by a crash waits for `durable`. A commit begins when somebody waits,
 or a moment after the first change: a short job's beginning and end make one transaction. While
-changes keep coming the thread stays awake, for to wake it costs whoever makes a change, and it looks
-at the file's size only when that may matter: both take the interpreter from the loop.
+changes keep coming the thread stays awake, for to wake it costs whoever makes a change. It looks at
+the file's size only when that may matter: each look takes the interpreter from the loop.
 """
 
 from __future__ import annotations
