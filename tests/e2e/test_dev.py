@@ -104,6 +104,7 @@ def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_p
         assert answer.status_code == 200
 
 
+@pytest.mark.skipif(bool(shutil.which("wrk")), reason="wrk does the same with more requests")
 def test_no_request_fails_across_ten_reloads(tmp_path: Path) -> None:
     files = {"worker.py": WORKER, "web/routes.py": ROUTES}
 

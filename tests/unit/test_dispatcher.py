@@ -531,12 +531,12 @@ def test_a_wait_that_begins_while_the_job_ends_is_answered_exactly_once() -> Non
 # Leaks
 
 
-def test_a_hundred_thousand_jobs_leave_nothing_behind() -> None:
+def test_twenty_thousand_jobs_leave_nothing_behind() -> None:
     async def scenario(rig: Rig) -> None:
         pool = rig.declare(spec(workers=(2, 2), max_concurrency=4))
         await rig.settle()
         dispatcher = rig.plane.dispatcher
-        for n in range(100_000):
+        for n in range(20_000):
             id_ = rig.submit(pool, 1, execution_timeout_ms=1000 if n % 100 == 0 else 0, credits=1)
             link = dispatcher.holder(id_).link  # type: ignore[union-attr]
             if n % 50 == 0:
