@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from behaviour.servers import Target
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # (Other packages look for processes that were left over.)
 def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Target]:
     with server(tmp_path_factory.mktemp("server"), shared_cache) as running:
         yield running

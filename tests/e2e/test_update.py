@@ -54,7 +54,7 @@ def publish(folder: Path, version: str) -> None:
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("option", [[], ["--editable"]])
+@pytest.mark.parametrize("option", [[], pytest.param(["--editable"], marks=pytest.mark.slow)])
 def test_an_update_pulls_the_clone_that_this_was_installed_from(
     tmp_path: Path, upstream: Path, option: list[str]
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_cancelled_async_handler_is_told_and_its_worker_takes_the_next_job(
     serve(tmp_path, {}, scenario)
 
 
+@pytest.mark.slow
 def test_a_cancelled_handler_that_blocks_is_let_finish_and_its_result_dropped(
     tmp_path: Path,
 ) -> None:
@@ -119,6 +120,7 @@ def waits_to_be_stopped(served: Served, job_id: str) -> bool:
     return isinstance(link, RunPodLink) and link.life.polls > 0
 
 
+@pytest.mark.slow
 def test_a_job_of_a_killed_worker_runs_again_elsewhere_though_its_heartbeats_go_on(
     tmp_path: Path,
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_job_of_a_killed_worker_runs_again_elsewhere_though_its_heartbeats_go_
     serve(tmp_path, {}, scenario)
 
 
+@pytest.mark.slow
 def test_a_job_that_an_idle_worker_took_as_it_was_told_to_end_is_run_by_another(
     tmp_path: Path,
 ) -> None:
@@ -167,6 +170,7 @@ def test_a_worker_told_to_end_while_it_runs_a_job_delivers_the_result(tmp_path: 
     serve(tmp_path, {}, scenario)
 
 
+@pytest.mark.slow
 def test_a_worker_that_wants_to_be_replaced_gets_no_more_jobs(tmp_path: Path) -> None:
     async def scenario(served: Served) -> None:
         async with runpod_worker(served, REPLACED):
