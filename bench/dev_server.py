@@ -1,19 +1,16 @@
-"""`flash dev` against the clock: start, saved changes, first chunks, a JSON route beside FastAPI.
+"""`flash dev` against the clock: start, saved changes, a JSON route beside FastAPI; and chunks.
 
     scripts/bench dev_server
 
 A change is timed from the write of the file until the new code has answered; chunks from the yield
-until the client has read them. Throughput needs `wrk`; the peer is the same FastAPI application
-under uvicorn (uvloop, httptools), without Flash.
+until the client has read them, at `flash dev` and at `flash server`. Throughput needs `wrk`; the
+peer is the same FastAPI application under uvicorn (uvloop, httptools), without Flash.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -22,9 +19,10 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.request import Request, urlopen
+from urllib.request import urlopen
 
 from harness import machine, report
+from servers import FLASH, ask, flash_server, free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,73 +71,62 @@ app = FastAPI()
 async def answer():
     return {"ok": True, "version": 0}
 """
-RUN = "from runpod_flash.cli.main import main; main()"
 ROUNDS = 7
+CHUNKS = 200
 
 
 @contextmanager
-def dev(root: Path, program: str = RUN) -> Iterator[tuple[str, float]]:
+def dev(root: Path, program: str = FLASH) -> Iterator[tuple[str, float]]:
     """The address of a running `flash dev`, and how long it took to be ready."""
     began = time.monotonic()
-    command = [sys.executable, "-c", program, "dev"]
-    process = subprocess.Popen(
-        [*command, "--port", "0"],
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    assert process.stdout is not None
-    address = ""
-    for line in process.stdout:
-        found = re.search(r"(http://localhost:\d+)  \(docs", line)
-        address = found[1] if found else address
-        if "ready in" in line:
-            break
-    try:
-        yield address, time.monotonic() - began
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(10)
-
-
-def get(url: str, value: object = None) -> str:
-    body = None if value is None else json.dumps(value).encode()
-    with urlopen(Request(url, body), timeout=60) as answer:
-        return str(answer.read().decode())
+    with running([sys.executable, "-c", program, "dev", "--port", "0"], root) as process:
+        process.seen("ready in")
+        seconds = time.monotonic() - began
+        yield process.seen(r"(http://localhost:\d+)  \(docs"), seconds
 
 
 def change_served(root: Path, file: str, source: str, url: str, body: object) -> list[float]:
-    get(url, body)
+    ask(url, body)
     seconds = []
     for version in range(1, ROUNDS + 1):
         time.sleep(1)
         (root / file).write_text(source.replace("VERSION = 0", f"VERSION = {version}"))
         began = time.monotonic()
-        while str(version) not in get(url, body).split("output")[-1].split("version")[-1]:
+        while str(version) not in ask(url, body).split("output")[-1].split("version")[-1]:
             time.sleep(0.005)
         seconds.append(time.monotonic() - began)
     return [1000 * each for each in seconds]
 
 
-def first_chunks(url: str, count: int) -> list[float]:
-    """Delays of a streamed response's lines."""
+def route_chunks(address: str) -> list[float]:
+    """Delays of a streamed response's lines, in milliseconds."""
     delays = []
-    with urlopen(f"{url}?n={count}", timeout=60) as answer:
+    with urlopen(f"{address}/app/ticks?n={CHUNKS}", timeout=60) as answer:
         while line := answer.readline():
             delays.append(1000 * (time.monotonic() - float(line)))
     return delays
 
 
-def queue_chunks(url: str, count: int) -> list[float]:
-    job = json.loads(get(f"{url}/run", {"input": {"n": count}}))["id"]
+def queue_chunks(address: str) -> list[float]:
+    """Delays of what /stream of the queue API gives, in milliseconds."""
+    url = f"{address}/v2/ticks"
+    job = json.loads(ask(f"{url}/run", {"input": {"n": CHUNKS}}))["id"]
     delays: list[float] = []
-    while len(delays) < count:
-        part = json.loads(get(f"{url}/stream/{job}"))
+    while len(delays) < CHUNKS:
+        part = json.loads(ask(f"{url}/stream/{job}"))
         now = time.monotonic()
         delays += [1000 * (now - item["output"]) for item in part["stream"]]
     return delays
+
+
+def show_chunks(server: str, address: str) -> None:
+    for way, chunks in (("a streaming route", route_chunks), ("/stream", queue_chunks)):
+        chunks(address)  # its worker starts
+        show(f"chunk of {way}, {server}", chunks(address))
+
+
+def show(name: str, values: list[float]) -> None:
+    print(f"{name:40} median {statistics.median(values):8.2f} ms, worst {max(values):.2f}")
 
 
 def throughput(url: str, connections: int) -> float:
@@ -152,22 +139,12 @@ def throughput(url: str, connections: int) -> float:
 @contextmanager
 def peer(root: Path) -> Iterator[str]:
     (root / "peer.py").write_text(PEER)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", "peer:app", "--port", str(port), "--no-access-log"]
-    process = subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
-    for _ in range(200):
-        try:
-            get(f"http://127.0.0.1:{port}/json")
-            break
-        except OSError:
-            time.sleep(0.05)
-    try:
-        yield f"http://127.0.0.1:{port}/json"
-    finally:
-        process.terminate()
-        process.wait()
+    port = str(free_port())
+    command = [sys.executable, "-m", "uvicorn", "peer:app", "--port", port, "--no-access-log"]
+    url = f"http://127.0.0.1:{port}/json"
+    with running(command, root) as process:
+        process.answers(url)
+        yield url
 
 
 def main() -> None:
@@ -183,17 +160,11 @@ def main() -> None:
             root, "work.py", QUEUE, f"{address}/work/version/runsync", {"input": {}}
         )
         route = change_served(root, "app.py", APP, f"{address}/app/json", None)
-        streamed = first_chunks(f"{address}/app/ticks", 200)
-        queued = queue_chunks(f"{address}/work/ticks", 200)
         print(machine())
-        for name, values in (
-            ("flash dev ready", starts),
-            ("change of a function served", function),
-            ("change of a route served", route),
-            ("chunk of a streaming route", streamed),
-            ("chunk over /stream", queued),
-        ):
-            print(f"{name:30} median {statistics.median(values):8.2f} ms, worst {max(values):.2f}")
+        show("flash dev ready", starts)
+        show("change of a function served", function)
+        show("change of a route served", route)
+        show_chunks("flash dev", address)
         with peer(root) as direct:
             for connections in (1, 16):
                 rounds: dict[str, list[float]] = {"FastAPI under uvicorn": [], "flash dev": []}
@@ -202,6 +173,8 @@ def main() -> None:
                     rounds["flash dev"].append(throughput(f"{address}/app/json", connections))
                 title = f"A JSON route, {connections} connections, thousand requests/s"
                 report(title, "k/s", rounds, "FastAPI under uvicorn")
+    with flash_server(root / "server", "--app", str(root)) as server:
+        show_chunks("flash server", server.address)
 
 
 if __name__ == "__main__":

@@ -9,19 +9,13 @@ read the same time: what is measured is from just before the call to the functio
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness import report
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from servers import flash_server
 
 PROGRAM = """
 import time
@@ -39,33 +33,6 @@ if __name__ == "__main__":
 HELPERS = "import time\n\ndef now():\n    return time.monotonic()\n"
 FILES = 200
 ROUNDS = 15
-SERVE = "from runpod_flash.cli.main import main; main()"
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[dict[str, str]]:
-    """A running `flash server`; the variables of a program that is to run there."""
-    log = folder / "log.txt"
-    command = [sys.executable, "-c", SERVE, "server", "--data-dir", str(folder / "data")]
-    env = {**os.environ, "XDG_STATE_HOME": str(folder)}  # where its key is kept
-    with log.open("w") as written:
-        process = subprocess.Popen(
-            [*command, "--port", "0"], stdout=written, stderr=written, env=env
-        )
-    try:
-        yield {
-            "FLASH_API_KEY": _seen(log, r"flash_\S+"),
-            "FLASH_TARGET": _seen(log, r"http://[^/\s]+:\d+"),
-        }
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _seen(log: Path, pattern: str) -> str:
-    while not (found := re.search(pattern, log.read_text())):
-        time.sleep(0.05)
-    return found[0]
 
 
 def run(project: Path, env: dict[str, str]) -> float:
@@ -82,7 +49,7 @@ def run(project: Path, env: dict[str, str]) -> float:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name, server(Path(name)) as target:
+    with tempfile.TemporaryDirectory() as name, flash_server(Path(name)) as server:
         project = Path(name, "project")
         project.mkdir()
         for number in range(FILES):
@@ -90,6 +57,7 @@ def main() -> None:
         files = {"pyproject.toml": "", "helpers.py": HELPERS, "app.py": PROGRAM}
         for file, text in files.items():
             (project / file).write_text(text)
+        target = {"FLASH_TARGET": server.address, "FLASH_API_KEY": server.key}
         ways = {"embedded": dict[str, str](), "at a server": target}
         for env in ways.values():
             run(project, env)

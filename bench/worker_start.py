@@ -15,8 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from dev_server import RUN, dev, get
+from dev_server import dev
 from harness import report
+from servers import FLASH, ask
 
 APP = """
 import os
@@ -40,19 +41,19 @@ ROUNDS = 15
 
 
 def route(address: str) -> int:
-    return int(get(f"{address}/app/pid"))
+    return int(ask(f"{address}/app/pid"))
 
 
 def function(address: str) -> int:
-    return int(json.loads(get(f"{address}/app/work/runsync", {"input": {}}))["output"])
+    return int(json.loads(ask(f"{address}/app/work/runsync", {"input": {}}))["output"])
 
 
 def main() -> None:
     root = Path(tempfile.mkdtemp())
     (root / "app.py").write_text(APP)
-    with dev(root, FRESH + RUN) as (fresh, _), dev(root) as (forking, _):
-        for name, ask in (("a function", function), ("a route", route)):
-            pids = {"fresh process": ask(fresh), "fork of a zygote": ask(forking)}
+    with dev(root, FRESH + FLASH) as (fresh, _), dev(root) as (forking, _):
+        for name, pid_of in (("a function", function), ("a route", route)):
+            pids = {"fresh process": pid_of(fresh), "fork of a zygote": pid_of(forking)}
             time.sleep(3)
             rounds: dict[str, list[float]] = {peer: [] for peer in pids}
             for _ in range(ROUNDS):
@@ -60,7 +61,7 @@ def main() -> None:
                     os.kill(pids[peer], signal.SIGKILL)
                     time.sleep(0.2)
                     began = time.monotonic()
-                    pids[peer] = ask(address)
+                    pids[peer] = pid_of(address)
                     rounds[peer].append(1000 * (time.monotonic() - began))
             report(f"A new worker's first answer, {name}", "ms", rounds, "fresh process")
 
