@@ -279,6 +279,26 @@ def test_a_server_that_is_killed_serves_what_it_served_and_nothing_half_made(sho
     assert shop.call()["text"] == "hi you"
 
 
+def test_a_home_lasts_over_a_restart_of_the_server(shop: Shop) -> None:
+    notes = """
+        import pathlib
+        from runpod_flash import Endpoint
+
+        @Endpoint(name="notes", cpu="cpu3c-1-2")
+        def notes() -> int:
+            with (pathlib.Path.home() / "notes").open("a+") as file:
+                file.write("x")
+                return file.tell()
+    """
+    write(shop.folder, {"notes.py": notes})
+    shop.deploy()
+    url = f"{shop.target.address}/v2/shop-production-notes/runsync"
+    assert httpx.post(url, json={"input": {}}, timeout=60).json()["output"] == 1
+    shop.target.stop()
+    shop.target.start_again()
+    assert httpx.post(url, json={"input": {}}, timeout=60).json()["output"] == 2
+
+
 def test_values_of_variables_are_the_environment_s_and_stay_over_a_rollback(shop: Shop) -> None:
     shop.deploy(MOOD="calm")
     said = shop.deploy(MOOD="glad").stdout

@@ -189,6 +189,8 @@ class _Session:
         jobs = Jobs(plane, options.settings(kept_secret(directory.path)))
         tokens = WorkerTokens(time.time, options.database)
         await tokens.load()
+        place = _place(directory)
+        releases = Releases(options.database, time.time, Vault(directory.vault_key))
         logs = WorkerLogs(directory.logs, plane.events, requests.of)
         gateway = Gateway(
             plane,
@@ -199,15 +201,18 @@ class _Session:
             tokens=tokens,
             on_request=log.answered,
             logs=logs,
-            place=_place(directory),
+            place=place,
             deployed_as=_served_as() if options.app else None,
-            releases=Releases(options.database, time.time, Vault(directory.vault_key)),
+            releases=releases,
             limiter=_limiter(options.rate_limit),
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
         served = _of_app(catalog)
         if isolation is not None:
-            isolation.keep_only({each.spec.app for each in served.endpoints})
+            apps = {each.spec.app for each in served.endpoints}
+            apps.update(map(str, await releases.environments()))
+            apps.update(app for app, _ in place.kept.all())
+            isolation.keep_only(apps)
         gateway.serve(served)
         gateway.declare_all()
         await gateway.restore()
