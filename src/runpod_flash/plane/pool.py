@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Mapping
 
     from runpod_flash.engines.base import StartOrder
@@ -137,8 +137,8 @@ class Pool:
     held_by: tuple[str, ...] = ()
     # Whether the endpoint is served no more: what it holds comes to its end.
     withdrawn: bool = False
-    # Done when the next worker is gone, for whoever waits for that. On the loop only.
-    exit: asyncio.Future[None] | None = None
+    # Set when a worker is gone, for those who wait for that. On the loop only.
+    exit: asyncio.Event = field(default_factory=asyncio.Event)
     said: set[str] = field(default_factory=set)
     # Requests that wait for a worker: since when, and what they wait on. On the loop only.
     waiting: deque[tuple[float, asyncio.Future[Worker]]] = field(default_factory=deque)

@@ -433,8 +433,7 @@ class Reconciler:
         with self._dispatcher.lock:
             worker.pool.workers.pop(worker.id, None)
             worker.pool.refresh(worker)
-        if worker.pool.exit is not None and not worker.pool.exit.done():
-            worker.pool.exit.set_result(None)
+        worker.pool.exit.set()
         if worker.link is not None:
             worker.link.close()
 
@@ -509,8 +508,8 @@ class Reconciler:
                     await self._engine.stop(worker.id)
             if not pool.workers:
                 return
-            pool.exit = self._loop.create_future()
-            await pool.exit
+            pool.exit.clear()
+            await pool.exit.wait()
 
     async def close(self) -> None:
         self._closed = True
