@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runpod_flash.control.key import KeyRing
-from runpod_flash.control.releases import AppEnv
 from runpod_flash.control.setup import SetupLinks
 from runpod_flash.errors import (
     ConnectionClosedError,
@@ -31,6 +30,7 @@ from runpod_flash.gateway.access import (
 )
 from runpod_flash.gateway.account import AccountApi
 from runpod_flash.gateway.addresses import Addresses, prefix_of
+from runpod_flash.gateway.apps import Apps
 from runpod_flash.gateway.apps_api import AppsApi
 from runpod_flash.gateway.control import ControlApi, is_control
 from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
@@ -41,13 +41,13 @@ from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
-from runpod_flash.gateway.messages import Answer, Refusal, full, header, wrong_method
+from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
 from runpod_flash.gateway.noting import Noting, for_route, operation_of
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.rate_limit import Caller
 from runpod_flash.gateway.resources import Resource, Resources
-from runpod_flash.gateway.sessions import PREFIX, Sessions
+from runpod_flash.gateway.sessions import Sessions
 from runpod_flash.gateway.setup_page import SetupPage
 from runpod_flash.gateway.tallies import Tallies
 from runpod_flash.gateway.workers import Workers
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from runpod_flash.control.keys import Keys
-    from runpod_flash.control.releases import Releases
+    from runpod_flash.control.releases import AppEnv, Releases
     from runpod_flash.control.worker_tokens import WorkerTokens
     from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
@@ -80,7 +80,8 @@ class Gateway:
     managed at /v2/keys, and the first of them is made at /setup. `on_request` is told of each
     request, once its status is known. `logs` are those of the plane's workers, and `tallies` what
     is counted of them. `place` says where programs' apps can be put, and `releases` what is
-    deployed; `deployed_as` are the app and environment of this catalog, if it goes by these.
+    deployed; `deployed_as` are the app and environment of this catalog, if it goes by these, and
+    with the `prefix` its endpoints' names are ids.
     `tokens` are those of workers that are started elsewhere; without it there are none.
     `limiter` says how often endpoints may be asked.
     """
@@ -96,6 +97,7 @@ class Gateway:
         jobs: Jobs | None = None,
         place: Place | None = None,
         deployed_as: AppEnv | None = None,
+        prefix: str = "",
         releases: Releases | None = None,
         logs: WorkerLogs | None = None,
         tallies: Tallies | None = None,
@@ -123,17 +125,10 @@ class Gateway:
         self._control = ControlApi(
             plane, tallies, self._declared, logs, self._allow_operator, self._allow_logs
         )
-        self._open: Callable[[], Gateway] = partial(
-            Gateway, plane, access=access, jobs=jobs, tallies=tallies, limiter=limiter
-        )
-        self._sessions = Sessions(
-            plane,
-            self._locate,
-            self._open,
-            place,
-        )
+        inner = partial(Gateway, plane, access=access, jobs=jobs, tallies=tallies, limiter=limiter)
+        self._sessions = Sessions(plane, self._locate, inner, place)
+        self._prefix = prefix
         self._deployments: Deployments | None = None
-        self._prefix = ""
         self._given = Catalog("")
         self._tokens = tokens
         self._workers: Workers | None = None
@@ -141,26 +136,15 @@ class Gateway:
         if keys is not None:
             resources = {"keys": KeysApi(keys), "account": AccountApi(keys)}
         if releases is not None and place is not None:
-            self._deployments = Deployments(
-                plane,
-                self._deployed,
-                releases,
-                place.folder,
-                place.blobs,
-            )
+            self._deployments = Deployments(plane, inner, releases, place.folder, place.blobs)
             resources["apps"] = AppsApi(self._deployments)
+        self._apps = Apps(self._sessions, self._deployments, self.named, access.identify)
         if tokens is not None:
             find = self._named
             self._workers = Workers(plane, tokens, find, None if place is None else place.folder)
             resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
         self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(SetupLinks(keys))
-
-    def _deployed(self, here: AppEnv) -> Gateway:
-        """What serves an environment; its endpoints go by their ids outside of it."""
-        made = self._open()
-        made._deployed_as, made._prefix = here, f"{here}-"
-        return made
 
     # What is served
 
@@ -221,11 +205,6 @@ class Gateway:
     def pools(self) -> list[Pool]:
         """The pools that were used so far."""
         return list(self._pools.values())
-
-    @property
-    def catalog(self) -> Catalog:
-        """What is served."""
-        return self._addresses.catalog
 
     def named(self, name: str) -> Discovered | None:
         """The endpoint of that name."""
@@ -319,7 +298,7 @@ class Gateway:
         if self._workers is not None and self._workers.asked(scope["path"]):
             await (await self._workers.answer(scope, receive)).send(send)  # they have other keys
             return
-        if (inner := self._within(scope)) is not None:
+        if (inner := self._apps.within(scope)) is not None:
             gateway, scope = inner
             await gateway._http(scope, receive, send)
             return
@@ -351,40 +330,6 @@ class Gateway:
             key = identity_of(scope).key
             operation = operation_of(scope["path"]) if routed is None else "route"
             self._limiter.check(Caller("" if key is None else key.id, endpoint.spec.key, operation))
-
-    def _within(self, scope: Scope) -> tuple[Gateway, Scope] | None:
-        """Who answers for another app, and the request as it is there."""
-        path = scope["path"]
-        if path.startswith((PREFIX, DEPLOYED)):
-            self._access.identify(scope)  # whether there is such an app is no stranger's business
-            _, kind, text, *more = path.split("/", 3)
-            base = f"/{kind}/{text}"
-            inner = {**scope, "path": f"/{''.join(more)}", "root_path": base}
-            return self._app_at(kind, text), inner
-        if self._deployments is None or not self._deployments.any:
-            return None
-        if sentinel.asked(path) or header(scope, b"x-flash-endpoint") is not None:
-            app, environment, _ = sentinel.named_by_headers(scope)
-            found = self._deployments.get(AppEnv(app, environment))
-            return None if found is None else (found.gateway, scope)
-        if not path.startswith("/v2/"):
-            return None
-        _, _, endpoint_id, *rest = path.split("/", 3)
-        at = None if self.named(endpoint_id) else self._deployments.at_id(endpoint_id)
-        if at is None:
-            return None
-        deployment, name = at
-        return deployment.gateway, {**scope, "path": "/".join(["/v2", name, *rest])}
-
-    def _app_at(self, kind: str, text: str) -> Gateway:
-        if f"/{kind}/" == PREFIX:
-            return self._sessions.gateway(text)
-        found = self._deployments.at(text) if self._deployments is not None else None
-        if found is None:
-            raise Refusal(
-                404, f"nothing is deployed at {DEPLOYED}{text}; `flash app list` shows all"
-            )
-        return found.gateway
 
     def _makes_workers(self, scope: Scope) -> bool:
         """Whether it is about tokens of workers; reading what there is, is the control API's."""
@@ -440,7 +385,7 @@ class Gateway:
             if self._workers is not None and self._workers.connects(scope["path"]):
                 await self._workers.connect(scope, receive, send)
                 return
-            if (inner := self._within(scope)) is not None:
+            if (inner := self._apps.within(scope)) is not None:
                 gateway, scope = inner
                 await gateway._web_socket(scope, receive, send)
                 return

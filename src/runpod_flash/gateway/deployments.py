@@ -7,6 +7,7 @@ where one does not start, the one before it is served.
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -21,7 +22,7 @@ from runpod_flash.plane.events import Notice
 from runpod_flash.project.catalog import Catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from runpod_flash.control.blobs import Blobs
@@ -49,10 +50,6 @@ class Deployment:
     active: int = 0
     declared: Catalog = field(default_factory=lambda: Catalog(""))
 
-    @property
-    def catalog(self) -> Catalog:
-        return self.gateway.catalog
-
     def roots(self) -> set[str]:
         """The folders that its workers have their code from."""
         workers = (each for pool in self.gateway.pools() for each in pool.workers.values())
@@ -74,7 +71,7 @@ class Deployments:
     def __init__(
         self,
         plane: Plane,
-        open_gateway: Callable[[AppEnv], Gateway],
+        open_gateway: Callable[..., Gateway],
         releases: Releases,
         folder: Path,
         blobs: Blobs,
@@ -85,18 +82,16 @@ class Deployments:
         self._open_gateway = open_gateway
         self._folder = folder
         self._deployments: dict[AppEnv, Deployment] = {}
+        # By what their addresses and the ids of their endpoints begin with, and by those ids.
         self._by_text: dict[str, Deployment] = {}
+        self._by_id: dict[str, tuple[Deployment, str]] = {}
         self._lines: dict[AppEnv, Lines] = {}
         self._changing: dict[AppEnv, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # What is served
 
-    def __iter__(self) -> Iterator[Deployment]:
-        return iter(self._deployments.values())
-
-    @property
-    def any(self) -> bool:
+    def __bool__(self) -> bool:
         """Whether anything is deployed: else no request needs a look here."""
         return bool(self._deployments)
 
@@ -114,11 +109,7 @@ class Deployments:
 
     def at_id(self, endpoint_id: str) -> tuple[Deployment, str] | None:
         """Where an endpoint of that id is served, and under which name."""
-        for text, found in self._by_text.items():
-            name = endpoint_id.removeprefix(f"{text}-")
-            if name != endpoint_id and found.gateway.named(name) is not None:
-                return found, name
-        return None
+        return self._by_id.get(endpoint_id)
 
     async def restore(self) -> None:
         """Serve what an earlier server has served."""
@@ -129,11 +120,15 @@ class Deployments:
                 if release.state == "active":
                     content = await self.releases.content(release)
                     variables = await self.releases.variables(place)
-                    with suppress(OSError):
-                        deployment = self._opened(place)
+                    deployment = self._opened(place)
+                    try:
                         declared = await self._laid_out(deployment, content)
-                        catalog = _with_values(declared, variables)
-                        self._serve(deployment, release, declared, catalog)
+                    except OSError as error:
+                        text = "%s is not served, for its files are not here: %s; deploy it again"
+                        logging.getLogger(__name__).error(text, place, error)
+                        continue
+                    catalog = _with_values(declared, variables)
+                    self._serve(deployment, release, declared, catalog)
 
     async def close(self) -> None:
         """Prepare nothing more."""
@@ -184,12 +179,14 @@ class Deployments:
 
     async def remove(self, place: AppEnv) -> None:
         """End an environment: its jobs, its workers, its releases."""
-        await self.releases.remove(place)
-        deployment = self._deployments.pop(place, None)
-        self._by_text.pop(str(place), None)
-        if deployment is not None:
-            await deployment.gateway.close(str(place))
-            await asyncio.to_thread(deployment.tree.remove)
+        async with self._changes(place):
+            await self.releases.remove(place)
+            deployment = self._deployments.pop(place, None)
+            self._by_text.pop(str(place), None)
+            if deployment is not None:
+                self._index()
+                await deployment.gateway.close(str(place))
+                await asyncio.to_thread(deployment.tree.remove)
         self.blobs.pinned = await self.releases.digests()
 
     async def _prepare(self, release: Release, content: Content, variables: Variables) -> None:
@@ -226,7 +223,8 @@ class Deployments:
             endpoint = deployment.gateway.named(name)
             assert endpoint is not None
             self._plane.adopt(pool, deployment.gateway.pool_of(endpoint))
-        await asyncio.to_thread(deployment.tree.forget, deployment.roots())
+        with suppress(OSError):  # (it is served, whatever becomes of what was before)
+            await asyncio.to_thread(deployment.tree.forget, deployment.roots())
 
     async def _staged(self, endpoints: list[Discovered]) -> dict[str, Pool]:
         """A worker of each, or none at all: then it raises why."""
@@ -252,7 +250,8 @@ class Deployments:
     def _opened(self, place: AppEnv) -> Deployment:
         if place not in self._deployments:
             folder = self._folder / f"deployed-{sha256(str(place).encode()).hexdigest()[:24]}"
-            made = Deployment(place, self._open_gateway(place), AppTree(folder, self.blobs))
+            gateway = self._open_gateway(deployed_as=place, prefix=f"{place}-")
+            made = Deployment(place, gateway, AppTree(folder, self.blobs))
             self._deployments[place] = self._by_text[str(place)] = made
         return self._deployments[place]
 
@@ -267,6 +266,14 @@ class Deployments:
         deployment.active, deployment.declared = release.number, declared
         deployment.gateway.serve(catalog, {})
         deployment.gateway.declare_all()
+        self._index()
+
+    def _index(self) -> None:
+        self._by_id = {
+            f"{text}-{each.spec.name}": (found, each.spec.name)
+            for text, found in self._by_text.items()
+            for each in found.declared.endpoints
+        }
 
 
 def _with_values(catalog: Catalog, variables: Variables) -> Catalog:

@@ -1,0 +1,67 @@
+"""From a request to the gateway of the app that it is for: a program's, or one that is deployed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runpod_flash.control.releases import AppEnv
+from runpod_flash.gateway import sentinel
+from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
+from runpod_flash.gateway.messages import Refusal, header
+from runpod_flash.gateway.sessions import PREFIX as BROUGHT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runpod_flash.gateway.app import Gateway
+    from runpod_flash.gateway.deployments import Deployments
+    from runpod_flash.gateway.messages import Scope
+    from runpod_flash.gateway.sessions import Sessions
+    from runpod_flash.project.catalog import Discovered
+
+
+class Apps:
+    """`named` is what the outer gateway itself serves; `identify` raises where one may not ask."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        deployments: Deployments | None,
+        named: Callable[[str], Discovered | None],
+        identify: Callable[[Scope], object],
+    ) -> None:
+        self._sessions = sessions
+        self._deployments = deployments
+        self._named = named
+        self._identify = identify
+
+    def within(self, scope: Scope) -> tuple[Gateway, Scope] | None:
+        """Who answers, and the request as it is there; None for one that is for no other app."""
+        path = scope["path"]
+        if path.startswith((BROUGHT, DEPLOYED)):
+            self._identify(scope)  # whether there is such an app is no stranger's business
+            _, kind, text, *rest = path.split("/", 3)
+            inner = {**scope, "path": f"/{''.join(rest)}", "root_path": f"/{kind}/{text}"}
+            return self._below(f"/{kind}/", text), inner
+        if not self._deployments:
+            return None
+        if sentinel.asked(path) or header(scope, b"x-flash-endpoint") is not None:
+            app, environment, _ = sentinel.named_by_headers(scope)
+            found = self._deployments.get(AppEnv(app, environment))
+            return None if found is None else (found.gateway, scope)
+        if not path.startswith("/v2/"):
+            return None
+        _, _, endpoint_id, *rest = path.split("/", 3)
+        at = None if self._named(endpoint_id) else self._deployments.at_id(endpoint_id)
+        if at is None:
+            return None
+        deployment, name = at
+        return deployment.gateway, {**scope, "path": "/".join(["/v2", name, *rest])}
+
+    def _below(self, prefix: str, text: str) -> Gateway:
+        if prefix == BROUGHT:
+            return self._sessions.gateway(text)
+        found = self._deployments.at(text) if self._deployments else None
+        if found is None:
+            raise Refusal(404, f"nothing is deployed at {prefix}{text}; `flash app list` shows all")
+        return found.gateway
