@@ -16,14 +16,14 @@ from runpod_flash.gateway.openapi import example
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from runpod_flash.cli.place import Place
     from runpod_flash.client.control import ControlClient
     from runpod_flash.client.deploying import Change
+    from runpod_flash.control.releases import AppEnv
     from runpod_flash.project.catalog import Catalog, Discovered
 
 
 def plan(
-    place: Place, origin: str, changes: Sequence[Change], active: int | None, secret: Sequence[str]
+    place: AppEnv, origin: str, changes: Sequence[Change], active: int | None, secret: Sequence[str]
 ) -> None:
     """What is going to be done, before it is; `secret` are declared variables with secrets."""
     click.echo()
@@ -54,10 +54,10 @@ def progress() -> Iterator[Callable[[int, int], None]]:
 
 
 def served(
-    catalog: Catalog, client: ControlClient, place: Place, number: int, seconds: float
+    catalog: Catalog, client: ControlClient, place: AppEnv, number: int, seconds: float
 ) -> None:
     """Where everything is, and how to call it."""
-    base = f"{client.origin}/d/{place.app}-{place.environment}"
+    base = f"{client.origin}/d/{place}"
     rows = [row for each in catalog.endpoints for row in _rows(each, client.origin, place)]
     click.echo()
     for line in output.headed(("ENDPOINT", "ADDRESS"), rows):
@@ -70,7 +70,7 @@ def served(
     click.echo()
 
 
-def _rows(each: Discovered, origin: str, place: Place) -> list[tuple[str, str]]:
+def _rows(each: Discovered, origin: str, place: AppEnv) -> list[tuple[str, str]]:
     if each.operations:
         return [(each.spec.name, f"POST {origin}{_queue_path(each, place)}")]
     base = f"{origin}{_routes_path(each, place)}"
@@ -78,15 +78,15 @@ def _rows(each: Discovered, origin: str, place: Place) -> list[tuple[str, str]]:
     return [(each.spec.name if not n else "", call) for n, call in enumerate(calls)]
 
 
-def _queue_path(each: Discovered, place: Place) -> str:
-    return f"/v2/{place.app}-{place.environment}-{each.spec.name}/runsync"
+def _queue_path(each: Discovered, place: AppEnv) -> str:
+    return f"/v2/{place}-{each.spec.name}/runsync"
 
 
-def _routes_path(each: Discovered, place: Place) -> str:
-    return f"/d/{place.app}-{place.environment}{prefix_of(each)}"
+def _routes_path(each: Discovered, place: AppEnv) -> str:
+    return f"/d/{place}{prefix_of(each)}"
 
 
-def _curl(each: Discovered, client: ControlClient, place: Place) -> str:
+def _curl(each: Discovered, client: ControlClient, place: AppEnv) -> str:
     key = ' -H "Authorization: Bearer $FLASH_API_KEY"' if client.needs_key else ""
     if not each.operations:
         return f"curl {client.origin}{_routes_path(each, place)}{each.routes[0].path}{key}"

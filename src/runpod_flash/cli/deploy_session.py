@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.cli import deploy_screen, dev_screen, output
-from runpod_flash.cli.place import chosen_place, environments_of
+from runpod_flash.cli.place import chosen_place, environments_of, path_of
 from runpod_flash.cli.servers import chosen_address
 from runpod_flash.client.connection import Connection
 from runpod_flash.client.control import ControlClient
@@ -19,7 +19,7 @@ from runpod_flash.project.tree import Tree
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runpod_flash.cli.place import Place
+    from runpod_flash.control.releases import AppEnv
     from runpod_flash.project.catalog import Catalog
 
 
@@ -64,11 +64,11 @@ def run(root: Path, options: Options) -> int:
     return asyncio.run(_deploy(root, options, catalog, place, client, active, began))
 
 
-def _there(client: ControlClient, place: Place) -> dict[str, Any]:
+def _there(client: ControlClient, place: AppEnv) -> dict[str, Any]:
     """What the environment has."""
     if place.environment not in environments_of(client, place.app):
         return {}
-    found: dict[str, Any] = client.ask("GET", place.path)
+    found: dict[str, Any] = client.ask("GET", path_of(place))
     return found
 
 
@@ -84,7 +84,7 @@ async def _deploy(
     root: Path,
     options: Options,
     catalog: Catalog,
-    place: Place,
+    place: AppEnv,
     client: ControlClient,
     active: int | None,
     began: float,

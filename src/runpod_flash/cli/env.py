@@ -7,9 +7,10 @@ import json
 import click
 
 from runpod_flash.cli.app import show_environments
-from runpod_flash.cli.place import Place, chosen_app
+from runpod_flash.cli.place import chosen_app, path_of
 from runpod_flash.cli.servers import chosen_server, server_options
 from runpod_flash.cli.undeploy import require_consent
+from runpod_flash.control.releases import AppEnv
 
 _APP = click.option(
     "-a", "--app", metavar="NAME", help="The app (default: FLASH_APP, else this directory's name)."
@@ -50,7 +51,7 @@ def get(name: str, app: str | None, as_json: bool, server: str | None, insecure:
 
     Example: flash env get production
     """
-    found = chosen_server(server, insecure).ask("GET", Place(chosen_app(app), name).path)
+    found = chosen_server(server, insecure).ask("GET", path_of(AppEnv(chosen_app(app), name)))
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -67,7 +68,7 @@ def delete(name: str, app: str | None, yes: bool, server: str | None, insecure: 
 
     Example: flash env delete staging
     """
-    client, place = chosen_server(server, insecure), Place(chosen_app(app), name)
+    client, place = chosen_server(server, insecure), AppEnv(chosen_app(app), name)
     require_consent(f"End {place.app} {name}?", yes)
-    client.ask("DELETE", place.path)
+    client.ask("DELETE", path_of(place))
     click.echo(f"{place.app} {name} has ended.")

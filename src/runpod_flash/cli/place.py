@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,19 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runpod_flash.client.control import ControlClient
+    from runpod_flash.control.releases import AppEnv
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-class Place(NamedTuple):
-    """An environment of an app."""
-
-    app: str
-    environment: str
-
-    @property
-    def path(self) -> str:
-        return f"/v2/apps/{self.app}/environments/{self.environment}"
+def path_of(place: AppEnv) -> str:
+    """Where the server has it."""
+    return f"/v2/apps/{place.app}/environments/{place.environment}"
 
 
 def place_options(command: F) -> F:
@@ -48,16 +43,17 @@ def chosen_app(app: str | None) -> str:
     """The app that was named, or that this directory is."""
     from pathlib import Path
 
+    from runpod_flash.client.session import app_name
     from runpod_flash.control.releases import check_name
 
-    name = app or os.environ.get("FLASH_APP") or Path.cwd().name
+    name = app or app_name(Path.cwd())
     check_name("app", name)
     return name
 
 
-def chosen_place(client: ControlClient, app: str | None, environment: str | None) -> Place:
+def chosen_place(client: ControlClient, app: str | None, environment: str | None) -> AppEnv:
     """The environment that was named, or that can only be meant."""
-    from runpod_flash.control.releases import check_name
+    from runpod_flash.control.releases import AppEnv, check_name
 
     name = chosen_app(app)
     environment = environment or os.environ.get("FLASH_ENV")
@@ -71,7 +67,7 @@ def chosen_place(client: ControlClient, app: str | None, environment: str | None
                 click.get_current_context(),
             )
         environment = there[0] if there else "production"
-    return Place(name, environment)
+    return AppEnv(name, environment)
 
 
 def environments_of(client: ControlClient, app: str) -> list[str]:

@@ -7,7 +7,7 @@ import json
 import click
 
 from runpod_flash.cli import output
-from runpod_flash.cli.place import chosen_place, place_options
+from runpod_flash.cli.place import chosen_place, path_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
 
 _HEADS = ("RELEASE", "STATE", "DEPLOYED", "BY", "CAUSE")
@@ -26,7 +26,7 @@ def releases(
     """
     client = chosen_server(server, insecure)
     place = chosen_place(client, app, environment)
-    found = client.ask("GET", f"{place.path}/releases")["releases"]
+    found = client.ask("GET", f"{path_of(place)}/releases")["releases"]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

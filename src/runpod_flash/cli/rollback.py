@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from runpod_flash.cli.place import chosen_place, place_options
+from runpod_flash.cli.place import chosen_place, path_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
 
 
@@ -36,7 +36,7 @@ def rollback(
     client = chosen_server(server, insecure)
     place = chosen_place(client, app, environment)
     if number is None:
-        number = _before(client.ask("GET", f"{place.path}/releases")["releases"])
+        number = _before(client.ask("GET", f"{path_of(place)}/releases")["releases"])
     connection = Connection(client.origin, insecure=insecure, named_by="")
     deploying = Deploying(connection, place.app, place.environment)
 

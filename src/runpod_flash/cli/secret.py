@@ -8,7 +8,7 @@ import sys
 import click
 
 from runpod_flash.cli import output
-from runpod_flash.cli.place import chosen_place, place_options
+from runpod_flash.cli.place import chosen_place, path_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
 
 
@@ -43,7 +43,7 @@ def set_(
         value = click.prompt(f"Value of {name}", hide_input=True, err=True)
     else:
         value = sys.stdin.read().removesuffix("\n")
-    told = client.ask("PUT", f"{place.path}/secrets/{name}", {"value": value})
+    told = client.ask("PUT", f"{path_of(place)}/secrets/{name}", {"value": value})
     click.echo(f"{name} is set.{_replaced(told['replaced'])}")
 
 
@@ -60,7 +60,7 @@ def list_(
     """
     client = chosen_server(server, insecure)
     place = chosen_place(client, app, environment)
-    found = client.ask("GET", f"{place.path}/secrets")["secrets"]
+    found = client.ask("GET", f"{path_of(place)}/secrets")["secrets"]
     if as_json:
         click.echo(json.dumps(found, indent=2))
     elif not found:
@@ -83,7 +83,7 @@ def unset(
     """
     client = chosen_server(server, insecure)
     place = chosen_place(client, app, environment)
-    told = client.ask("DELETE", f"{place.path}/secrets/{name}")
+    told = client.ask("DELETE", f"{path_of(place)}/secrets/{name}")
     click.echo(f"{name} is unset.{_replaced(told['replaced'])}")
 
 

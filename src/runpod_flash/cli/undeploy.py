@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from runpod_flash.cli import output
-from runpod_flash.cli.place import chosen_place, place_options
+from runpod_flash.cli.place import chosen_place, path_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
 
 
@@ -24,11 +24,11 @@ def undeploy(
     """
     client = chosen_server(server, insecure)
     place = chosen_place(client, app, environment)
-    endpoints = client.ask("GET", place.path)["endpoints"]
+    endpoints = client.ask("GET", path_of(place))["endpoints"]
     names = ", ".join(each["name"] for each in endpoints) or "nothing"
     what = f"{place.app} {place.environment} ({names})"
     require_consent(f"End {what}?", yes)
-    client.ask("DELETE", place.path)
+    client.ask("DELETE", path_of(place))
     click.echo(f"{what} has ended.")
 
 

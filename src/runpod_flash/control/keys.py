@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from runpod_flash.control.key import Key, KeyRing, digest, ending_of, new_id, new_secret
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.plane.store.database import connect
+from runpod_flash.plane.store.database import transact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -141,12 +140,7 @@ class Keys:
 
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do this to the file in a thread, wholly or not at all."""
-        return await asyncio.to_thread(self._transact, work)
-
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(connect(self._path)) as file, file:
-            file.execute("BEGIN IMMEDIATE")
-            return work(file)
+        return await transact(self._path, work)
 
 
 class NameTakenError(ConfigurationError):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from runpod_flash.control.trees import StoredFile
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.plane.store.database import connect
+from runpod_flash.plane.store.database import transact
 
 if TYPE_CHECKING:
     import sqlite3
@@ -206,12 +204,7 @@ class Releases:
         return await self._transact(lambda file: file.execute(statement, place).rowcount > 0)
 
     async def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.to_thread(self._in_thread, work)
-
-    def _in_thread(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        with closing(connect(self._path)) as file, file:
-            file.execute("BEGIN IMMEDIATE")
-            return work(file)
+        return await transact(self._path, work)
 
 
 def _begin(

@@ -6,14 +6,13 @@ is started anew.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import secrets
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runpod_flash.plane.store.database import connect
+from runpod_flash.plane.store.database import transact
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -156,7 +155,7 @@ class WorkerTokens:
     async def _transact(self, statement: str, *values: object) -> list[Any]:
         if self._path is None:
             return []
-        return await asyncio.to_thread(_execute, self._path, statement, values)
+        return await transact(self._path, lambda file: file.execute(statement, values).fetchall())
 
 
 def worker_of(token: str) -> str:
@@ -167,8 +166,3 @@ def worker_of(token: str) -> str:
 
 def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
-
-
-def _execute(path: Path, statement: str, values: tuple[object, ...]) -> list[Any]:
-    with closing(connect(path)) as file:
-        return file.execute(statement, values).fetchall()

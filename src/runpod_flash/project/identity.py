@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 def identity(root: Path) -> str:
     """The address of its Git remote, else its first commit, else the machine and the path.
 
-    A credential in the address is left out.
+    Git counts where the directory is the top of a repository. A credential in the address is left
+    out.
     """
-    remote = _git(root, "remote", "get-url", "origin")
-    if remote:
-        scheme, separator, rest = remote.rpartition("://")
-        return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
-    first = _git(root, "rev-list", "--max-parents=0", "HEAD").splitlines()
-    return f"git:{first[-1]}" if first else f"{socket.gethostname()}:{root}"
+    if (root / ".git").exists():
+        remote = _git(root, "remote", "get-url", "origin")
+        if remote:
+            scheme, separator, rest = remote.rpartition("://")
+            return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
+        first = _git(root, "rev-list", "--max-parents=0", "HEAD").splitlines()
+        if first:
+            return f"git:{first[-1]}"
+    return f"{socket.gethostname()}:{root}"
 
 
 def _git(root: Path, *words: str) -> str:
-    """What Git says of the directory if it is the top of a repository; empty where it is not."""
+    """What Git says; empty where it refuses, or is not installed."""
+    command = ["git", "-C", str(root), *words]
     try:
-        top, said = (
-            subprocess.run(
-                ["git", "-C", str(root), *each], capture_output=True, text=True, check=False
-            )
-            for each in (("rev-parse", "--show-prefix"), words)
-        )
-    except OSError:  # no Git
+        said = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
         return ""
-    return said.stdout.strip() if not said.returncode and not top.stdout.strip() else ""
+    return "" if said.returncode else said.stdout.strip()

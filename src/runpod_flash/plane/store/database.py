@@ -6,15 +6,19 @@ it was released; `PRAGMA user_version` says how many a file has had.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import closing
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from runpod_flash.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+T = TypeVar("T")
 
 _BUSY_SECONDS = 30.0
 # Values of megabytes are written in a quarter of the steps that pages of 4 KiB take.
@@ -33,6 +37,17 @@ def connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     return connection
+
+
+async def transact(path: Path, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Do this to the file in a thread, wholly or not at all."""
+
+    def done() -> T:
+        with closing(connect(path)) as file, file:
+            file.execute("BEGIN IMMEDIATE")
+            return work(file)
+
+    return await asyncio.to_thread(done)
 
 
 def prepare(path: Path) -> None:

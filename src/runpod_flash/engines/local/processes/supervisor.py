@@ -477,7 +477,10 @@ def reset_signals() -> None:
 
 
 def pidfd() -> int:
-    """This process as a descriptor, whose end it tells; -1 where the system has none."""
+    """This process as a descriptor; -1 where the system has none.
+
+    It tells the process's end even where a fork has a copy of every other descriptor.
+    """
     try:
         return os.pidfd_open(os.getpid())
     except (AttributeError, OSError):

@@ -9,6 +9,8 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from runpod_flash.engines.local.processes.supervisor import pidfd
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -37,7 +39,7 @@ class Supervisor:
     ) -> None:
         self._descriptors = descriptors
         self.orders, theirs = descriptors.socketpair()
-        plane = _pidfd()
+        plane = pidfd()
         fds = (theirs.fileno(), plane)
         try:
             self._process = subprocess.Popen(
@@ -102,11 +104,3 @@ class Supervisor:
 
     def abandon(self) -> None:
         self._process.returncode = 0  # not this process's child: nothing to wait for or warn of
-
-
-def _pidfd() -> int:
-    """This process as a descriptor: tells its end even where a fork copied all the others."""
-    try:
-        return os.pidfd_open(os.getpid())
-    except (AttributeError, OSError):
-        return -1
