@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from runpod_flash.plane.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.usefixtures("committer")
+
 SMALL = Bounds(max_bytes=4_000_000, min_free_bytes=0)
 LARGE = 200_000
 DONE = Outcome(JobState.COMPLETED, value(5))

@@ -14,6 +14,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
+
 from integration.stores import claim, job, lives, new, opened, value
 from runpod_flash.plane.store.base import Chunk, JobState, Lease, Outcome
 from runpod_flash.plane.store.memory import now
@@ -21,10 +23,10 @@ from runpod_flash.plane.store.memory import now
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import pytest
-
     from runpod_flash.plane.store.base import Job
     from runpod_flash.plane.store.sqlite import SqliteStore
+
+pytestmark = pytest.mark.usefixtures("committer")
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 COUNT = "import sqlite3,sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone())"
@@ -113,6 +115,7 @@ def test_all_that_is_submitted_during_a_commit_makes_the_next_one(tmp_path: Path
         with closing(sqlite3.connect(tmp_path / "flash.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")  # the store's own commits wait for it
             first = asyncio.ensure_future(one(store, "first", counts))
+            await asyncio.sleep(0)  # (it has submitted)
             while store._dirty.rows:  # until the journal has taken the first one
                 await asyncio.sleep(0.01)
                 assert not counts

@@ -125,13 +125,15 @@ class Reconciler:
         This is on the way of every warm call: a timer that fires before this idle time ends looks
         then.
         """
+        scaling = pool.spec.scaling
         timer = self._timers.get(pool.key)
-        idle_out = self._loop.time() + pool.spec.scaling.idle_timeout
+        idle_out = self._loop.time() + scaling.idle_timeout
         others_wait = any(p.waits_for for p in list(self._pools.values()))
         workers = list(pool.workers.values())
         draining = any(w.state is WorkerState.DRAINING for w in workers)
-        too_many = len(workers) > pool.spec.scaling.workers_max
-        late = timer is None or timer.when() > idle_out
+        too_many = len(workers) > scaling.workers_max
+        idles_out = len(workers) > scaling.workers_min
+        late = idles_out and (timer is None or timer.when() > idle_out)
         return others_wait or draining or too_many or late
 
     def _counts(self, pool: Pool) -> Counts:

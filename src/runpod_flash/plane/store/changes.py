@@ -31,6 +31,11 @@ _TELL = "UPDATE jobs SET told=? WHERE id=?"
 _TALLY = "INSERT OR REPLACE INTO tallies (endpoint, completed, failed, retried) VALUES (?,?,?,?)"
 
 
+# What is light has at most so many rows, and bytes of values.
+_LIGHT_ROWS = 64
+_LIGHT_BYTES = 256 << 10
+
+
 class _Seen(NamedTuple):
     """A row at one moment: others go on changing it."""
 
@@ -80,6 +85,18 @@ class Changes:
             [*self.told, *later.told],
             {**self.tallies, **later.tallies},
         )
+
+    def is_light(self) -> bool:
+        """Whether it is written in a moment, on a disk that is fast."""
+        several = len(self.rows) + len(self.chunks) + len(self.gone) + len(self.told)
+        if several > _LIGHT_ROWS:
+            return False
+        size = sum(chunk.payload.nbytes for _, chunk in self.chunks)
+        for row in self.rows.values():
+            outcome = row.outcome
+            size += 0 if row.mark else row.new.call.payload.nbytes
+            size += outcome.payload.nbytes if outcome and outcome.payload else 0
+        return size < _LIGHT_BYTES
 
     def look(self) -> list[_Seen]:
         """The changed rows as they are now."""

@@ -25,13 +25,13 @@ _BUSY_SECONDS = 30.0
 PAGE_BYTES = 16 << 10
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:
     """A connection that may be used by any thread, one at a time; each statement is a transaction.
 
-    A commit has reached the disk when it returns.
+    A commit has reached the disk when it returns. Another writer is waited for `busy_seconds`.
     """
     connection = sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        path, timeout=busy_seconds, isolation_level=None, check_same_thread=False
     )
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")

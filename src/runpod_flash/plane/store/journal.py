@@ -1,9 +1,13 @@
-"""Group commit: what changes in memory is written by one thread, many changes in one transaction.
+"""Group commit: what changes in memory is written to the file, many changes in one transaction.
 
 Whoever must not be taken back by a crash waits for `durable`. A commit begins when somebody waits,
-or a moment after the first change: a short job's beginning and end make one transaction. While
-changes keep coming the thread stays awake, for to wake it costs whoever makes a change. It looks at
-the file's size only when that may matter: each look takes the interpreter from the loop.
+or a moment after the first change: a short job's beginning and end make one transaction.
+
+Where the disk is fast, the loop that waits commits by itself, at the end of its turn: to hand a
+small transaction to a thread and to hear of it takes several times as long as to write it. A slow
+disk, large values and a file that another has locked are left to the thread, as is what nobody
+waits for. While changes keep coming the thread stays awake, for to wake it costs whoever makes a
+change. It looks at the file's size only when that may matter.
 """
 
 from __future__ import annotations
@@ -13,11 +17,12 @@ import shutil
 import sqlite3
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.errors import StoreFullError
-from runpod_flash.plane.store.database import connect
+from runpod_flash.plane.store.database import PAGE_BYTES, connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +35,14 @@ _LINGER_SECONDS = 0.05
 # The file's size is looked at after so long, or once so much was written.
 _MEASURED_SECONDS = 0.05
 _MEASURED_BYTES = 128 << 10
+# A disk is fast if most of the last commits took less than so long; one that takes a loop more than
+# the other time has to show that again.
+_FAST_SECONDS = 0.001
+_STALL_SECONDS = 0.005
+_SEEN_COMMITS = 8
+# The log is copied into the file once it has grown by about so much, some pages with each commit.
+_LOGGED_BYTES = 16 << 20
+_COMMIT_BYTES = 4 * PAGE_BYTES
 # A disk that is full is tried again so often.
 _RETRY_SECONDS = 1.0
 
@@ -50,8 +63,9 @@ class _Waiter(NamedTuple):
 class Journal:
     """Writes what `take` gives, in the order in which it gives it.
 
-    `take` is called on the journal's thread and gives the statements of one transaction. When it is
-    committed `written` is called, else `failed`, after which `take` gives them again.
+    `take` gives the statements of one transaction. When it is committed `written` is called, else
+    `failed`, after which `take` gives them again. They are called on the thread that commits, which
+    is a loop's only while `is_light` says that there is little to write.
 
     `used_bytes` is the size of what the file holds, `free_bytes` what it and its disk have left,
     `broken` why the last transaction failed.
@@ -63,17 +77,28 @@ class Journal:
         take: Callable[[], list[Write]],
         written: Callable[[], None],
         failed: Callable[[], None],
+        is_light: Callable[[], bool],
         max_pages: int,
     ) -> None:
         self._take = take
         self._written = written
         self._failed = failed
+        self._is_light = is_light
         self._connection = connect(path)
         (present,) = self._connection.execute("PRAGMA page_count").fetchone()
         # (A file that is larger than now allowed needs room for results as well.)
         most = max(max_pages, present + max_pages // 5)
-        self._connection.execute(f"PRAGMA max_page_count={most}")
-        self._connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
+        # (A loop never waits for another's lock on the file.)
+        self._of_loop = connect(path, busy_seconds=0)
+        for each in (self._connection, self._of_loop):
+            each.execute(f"PRAGMA max_page_count={most}")
+            each.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
+            each.execute("PRAGMA wal_autocheckpoint=0")
+        # Held by who writes to the file.
+        self._writing = threading.Lock()
+        self._paces: deque[float] = deque(maxlen=_SEEN_COMMITS)
+        self._due = False
+        self._logged = 0
         self._lock = threading.Lock()
         self._changes = 0
         self._durable = 0
@@ -106,7 +131,13 @@ class Journal:
             if self._durable >= waiter.change:
                 return
             self._waiters.append(waiter)
-        self._urgent.set()
+            due, self._due = self._due, True
+        if not due:
+            if self._is_fast() and not self.broken:
+                loop.call_soon(self._commit_on_loop)
+            else:
+                self._due = False
+                self._urgent.set()
         await waiter.future
 
     def free(self) -> int:
@@ -120,7 +151,32 @@ class Journal:
         self._urgent.set()
         self._something.set()
         self._thread.join()
+        self._of_loop.close()
         self._connection.close()
+
+    # On a loop
+
+    def _is_fast(self) -> bool:
+        paces = self._paces
+        return len(paces) == _SEEN_COMMITS and sorted(paces)[_SEEN_COMMITS // 2] < _FAST_SECONDS
+
+    def _commit_on_loop(self) -> None:
+        self._due = False
+        # (The thread looks after the file's size and its log.)
+        ours = self._is_light() and not self._is_untidy()
+        if ours and self._writing.acquire(blocking=False):
+            try:
+                self._of_loop.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error:  # somebody else writes: the thread waits for him
+                self._urgent.set()
+            else:
+                self._commit(self._of_loop, asyncio.get_running_loop())
+                if self._paces and self._paces[-1] > _STALL_SECONDS:
+                    self._paces.clear()
+            finally:
+                self._writing.release()
+        else:
+            self._urgent.set()
 
     # On the thread
 
@@ -134,7 +190,8 @@ class Journal:
             if self._durable >= self._changes and not closing:
                 self._rest()
                 continue
-            committed = self._commit()
+            with self._writing:
+                committed = self._commit(self._connection)
             if closing:
                 return
             if not committed:
@@ -153,6 +210,7 @@ class Journal:
     def _is_untidy(self) -> bool:
         return (
             self._unmeasured > _MEASURED_BYTES
+            or self._logged > _LOGGED_BYTES
             or time.monotonic() - self._measured_at > _MEASURED_SECONDS
             or self._gives_back()
         )
@@ -160,36 +218,55 @@ class Journal:
     def _tidy(self) -> None:
         with suppress(sqlite3.Error, OSError):
             self._measure()
-            self._give_back()
+            if self._logged > _LOGGED_BYTES:
+                self._copy_log()
+            with self._writing:
+                self._give_back()
 
-    def _commit(self) -> bool:
+    def _copy_log(self) -> None:
+        """Copy the log into the file; the next commit begins it anew."""
+        copy = "PRAGMA wal_checkpoint(PASSIVE)"
+        self._connection.execute(copy).fetchone()
+        # What was written meanwhile is little: it is waited for.
+        with self._writing:
+            self._logged = 0
+            self._connection.execute(copy).fetchone()
+
+    def _commit(
+        self, file: sqlite3.Connection, here: asyncio.AbstractEventLoop | None = None
+    ) -> bool:
+        """Write what there is; on a loop's thread the transaction has begun."""
         change = self._changes
         try:
-            self._write(self._take())
+            self._write(file, self._take())
         except Exception as error:  # (whatever it is: without this thread nothing is kept)
             self.broken = str(error) or repr(error)
             self._failed()
-            self._answer(change, StoreFullError(_refusal(self.broken)))
+            self._answer(change, StoreFullError(_refusal(self.broken)), here)
             return False
         self.broken = ""
         self._written()
-        self._answer(change, None)
+        self._answer(change, None, here)
         return True
 
-    def _write(self, writes: list[Write]) -> None:
-        if not writes:
-            return
-        run = self._connection
-        run.execute("BEGIN IMMEDIATE")
+    def _write(self, file: sqlite3.Connection, writes: list[Write]) -> None:
+        if not file.in_transaction:
+            file.execute("BEGIN IMMEDIATE")
+        size = 0
         try:
             for statement, rows in writes:
-                run.executemany(statement, rows)
-                self._unmeasured += sum(map(_size, rows))
-            run.execute("COMMIT")
+                file.executemany(statement, rows)
+                size += sum(map(_size, rows))
+            began = time.perf_counter()
+            file.execute("COMMIT")
         except BaseException:
-            if run.in_transaction:
-                run.execute("ROLLBACK")
+            if file.in_transaction:
+                file.execute("ROLLBACK")
             raise
+        if writes:
+            self._paces.append(time.perf_counter() - began)
+            self._unmeasured += size
+            self._logged += size + _COMMIT_BYTES
 
     def _measure(self) -> None:
         pages, free, size = (
@@ -207,7 +284,12 @@ class Journal:
         if self._gives_back():
             self._connection.executescript(f"PRAGMA incremental_vacuum({_GIVEN_BACK})")
 
-    def _answer(self, change: int, error: StoreFullError | None) -> None:
+    def _answer(
+        self,
+        change: int,
+        error: StoreFullError | None,
+        here: asyncio.AbstractEventLoop | None,
+    ) -> None:
         with self._lock:
             if error is None:
                 self._durable = change
@@ -219,6 +301,9 @@ class Journal:
         for waiter in ready:
             by_loop.setdefault(waiter.loop, []).append(waiter.future)
         for loop, futures in by_loop.items():
+            if loop is here:
+                _resolve(futures, error)
+                continue
             try:
                 loop.call_soon_threadsafe(_resolve, futures, error)
             except RuntimeError:  # the loop has closed: nobody waits there any more

@@ -75,7 +75,9 @@ class SqliteStore(MemoryStore):
         self._reader = connect(path)
         self._reading = threading.Lock()
         pages = int(bounds.max_bytes * _HEADROOM) // PAGE_BYTES
-        self._journal = Journal(path, self._take, self._written, self._failed, pages)
+        self._journal = Journal(
+            path, self._take, self._written, self._failed, self._is_light, pages
+        )
         self._load(path)
 
     # Commands that differ from memory's
@@ -213,7 +215,12 @@ class SqliteStore(MemoryStore):
     def _keep_tally(self, endpoint: str, queue: Queue) -> None:
         self._dirty.tallies[endpoint] = queue.tally
 
-    # On the journal's thread
+    # On the thread that commits
+
+    def _is_light(self) -> bool:
+        """Whether what is to be written would hold up a loop no longer than a small job does."""
+        with self._lock:
+            return self._dirty.is_light()
 
     def _take(self) -> list[Write]:
         with self._lock:
