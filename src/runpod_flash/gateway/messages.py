@@ -109,20 +109,36 @@ def whole_number(
 
 async def read_body(scope: Scope, receive: Receive, limit: int, remedy: str) -> bytes:
     """The whole body; a larger one is refused before it is kept."""
-    pieces = [piece async for piece in body_pieces(scope, receive, limit, remedy)]
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    _check_coding(scope)
+    first = await receive()
+    body: bytes = first.get("body", b"")
+    if len(body) <= limit and first["type"] == "http.request" and not first.get("more_body"):
+        return body  # as nearly all are
+    pieces = [piece async for piece in _pieces(first, scope, receive, limit, remedy)]
+    return b"".join(pieces)
 
 
 async def body_pieces(
     scope: Scope, receive: Receive, limit: int, remedy: str
 ) -> AsyncIterator[bytes]:
     """The body as it comes, for whoever need not have it in one piece."""
+    _check_coding(scope)
+    async for piece in _pieces(await receive(), scope, receive, limit, remedy):
+        yield piece
+
+
+def _check_coding(scope: Scope) -> None:
     coding = header(scope, b"content-encoding")
     if coding not in (None, "", "identity"):
         raise Refusal(415, f"a body in {coding} is not taken; send it as it is")
+
+
+async def _pieces(
+    message: Message, scope: Scope, receive: Receive, limit: int, remedy: str
+) -> AsyncIterator[bytes]:
+    """What the message and the ones after it bring."""
     size = 0
     while True:
-        message = await receive()
         if message["type"] == "http.disconnect":
             raise ConnectionError("the client has left")
         piece = message.get("body", b"")
@@ -134,6 +150,7 @@ async def body_pieces(
             raise _too_large(scope, size, limit, remedy)
         if not more:
             return
+        message = await receive()
 
 
 def _too_large(scope: Scope, size: int, limit: int, remedy: str) -> Refusal:

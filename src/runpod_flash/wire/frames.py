@@ -18,7 +18,10 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROTOCOL = 1
 # Of HTTP bodies that hold frames.
@@ -55,11 +58,22 @@ class Frame:
 
 def encode(frame: Frame) -> list[Buffer]:
     """The frame as pieces for `sendmsg`; large buffers are not copied."""
-    header = _dumps({"t": frame.type, **frame.fields}).encode()
-    buffers = frame.buffers
-    if len(buffers) > _MAX_BUFFERS or len(header) > _MAX_HEADER or len(frame.fds) > _MAX_FDS:
-        _refuse(frame, len(header))
-    prefix = _PREFIX.pack(len(header), len(buffers), len(frame.fds))
+    return assemble(header_of(frame.type, frame.fields), frame.buffers, len(frame.fds))
+
+
+def header_of(kind: str, fields: Mapping[str, Any]) -> bytes:
+    """The header of a frame, for whoever has many with the same."""
+    return _dumps({"t": kind, **fields}).encode()
+
+
+def assemble(header: bytes, buffers: tuple[Buffer, ...], fds: int = 0) -> list[Buffer]:
+    """A frame with this header, as pieces; see `encode`."""
+    if len(buffers) > _MAX_BUFFERS or len(header) > _MAX_HEADER or fds > _MAX_FDS:
+        raise FrameError(
+            f"a frame of {len(buffers)} buffers, {len(header)} header bytes and {fds} descriptors "
+            f"({header[:80]!r}); at most {_MAX_BUFFERS}, {_MAX_HEADER} and {_MAX_FDS} travel"
+        )
+    prefix = _PREFIX.pack(len(header), len(buffers), fds)
     if not buffers:
         return [prefix + header]
     sizes = [_size(buffer) for buffer in buffers]
@@ -67,13 +81,6 @@ def encode(frame: Frame) -> list[Buffer]:
     if sum(sizes) <= 16384:
         return [b"".join([head, *buffers])]
     return [head, *(b for b in buffers if _size(b))]
-
-
-def _refuse(frame: Frame, header_size: int) -> None:
-    raise FrameError(
-        f"a {frame.type!r} frame of {len(frame.buffers)} buffers, {header_size} header bytes and "
-        f"{len(frame.fds)} descriptors; at most {_MAX_BUFFERS}, {_MAX_HEADER} and {_MAX_FDS} travel"
-    )
 
 
 def _lengths(count: int) -> struct.Struct:

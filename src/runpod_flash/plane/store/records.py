@@ -2,42 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
 
 from runpod_flash.plane.store.base import Call, JobState, NewJob, Outcome, Policy
 from runpod_flash.wire import failures, frames
 from runpod_flash.wire.codec import Payload, payload_of
 from runpod_flash.wire.failures import Failure
-from runpod_flash.wire.frames import Frame, FrameError
-
-if TYPE_CHECKING:
-    from typing import Any
+from runpod_flash.wire.frames import FrameError
 
 # SQLite keeps values below a gigabyte.
 MOST_BYTES = 900_000_000
 # Of the text of an exception that has more than a frame's header can carry.
 _KEPT_CHARACTERS = 100_000
+_DONE = frames.header_of("outcome", {})
+_VALUE = frames.header_of("value", {})
 
 
 def call_to_bytes(new: NewJob) -> bytes:
     """All of a new job but its id and endpoint."""
     call = new.call
-    fields: dict[str, Any] = {
-        "form": call.form,
-        "method": call.method,
-        "policy": new.policy._asdict(),
-        "parent": new.parent,
-        "credits": new.credits,
-        "webhook": new.webhook,
-        "extras": bool(new.extras),
-    }
     buffers = _buffers(call.payload)
-    fields["constructor"] = len(buffers)
+    split = len(buffers)
     if call.constructor is not None:
         buffers += _buffers(call.constructor)
     if new.extras:
         buffers += (new.extras.encode(),)
-    return _bytes(Frame("call", fields, buffers))
+    header = _call_header(
+        call.form, call.method, new.policy, new.parent, new.credits, new.webhook,
+        bool(new.extras), split,
+    )  # fmt: skip
+    return _bytes(header, buffers)
+
+
+@functools.lru_cache(maxsize=1000)  # (jobs of one endpoint have few)
+def _call_header(
+    form: str,
+    method: str,
+    policy: Policy,
+    parent: str,
+    credit: int,
+    webhook: str,
+    extras: bool,
+    constructor: int,
+) -> bytes:
+    """`constructor` is the number of the buffer from which on the constructor's arguments come."""
+    fields = {
+        "form": form,
+        "method": method,
+        "policy": policy._asdict(),
+        "parent": parent,
+        "credits": credit,
+        "webhook": webhook,
+        "extras": extras,
+        "constructor": constructor,
+    }
+    return frames.header_of("call", fields)
 
 
 def call_from_bytes(job_id: str, endpoint: str, data: bytes) -> NewJob:
@@ -61,10 +80,12 @@ def call_from_bytes(job_id: str, endpoint: str, data: bytes) -> NewJob:
 
 def outcome_to_bytes(outcome: Outcome) -> bytes:
     """The result or the failure; the state is in a column of its own."""
-    fields = {} if outcome.failure is None else {"failure": failures.to_wire(outcome.failure)}
+    header = _DONE
+    if outcome.failure is not None:
+        header = frames.header_of("outcome", {"failure": failures.to_wire(outcome.failure)})
     buffers = () if outcome.payload is None else _buffers(outcome.payload)
     try:
-        return _bytes(Frame("outcome", fields, buffers))
+        return _bytes(header, buffers)
     except FrameError:
         assert outcome.failure is not None, "results have come in frames"
         return outcome_to_bytes(outcome._replace(failure=_shortened(outcome.failure)))
@@ -85,7 +106,7 @@ def outcome_from_bytes(state: JobState, data: bytes) -> Outcome:
 
 
 def value_to_bytes(payload: Payload) -> bytes:
-    return _bytes(Frame("value", {}, _buffers(payload)))
+    return _bytes(_VALUE, _buffers(payload))
 
 
 def value_from_bytes(data: bytes) -> Payload:
@@ -99,5 +120,5 @@ def _buffers(payload: Payload) -> tuple[frames.Buffer, ...]:
     return (payload.body, *payload.buffers)
 
 
-def _bytes(frame: Frame) -> bytes:
-    return b"".join(frames.encode(frame))
+def _bytes(header: bytes, buffers: tuple[frames.Buffer, ...]) -> bytes:
+    return b"".join(frames.assemble(header, buffers))
