@@ -3,107 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
-import psutil
 import pytest
 
 from behaviour.servers import server
+from e2e.shop import HELLO, WEB, Shop, until
 from integration.served import write
-from unit.command_line import MAIN, flash, in_terminal
+from unit.command_line import MAIN, in_terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from behaviour.servers import Target
 
-HELLO = """
-    import os
-    from runpod_flash import Endpoint
-    from texts import GREETING
-
-    @Endpoint(name="hello", cpu="cpu3c-1-2", workers=(0, 2), env={"MOOD": os.environ["MOOD"]})
-    def hello(name: str = "you") -> dict:
-        return {"text": f"{GREETING} {name}", "mood": os.environ["MOOD"], "pid": os.getpid()}
-"""
-WEB = """
-    from runpod_flash import Endpoint
-
-    api = Endpoint(name="web", cpu="cpu3c-1-2", workers=(0, 2))
-
-    @api.get("/items/{number}")
-    async def item(number: int) -> dict:
-        return {"number": number, "version": 1}
-"""
-FILES = {
-    "hello.py": HELLO,
-    "texts.py": "GREETING = 'hello'\n",
-    "web.py": WEB,
-    "pyproject.toml": "[project]\nname = 'shop'\nversion = '1'\n",
-}
-
-
 # At home, where the project is only looked at, nothing is amiss.
 IN_WORKER = "import os, time\nGREETING = 'slow'\nif 'FLASH_WORKER_ID' in os.environ:\n"
-
-
-class Shop:
-    """A project, and a server that it is deployed to."""
-
-    def __init__(self, folder: Path, target: Target) -> None:
-        self.folder = folder
-        self.target = target
-        write(folder, FILES)
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"HOME": str(self.folder.parent), "MOOD": "calm", **self.target.variables}
-
-    def flash(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return flash(*words, cwd=self.folder, env={**self.env, **env})
-
-    def deploy(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        done = self.flash("deploy", *words, **env)
-        assert done.returncode == 0, done.stderr
-        return done
-
-    def secret(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        return flash("secret", *words, cwd=self.folder, env=self.env, given=given)
-
-    def call(self, name: str = "hello", place: str = "shop-production") -> dict[str, Any]:
-        answer = httpx.post(
-            f"{self.target.address}/v2/{place}-{name}/runsync", json={"input": {}}, timeout=60
-        )
-        assert answer.status_code == 200, answer.text
-        output: dict[str, Any] = answer.json()["output"]
-        return output
-
-    def item(self) -> dict[str, Any]:
-        url = f"{self.target.address}/d/shop-production/web/items/3"
-        return dict(httpx.get(url, timeout=60).json())
-
-    def releases(self, *words: str) -> list[tuple[int, str]]:
-        found = json.loads(self.flash("releases", "--json", *words).stdout)
-        return [(each["number"], each["state"]) for each in found]
-
-    def workers(self) -> list[psutil.Process]:
-        (process,) = (p for p in psutil.process_iter() if str(self.target.data) in _words(p))
-        return [p for p in process.children(recursive=True) if "boot.py" in " ".join(_words(p))]
-
-
-def _words(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +41,6 @@ def shop(tmp_path: Path, target: Target) -> Iterator[Shop]:
     url = f"{target.address}/v2/apps/shop"
     ended = httpx.delete(url, headers={"authorization": f"Bearer {target.key}"}, timeout=60)
     assert ended.status_code in (204, 404), ended.text
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_a_project_is_deployed_changed_and_rolled_back(shop: Shop) -> None:
