@@ -118,7 +118,7 @@ def submit(invocation: Invocation) -> EndpointJob:
 def submit_input(target: Target, value: Any) -> EndpointJob:
     """Queue a job with an `input` as the queue API has it."""
     method, rest = target.split_input(value)
-    backend = backend_for(target.name)
+    backend = backend_for(target.name, by_id=target.by_id)
     payload = encode(rest, backend.names)
     return _queued(backend, target, _submission(target, payload, "input", method))
 
@@ -182,7 +182,7 @@ def _backend(invocation: Invocation) -> Backend:
     """The backend, for a call that can be: a wrong one starts nothing."""
     target, args, kwargs, method, _ = invocation
     target.check(args, kwargs, method)
-    return backend_for(target.name)
+    return backend_for(target.name, by_id=target.by_id)
 
 
 def _call(backend: Backend, invocation: Invocation, window: int = 0) -> Submission:

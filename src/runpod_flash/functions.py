@@ -89,6 +89,12 @@ class Target:
             return self._spec.name
         return endpoint.name or str(self.original.__name__)
 
+    @property
+    def by_id(self) -> bool:
+        """Whether only the id is known, of an endpoint at a server."""
+        entry = None if self._spec is None else self._spec.entry
+        return entry is not None and not (entry.file or entry.by_value)
+
     def check(self, args: Any, kwargs: Any, method: str = "") -> None:
         """Raise the `TypeError` of a call that cannot be, here and not on a worker."""
         if self.original is None:

@@ -429,8 +429,9 @@ def test_a_deployed_endpoint_is_served_from_there_and_a_release_takes_over(
         deploy(shop, target, {**code, "pyproject.toml": ""})
         with there.worker("shop-production-where") as worker:
             assert there.call("shop-production-where") == "beside"
-            deploy(shop, target, {"app.py": REPLACED.replace("TEXT", "two")})
-            assert there.call("shop-production-where") == "two"
+            server_of_it = '__import__("os").environ["FLASH_TARGET"]'
+            deploy(shop, target, {"app.py": REPLACED.replace('"TEXT"', server_of_it)})
+            assert there.call("shop-production-where") == target.address
             at(shop, target, "app", "delete", "shop", "--yes")
             worker.wait_for("there is no endpoint 'shop-production-where' here any more")
 

@@ -17,6 +17,7 @@ from runpod_flash.agent.code import Code
 from runpod_flash.agent.connection import TurnedAwayError, connected
 from runpod_flash.client import terminal
 from runpod_flash.client.embedded import local_engine
+from runpod_flash.control.app_tokens import TARGET
 from runpod_flash.control.worker_tokens import worker_of
 from runpod_flash.engines.base import CapacityError, StartOrder
 from runpod_flash.engines.local.environments.environments import cache_directory
@@ -132,7 +133,8 @@ class WorkerHost:
         spec = replace(spec, entry=replace(spec.entry, root=str(root)))
         events = _Events()
         try:
-            order = StartOrder(str(told["worker"]), spec, dict(told["env"]))
+            identity = self._identity(told["identity"])
+            order = StartOrder(str(told["worker"]), spec, dict(told["env"]), identity=identity)
             worker = await self._engine.start(order, events)
         except (FlashError, CapacityError, OSError) as error:
             self._say(f"no worker can start: {error}")
@@ -146,6 +148,10 @@ class WorkerHost:
             await self._engine.stop(worker.worker_id)
             await events.exited
             worker.stream.close()
+
+    def _identity(self, told: dict[str, str]) -> dict[str, str]:
+        """What the worker is known by; the server is where this machine reaches it."""
+        return {**told, TARGET: self._options.origin} if TARGET in told else dict(told)
 
     async def _relay(self, server: ServerConnection, worker: LocalWorker, events: _Events) -> None:
         root = worker.order.spec.entry.root

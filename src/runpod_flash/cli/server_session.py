@@ -22,6 +22,7 @@ from runpod_flash.cli.server_keys import ServerKeys
 from runpod_flash.cli.server_log import LogFormat, ServerLog, default_format
 from runpod_flash.client.embedded import local_engine
 from runpod_flash.client.session import app_name, environment_name
+from runpod_flash.control.app_tokens import AppTokens
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.control.kept_apps import KeptApps
@@ -39,6 +40,7 @@ from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.webhook_secret import kept_secret
 from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.hardware import DataCenter
+from runpod_flash.loopback import is_loopback
 from runpod_flash.plane.clock import steady_clock
 from runpod_flash.plane.logs.worker_logs import WorkerLogs
 from runpod_flash.plane.plane import Plane
@@ -171,7 +173,10 @@ class _Session:
         self._gateway = gateway
         self._webhooks = open_webhooks(plane, jobs)
         self._server = GatewayServer(gateway, options.host, options.port, tries=1, tls=options.tls)
-        jobs.targets.own_ports.add(self._server.port)
+        # Where workers of this machine ask: no certificate is in their way.
+        local = options.tls is None and is_loopback(options.host)
+        self._local = self._server if local else GatewayServer(gateway, "127.0.0.1", 0)
+        jobs.targets.own_ports.update((self._server.port, self._local.port))
         self._keys = keys
 
     @classmethod
@@ -210,6 +215,8 @@ class _Session:
             limiter=_limiter(options.rate_limit),
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
+        ring, address = keys.keys.ring, session._local.address
+        plane.identities = AppTokens(ring, address, gateway.deployed)
         served = _of_app(catalog)
         if isolation is not None:
             apps = {each.spec.app for each in served.endpoints}
@@ -219,7 +226,8 @@ class _Session:
         gateway.serve(served)
         gateway.declare_all()
         await gateway.restore()
-        await session._server.start()
+        for server in {session._server, session._local}:
+            await server.start()
         log.serving(catalog, session._server.address)
         if refusal:
             log.not_apart(refusal)
@@ -233,7 +241,7 @@ class _Session:
         self._log.draining(self._options.grace)
         await self._gateway.stop()
         await self._plane.drain(self._options.grace)
-        await self._server.stop(_CLOSE_SECONDS)
+        await asyncio.gather(*(each.stop(_CLOSE_SECONDS) for each in {self._server, self._local}))
         await self._webhooks.close()
         await self._keys.close(forget=not self._options.port)
         await self._plane.close()

@@ -74,21 +74,27 @@ class Backend(Protocol):
         """Say that nobody will ask for this ended job again."""
 
 
-def backend_for(endpoint: str) -> Backend:
+def backend_for(endpoint: str, *, by_id: bool = False) -> Backend:
     """The backend of this process: a worker's plane, the target, or the embedded plane.
 
-    Raises `UnguardedCallError` while a worker imports the module that calls, and
-    `ConfigurationError` for a target that is no address.
+    An endpoint that is named by its id is the target's, wherever this runs. Raises
+    `UnguardedCallError` while a worker imports the module that calls, and `ConfigurationError` for
+    a target that is no address.
     """
     worker = context.current
     if worker is not None:
         refuse_while_importing(endpoint)
-        from runpod_flash.client.in_worker import InWorkerBackend
+        if not by_id:
+            from runpod_flash.client.in_worker import InWorkerBackend
 
-        return InWorkerBackend(worker)
+            return InWorkerBackend(worker)
     target = chosen_target()
     if target is not None:
-        from runpod_flash.client.http import backend_at
+        if worker is not None:
+            from runpod_flash.client.from_worker import backend_at_server
+
+            return backend_at_server(target, endpoint)
+        from runpod_flash.client.target import backend_at
 
         return backend_at(target, endpoint)
     from runpod_flash.client.embedded import embedded_backend

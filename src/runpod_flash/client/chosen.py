@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from runpod_flash import context
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -23,9 +25,12 @@ class Chosen(NamedTuple):
 
 
 def chosen_target() -> Chosen | None:
-    """`FLASH_TARGET` (empty: none), else what `flash target use` said, else none: embedded."""
+    """`FLASH_TARGET` (empty: none), else what `flash target use` said, else none: embedded.
+
+    What a user has chosen for programs is nothing to workers.
+    """
     named = os.environ.get(VARIABLE)
-    if named is not None:
+    if named is not None or context.current is not None:
         return Chosen(named, VARIABLE) if named else None
     kept = kept_choice()
     return Chosen(kept, COMMAND) if kept else None

@@ -191,15 +191,20 @@ class Connection:
 
 def words_of(response: httpx.Response) -> str:
     """Why the server refused, in its own words."""
+    return words_in(response.status_code, response.content)
+
+
+def words_in(status: int, body: bytes) -> str:
+    """As `words_of`, of an answer's parts."""
     try:
-        value = response.json()
+        value = json.loads(body)
     except ValueError:
         value = None
     given = value if isinstance(value, dict) else {}
     said = given.get("errors") or given.get("detail") or given.get("error")
     if isinstance(said, list):
         said = "; ".join(str(each).removeprefix("$: ") for each in said)
-    return str(said or f"HTTP status {response.status_code}")
+    return str(said or f"HTTP status {status}")
 
 
 def trusted(origin: str) -> ssl.SSLContext | bool:

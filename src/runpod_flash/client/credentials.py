@@ -11,8 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from platformdirs import user_state_path
-
+from runpod_flash import context
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.loopback import is_loopback
 
@@ -41,10 +40,12 @@ def origin_of(address: str) -> str:
 def key_for(address: str, *, insecure: bool = False, given: str | None = None) -> str | None:
     """The key for a server: one that is given, else `FLASH_API_KEY`, else the one that is kept.
 
-    Raises as `check_kept_secret` does.
+    What is kept for a user's programs is nothing to workers. Raises as `check_kept_secret` does.
     """
     origin = origin_of(address)
-    key = given or os.environ.get("FLASH_API_KEY") or kept_key(origin)
+    key = given or os.environ.get("FLASH_API_KEY")
+    if not key and context.current is None:
+        key = kept_key(origin)
     if key:
         check_kept_secret(origin, "key", insecure=insecure)
     return key
@@ -121,4 +122,6 @@ def _file(origin: str) -> Path:
 
 
 def _folder() -> Path:
+    from platformdirs import user_state_path
+
     return user_state_path("flash", appauthor=False) / "keys"

@@ -6,16 +6,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import os
-import time
-from concurrent import futures
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from runpod_flash.client import ending, terminal
-from runpod_flash.client.connection import WAIT_MS, AppGoneError, Connection
-from runpod_flash.client.session import ProgramApp, detached
+from runpod_flash.client import terminal
+from runpod_flash.client.connection import WAIT_MS, AppGoneError
 from runpod_flash.errors import FlashError
 from runpod_flash.plane.views import Ended, Snapshot
 from runpod_flash.project.entry import module_names
@@ -24,22 +18,36 @@ from runpod_flash.wire.carried import carrying
 from runpod_flash.wire.codec import Payload, payload_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from concurrent.futures import Future
 
     from runpod_flash.client.backend import Submission
-    from runpod_flash.client.chosen import Chosen
+    from runpod_flash.project.catalog import Discovered
     from runpod_flash.wire.frames import Frame
 
+T = TypeVar("T")
 
-# So long may the server take to end this program's app.
-_CLOSE_SECONDS = 2.0
+
+class Asking(Protocol):
+    """A connection, as far as calls need one."""
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]: ...
+
+    async def ask(self, method: str, path: str, sent: Frame | None = None) -> list[Frame]: ...
+
+
+class Places(Protocol):
+    """Says where endpoints are; brings them where they are not."""
+
+    async def base(self, discovered: Discovered) -> str: ...
+
+    async def again(self) -> None: ...
 
 
 class HttpBackend:
     """`Backend` for one endpoint of a server."""
 
-    def __init__(self, connection: Connection, app: ProgramApp, endpoint: str) -> None:
+    def __init__(self, connection: Asking, app: Places, endpoint: str) -> None:
         self.names = module_names()
         self._connection = connection
         self._app = app
@@ -198,91 +206,6 @@ class HttpBackend:
     @property
     def _path(self) -> str:
         return f"{self._base}/v2/{self._endpoint}/"
-
-
-class Target:
-    """A server that this program calls: its app there, and a backend for each endpoint."""
-
-    def __init__(self, chosen: Chosen) -> None:
-        self._connection = Connection(chosen.address, named_by=chosen.by)
-        self._app = ProgramApp(self._connection)
-        self._backends: dict[str, HttpBackend] = {}
-
-    def backend(self, endpoint: str) -> HttpBackend:
-        if endpoint not in self._backends:
-            self._backends[endpoint] = HttpBackend(self._connection, self._app, endpoint)
-        return self._backends[endpoint]
-
-    def finish(self) -> None:
-        """Send what is on its way, say in one line what is left, and end this program's app."""
-        with suppress(KeyboardInterrupt):
-            if not ending.interrupted():
-                self._settle()
-        self._say_what_is_left()
-        with suppress(Exception):  # the server finds it out by itself
-            self._connection.spawn(self._app.end()).result(_CLOSE_SECONDS)
-
-    def abandon(self) -> None:
-        """In a forked child: let go of what is the parent's."""
-        self._connection.abandon()
-
-    def _settle(self) -> None:
-        """Wait until all jobs have been sent, and a moment for those that have just ended."""
-        sent = [each for backend in self._backends.values() for each in backend.left()]
-        futures.wait(sent)
-        for text in {str(error): None for each in sent if (error := each.exception())}:
-            terminal.say(f"a job was not sent: {text}")
-        until = time.monotonic() + ending.SETTLE_SECONDS
-        while self._count(None) and time.monotonic() < until:
-            time.sleep(0.01)
-
-    def _count(self, deployed: bool | None) -> int:
-        """How many jobs have not ended, of the endpoints that are there without us, or not."""
-        asked = [b for b in self._backends.values() if deployed in (None, b.deployed)]
-        return sum(len(backend.left()) for backend in asked)
-
-    def _say_what_is_left(self) -> None:
-        own, others = self._count(deployed=False), self._count(deployed=True)
-        if detached():
-            own, others = 0, own + others
-        if others:
-            text = f"{ending.jobs(others)} not waited for: {self._connection.origin} goes on"
-            terminal.say(text)
-        if own:
-            terminal.say(
-                f"cancelled {ending.jobs(own)} not waited for: this program's app at "
-                f"{self._connection.origin} ends with it; FLASH_DETACH=1 keeps the app until its "
-                "jobs have ended"
-            )
-
-
-_targets: dict[str, Target] = {}
-
-
-def backend_at(chosen: Chosen, endpoint: str) -> HttpBackend:
-    """The backend of an endpoint at a server, made on first use; a forked child makes its own."""
-    if chosen.address not in _targets:
-        target = Target(chosen)
-        _hook_once()
-        _targets[chosen.address] = target
-    return _targets[chosen.address].backend(endpoint)
-
-
-@functools.cache
-def _hook_once() -> None:
-    os.register_at_fork(after_in_child=_abandon_all)
-    ending.at_thread_shutdown(_finish_all)
-
-
-def _finish_all() -> None:
-    for target in _targets.values():
-        target.finish()
-
-
-def _abandon_all() -> None:
-    for target in _targets.values():
-        target.abandon()
-    _targets.clear()
 
 
 def _job(submission: Submission) -> Frame:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
+import json
+from email.message import Message
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from runpod_flash import context
 from runpod_flash.client.chosen import chosen_target
-from runpod_flash.client.connection import trusted
+from runpod_flash.client.connection import trusted, words_in
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.client.shadows import import_httpx
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
@@ -51,18 +56,36 @@ class Request:
         )
 
     async def _send(self) -> Any:
-        """The answer's JSON; raises `httpx.HTTPStatusError` for a status that says it failed."""
+        """The answer's JSON; raises `httpx.HTTPStatusError` for a status that says it failed.
+
+        In a worker, which may have no httpx, that is `urllib.error.HTTPError`.
+        """
         target = chosen_target()
         if self._endpoint is None or target is None:
             refuse(f"{self._client}.{self._method.lower()}()")
         if not self._path.startswith("/"):
             raise ConfigurationError(f"{self._path!r} is no path of a route: it starts with '/'")
+        if context.current is not None:
+            return await self._ask_from_worker(target, self._endpoint)
         response = await self._answer(target, self._endpoint)
         response.raise_for_status()
-        if not response.content:
-            return None
-        is_json = "json" in response.headers.get("content-type", "")
-        return response.json() if is_json else response.text
+        return _value(response.headers.get("content-type", ""), response.content)
+
+    async def _ask_from_worker(self, target: Chosen, endpoint: str) -> Any:
+        from runpod_flash.client.from_worker import request
+
+        headers = {"x-flash-endpoint": endpoint, "content-type": "application/json"}
+        body = json.dumps(self._data).encode() if self._data is not None else b""
+        told = await asyncio.to_thread(
+            request, target, self._method, self._path, body, headers, self._timeout
+        )
+        if told.status >= 400:
+            from urllib.error import HTTPError
+
+            text = words_in(told.status, told.body)
+            url = f"{target.address}{self._path}"
+            raise HTTPError(url, told.status, text, Message(), io.BytesIO(told.body))
+        return _value(told.kind, told.body)
 
     async def _answer(self, target: Chosen, endpoint: str) -> Any:
         import_httpx()
@@ -86,3 +109,10 @@ class Request:
             raise ConnectionClosedError(
                 f"{origin} ({target.by}) cannot be reached: {error}; is the server running?"
             ) from None
+
+
+def _value(kind: str, body: bytes) -> Any:
+    """What an answer says: JSON where it is that, else text."""
+    if not body:
+        return None
+    return json.loads(body) if "json" in kind else body.decode(errors="replace")

@@ -34,8 +34,9 @@ _ENDPOINT = re.compile(r"[^\s/?#]{1,200}")
 class Key:
     """Who a key is for, and what it may do. What a client sends is not in it.
 
-    `endpoints` are the only ones that it may call; empty for all. `ending` is how it ends, so that
-    people can tell keys apart.
+    `endpoints` are the only ones that it may call; empty for all. `app` is the deployed environment
+    whose endpoints are the only ones; empty for any. `ending` is how it ends, so that people can
+    tell keys apart.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Key:
     ending: str
     created_at: float
     expires_at: float | None = None
+    app: str = ""
 
     def __post_init__(self) -> None:
         if not self.name.isprintable() or not 0 < len(self.name.strip()) <= _NAME_LENGTH:
@@ -109,14 +111,17 @@ class KeyRing:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self._known: dict[bytes, Key] = {}
+        self._lent: dict[bytes, Key] = {}
         self._used: dict[str, float] = {}
 
     def find(self, secret: bytes) -> Key | None:
         """The key that a client sent, also one that has expired."""
         # How long a look-up takes tells nothing: without the key nobody can choose its hash.
-        key = self._known.get(digest(secret))
-        if key is not None:
-            self._used[key.id] = self.clock()
+        hashed = digest(secret)
+        key = self._known.get(hashed)
+        if key is None:
+            return self._lent.get(hashed)
+        self._used[key.id] = self.clock()
         return key
 
     def expired(self, key: Key) -> bool:
@@ -127,6 +132,14 @@ class KeyRing:
         if used_at is not None:
             self._used[key.id] = used_at
 
+    def lend(self, key: Key, hashed: bytes) -> None:
+        """Know a key that this process has made for one of its own; it is in no list."""
+        self._lent[hashed] = key
+
+    def take_back(self, hashed: bytes) -> None:
+        """End a key that was lent."""
+        self._lent.pop(hashed, None)
+
     def drop(self, key_id: str) -> None:
         self._known = {hashed: key for hashed, key in self._known.items() if key.id != key_id}
         self._used.pop(key_id, None)
@@ -136,7 +149,7 @@ class KeyRing:
         return self._used.get(key_id)
 
     def __iter__(self) -> Iterator[Key]:
-        """All of them, the oldest first."""
+        """All of them, the oldest first, but for those that are lent."""
         return iter(sorted(self._known.values(), key=lambda key: (key.created_at, key.id)))
 
 

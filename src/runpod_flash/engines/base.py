@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -17,13 +17,15 @@ class StartOrder:
     """One worker to start: `spec` and `env` of its endpoint, the id it will carry.
 
     `near` lists the workers whose jobs wait, directly or through others, for the job that this
-    worker is started for: where no device is free, theirs may be shared.
+    worker is started for: where no device is free, theirs may be shared. `identity` are the
+    variables by which its server knows it.
     """
 
     worker_id: str
     spec: EndpointSpec
     env: Mapping[str, str]
     near: tuple[str, ...] = ()
+    identity: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -92,16 +92,21 @@ def admit(
 ) -> None:
     """Put the request's identity into its scope; raises the refusal of one that may not be made.
 
-    A key that is kept to endpoints is for their addresses, the public ones and /v2/account, and no
-    other. It knows them by their names with the prefix.
+    A key that is kept to endpoints, or to those of an app, is for their addresses, the public ones
+    and /v2/account, and no other. It knows them by their names with the prefix.
     """
     identity = access.identify(scope)
     scope[_PLACE] = identity
-    allowed = identity.key.endpoints if identity.key is not None else ()
-    if allowed and not _public(scope) and scope["path"] != "/v2/account":
-        endpoint = endpoint_of(scope)
-        if endpoint is None or f"{prefix}{endpoint.spec.name}" not in allowed:
-            raise Refusal(403, f"this key is only for {' and '.join(allowed)}")
+    key = identity.key
+    if key is None or not (key.app or key.endpoints):
+        return
+    if _public(scope) or scope["path"] == "/v2/account":
+        return
+    endpoint = endpoint_of(scope)
+    if key.app and (endpoint is None or prefix != f"{key.app}-"):
+        raise Refusal(403, f"this key is only for the endpoints of {key.app}")
+    if key.endpoints and (endpoint is None or f"{prefix}{endpoint.spec.name}" not in key.endpoints):
+        raise Refusal(403, f"this key is only for {' and '.join(key.endpoints)}")
 
 
 def require(scope: Scope, needed: KeyScope) -> None:

@@ -228,6 +228,10 @@ class Gateway:
         own = self._find(app, environment, name)
         return None if own is None else (own, "")
 
+    def deployed(self, app: str) -> AppEnv | None:
+        """The environment that an app of the plane is, if it is deployed."""
+        return None if self._deployments is None else self._deployments.place_of(app)
+
     async def restore(self) -> None:
         """Serve what was deployed, and the apps of programs, when an earlier server ended."""
         if self._deployments is not None:

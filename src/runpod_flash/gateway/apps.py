@@ -13,8 +13,9 @@ from runpod_flash.gateway.sessions import PREFIX as BROUGHT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runpod_flash.gateway.access import Identity
     from runpod_flash.gateway.app import Gateway
-    from runpod_flash.gateway.deployments import Deployments
+    from runpod_flash.gateway.deployments import Deployment, Deployments
     from runpod_flash.gateway.messages import Scope
     from runpod_flash.gateway.sessions import Sessions
     from runpod_flash.project.catalog import Discovered
@@ -28,7 +29,7 @@ class Apps:
         sessions: Sessions,
         deployments: Deployments | None,
         named: Callable[[str], Discovered | None],
-        identify: Callable[[Scope], object],
+        identify: Callable[[Scope], Identity],
     ) -> None:
         self._sessions = sessions
         self._deployments = deployments
@@ -46,17 +47,34 @@ class Apps:
         if not self._deployments:
             return None
         if sentinel.asked(path) or header(scope, b"x-flash-endpoint") is not None:
-            app, environment, _ = sentinel.named_by_headers(scope)
-            found = self._deployments.get(AppEnv(app, environment))
-            return None if found is None else (found.gateway, scope)
+            return self._named_by_headers(self._deployments, scope)
         if not path.startswith("/v2/"):
             return None
         _, _, endpoint_id, *rest = path.split("/", 3)
-        at = None if self._named(endpoint_id) else self._deployments.at_id(endpoint_id)
+        at = self._at(self._deployments, endpoint_id, scope)
         if at is None:
             return None
         deployment, name = at
         return deployment.gateway, {**scope, "path": "/".join(["/v2", name, *rest])}
+
+    def _named_by_headers(
+        self, deployments: Deployments, scope: Scope
+    ) -> tuple[Gateway, Scope] | None:
+        app, environment, name = sentinel.named_by_headers(scope)
+        if app:
+            found = deployments.get(AppEnv(app, environment))
+            return None if found is None else (found.gateway, scope)
+        at = self._at(deployments, name, scope)
+        return None if at is None else (at[0].gateway, sentinel.naming(scope, at[1]))
+
+    def _at(
+        self, deployments: Deployments, name: str, scope: Scope
+    ) -> tuple[Deployment, str] | None:
+        """The deployed endpoint of that id; for a worker of an app, its own of that name first."""
+        key = self._identify(scope).key
+        if key is not None and key.app:
+            return deployments.at_id(f"{key.app}-{name}") or deployments.at_id(name)
+        return None if self._named(name) else deployments.at_id(name)
 
     def _below(self, prefix: str, text: str) -> Gateway:
         if prefix == BROUGHT:

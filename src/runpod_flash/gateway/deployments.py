@@ -107,6 +107,11 @@ class Deployments:
         """The one that is served at that place's text."""
         return self._by_text.get(text)
 
+    def place_of(self, app: str) -> AppEnv | None:
+        """The environment that an app of the plane is, if it is deployed."""
+        found = self._by_text.get(app)
+        return None if found is None else found.place
+
     def at_id(self, endpoint_id: str) -> tuple[Deployment, str] | None:
         """Where an endpoint of that id is served, and under which name."""
         return self._by_id.get(endpoint_id)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Discovered
 
 SENTINEL = "flash"
+_NAME = b"x-flash-endpoint"
 # That SDK sends no empty input, but this.
 _EMPTY = {"__empty": True}
 
@@ -25,16 +26,22 @@ def asked(path: str) -> bool:
 
 def named_by_headers(scope: Scope) -> tuple[str, str, str]:
     """The app, the environment and the endpoint that are meant."""
-    name = header(scope, b"x-flash-endpoint")
+    name = header(scope, _NAME)
     if not name:
         raise Refusal(404, "the endpoint id 'flash' takes the endpoint's name in X-Flash-Endpoint")
     app = header(scope, b"x-flash-app") or ""
     return app, header(scope, b"x-flash-environment") or "production", name
 
 
+def naming(scope: Scope, name: str) -> Scope:
+    """The same request for the endpoint of that name."""
+    headers = [each for each in scope["headers"] if each[0] != _NAME]
+    return {**scope, "headers": [*headers, (_NAME, name.encode())]}
+
+
 def at_own_path(scope: Scope, find: Callable[[str, str, str], Discovered | None]) -> Scope:
     """A request for a route of the endpoint that its headers name, at the route's own address."""
-    if header(scope, b"x-flash-endpoint") is None or scope["path"].startswith("/v2/"):
+    if header(scope, _NAME) is None or scope["path"].startswith("/v2/"):
         return scope
     app, environment, name = named_by_headers(scope)
     endpoint = find(app, environment, name)

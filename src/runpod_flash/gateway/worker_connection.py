@@ -8,7 +8,6 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runpod_flash.engines.base import StartOrder
 from runpod_flash.errors import FlashError
 from runpod_flash.links.base import LogLine
 from runpod_flash.links.framed import FramedLink
@@ -21,6 +20,7 @@ from runpod_flash.wire.frames import Frame
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runpod_flash.engines.base import StartOrder
     from runpod_flash.gateway.messages import Receive, Send
     from runpod_flash.gateway.projects import Projects
     from runpod_flash.plane.plane import Plane
@@ -74,6 +74,7 @@ class WorkerConnection:
             if self._attached:
                 self._plane.detach(self._worker_id, ending.reason, agreed=ending.agreed)
         finally:
+            self._plane.identities.ended(self._worker_id)
             self.gone.set()
         with suppress(OSError):
             reason = ending.reason[:100]
@@ -97,12 +98,17 @@ class WorkerConnection:
     # Until the worker runs
 
     async def _prepare(self) -> _Ending:
-        order = StartOrder(self._worker_id, self._pool.spec, self._pool.env)
+        order = self._plane.order(self._worker_id, self._pool)
         files = await asyncio.to_thread(self._projects.files, order.spec)
         listed = [[file.path, file.digest, file.executable] for file in files]
         spec = _at(order.spec, "").to_wire()
         await self._say(
-            "order", worker=self._worker_id, spec=spec, env=dict(order.env), files=listed
+            "order",
+            worker=self._worker_id,
+            spec=spec,
+            env=dict(order.env),
+            identity=dict(order.identity),
+            files=listed,
         )
         await self._bring(order.spec, files, (await self._expect("lacks"))["digests"])
         told = await self._expect("started", "failed")

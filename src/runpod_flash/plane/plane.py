@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from runpod_flash.engines.base import Engine
+    from runpod_flash.engines.base import Engine, StartOrder
     from runpod_flash.links.base import JobRef, Part, WorkerCall, WorkerLink
     from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.exchange import Receive, Scope, Send
+    from runpod_flash.plane.identities import Identities
     from runpod_flash.plane.store.base import Store
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.codec import Payload
@@ -237,6 +238,19 @@ class Plane:
         if agreed:
             self.reconciler.agree(worker_id)
         self.worker_exited(WorkerExit(worker_id, reason))
+
+    def order(self, worker_id: str, pool: Pool) -> StartOrder:
+        """What a worker of the pool is to be started by now, wherever that is."""
+        return self.reconciler.order(worker_id, pool)
+
+    @property
+    def identities(self) -> Identities:
+        """Gives workers that start what they show to their server; nothing, unless it is set."""
+        return self.reconciler.identities
+
+    @identities.setter
+    def identities(self, identities: Identities) -> None:
+        self.reconciler.identities = identities
 
     def caller_env(self, pool: Pool) -> Mapping[str, str]:
         """What modules of the pool's workers may read while they are imported."""

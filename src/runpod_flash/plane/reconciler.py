@@ -11,6 +11,7 @@ from runpod_flash.engines.base import CapacityError, StartOrder, WorkerExit
 from runpod_flash.errors import FlashError, WorkerStartError
 from runpod_flash.plane.autoscaler import Counters, desired
 from runpod_flash.plane.events import WorkerEnded, WorkerReady, WorkerStarted
+from runpod_flash.plane.identities import Nobody
 from runpod_flash.plane.nesting import held_up, nested_jobs
 from runpod_flash.plane.pool import Worker, WorkerState
 from runpod_flash.plane.store.memory import now
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from runpod_flash.links.base import LinkEvents
     from runpod_flash.plane.dispatcher import Dispatcher
     from runpod_flash.plane.events import EventStream
+    from runpod_flash.plane.identities import Identities
     from runpod_flash.plane.pool import Elsewhere, Pool
     from runpod_flash.plane.requests import Requests
     from runpod_flash.plane.store.base import Counts, Store
@@ -78,6 +80,7 @@ class Reconciler:
         self._closed = False
         # Whether nothing is to be started any more.
         self.draining = False
+        self.identities: Identities = Nobody()
 
     def add(self, pool: Pool) -> None:
         self._pools[pool.key] = pool
@@ -204,9 +207,14 @@ class Reconciler:
             worker = Worker(f"{pool.spec.name}-{secrets.token_hex(4)}", pool)
             pool.workers[worker.id] = worker
             pool.scaled_up_at = self._clock()
-            order = StartOrder(worker.id, pool.spec, pool.env, near)
+            order = self.order(worker.id, pool, near)
             worker.order, worker.ordered_at = order, pool.scaled_up_at
             self._spawn(self._bring_up(worker, order))
+
+    def order(self, worker_id: str, pool: Pool, near: tuple[str, ...] = ()) -> StartOrder:
+        """What a worker of the pool is to be started by now."""
+        identity = self.identities.variables(worker_id, pool.spec, pool.env)
+        return StartOrder(worker_id, pool.spec, pool.env, near, identity)
 
     async def _bring_up(self, worker: Worker, order: StartOrder) -> None:
         try:
@@ -436,6 +444,7 @@ class Reconciler:
             worker.pool.workers.pop(worker.id, None)
             worker.pool.refresh(worker)
         worker.pool.exit.set()
+        self.identities.ended(worker.id)
         if worker.link is not None:
             worker.link.close()
 

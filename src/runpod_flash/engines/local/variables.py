@@ -75,6 +75,7 @@ def worker_variables(
         "FLASH_ENDPOINT_NAME": spec.name,
         "FLASH_WORKER_ID": order.worker_id,
         **_platform(spec, datacenter),
+        **order.identity,
         **order.env,
     }
 
