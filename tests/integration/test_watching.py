@@ -68,7 +68,7 @@ async def scrape(served: Served) -> dict[tuple[str, frozenset[str]], float]:
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain")
     return {
-        (sample.name, frozenset(sample.labels.values())): sample.value
+        (sample.name, frozenset(filter(None, sample.labels.values()))): sample.value
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }

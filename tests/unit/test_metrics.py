@@ -17,7 +17,7 @@ from unit.rig import Rig, play, spec
 
 
 class Scraped:
-    """Samples by name and labels."""
+    """Samples by name and labels; endpoints are of no app, if none is named."""
 
     def __init__(self, text: str) -> None:
         self.found = {
@@ -27,6 +27,8 @@ class Scraped:
         }
 
     def __call__(self, name: str, /, **labels: str) -> float | None:
+        if "endpoint" in labels:
+            labels = {"app": "", **labels}
         return self.found.get((name, frozenset(labels.items())))
 
 
@@ -36,7 +38,7 @@ def scraped(rig: Rig, tallies: Tallies) -> Scraped:
 
 def test_jobs_are_counted_by_their_final_state_with_how_long_they_waited_and_ran() -> None:
     async def scenario(rig: Rig) -> None:
-        tallies = Tallies(rig.plane.events, rig.plane.name_of)
+        tallies = Tallies(rig.plane.events, rig.plane.names_of)
         pool = rig.declare(spec(idle_timeout=100))
         good, bad = await rig.busy(pool), rig.submit(pool)
         await rig.after(3)
@@ -59,7 +61,7 @@ def test_jobs_are_counted_by_their_final_state_with_how_long_they_waited_and_ran
 
 def test_the_present_is_read_when_it_is_asked_for() -> None:
     async def scenario(rig: Rig) -> None:
-        tallies = Tallies(rig.plane.events, rig.plane.name_of)
+        tallies = Tallies(rig.plane.events, rig.plane.names_of)
         rig.engine.gpus = [Device("local", 0, "NVIDIA L4", 24, 1, ("a-1",))]
         pool = rig.declare(spec())
         await rig.busy(pool)
@@ -78,7 +80,7 @@ def test_the_present_is_read_when_it_is_asked_for() -> None:
 
 def test_cold_starts_deaths_retries_and_gpu_seconds_are_counted() -> None:
     async def scenario(rig: Rig) -> None:
-        tallies = Tallies(rig.plane.events, rig.plane.name_of)
+        tallies = Tallies(rig.plane.events, rig.plane.names_of)
         pool = rig.declare(spec())
         await rig.busy(pool)
         pool.workers[rig.worker().worker_id].devices = ("NVIDIA L4",)
@@ -95,20 +97,44 @@ def test_cold_starts_deaths_retries_and_gpu_seconds_are_counted() -> None:
     play(scenario)
 
 
-def test_endpoints_of_one_name_in_several_apps_are_one_series() -> None:
+def test_endpoints_of_one_name_are_told_apart_by_their_apps() -> None:
     async def scenario(rig: Rig) -> None:
-        tallies = Tallies(rig.plane.events, rig.plane.name_of)
-        for app in ("x", "y"):
-            rig.submit(rig.declare(replace(spec(workers=(0, 0)), app=app)))
-        await rig.settle()
-        assert scraped(rig, tallies)("flash_queue_depth", endpoint="a") == 2
+        tallies = Tallies(rig.plane.events, rig.plane.names_of)
+        for app in ("x-production", "y-production", "y-production"):
+            pool = rig.declare(replace(spec(idle_timeout=100), app=app))
+            job = await rig.busy(pool)
+            rig.holder(job).finish(job)
+            await rig.settle()
+        tallies.answered("route", 200, "a", "x-production")
+        told = scraped(rig, tallies)
+        for app, count in (("x-production", 1), ("y-production", 2)):
+            of = {"endpoint": "a", "app": app}
+            assert told("flash_jobs_total", **of, state="COMPLETED") == count
+            assert told("flash_job_run_seconds_count", **of) == count
+            assert told("flash_cold_start_seconds_count", **of) == 1
+            assert told("flash_workers", **of, state="idle") == 1
+        assert told("flash_route_requests_total", endpoint="a", app="x-production", status="200")
+        assert told("flash_jobs_total", endpoint="a", state="COMPLETED") is None
+
+    play(scenario)
+
+
+def test_programs_that_come_and_go_make_no_series_of_their_own() -> None:
+    async def scenario(rig: Rig) -> None:
+        tallies = Tallies(rig.plane.events, rig.plane.names_of)
+        for digit in "ab":
+            rig.submit(rig.declare(replace(spec(workers=(0, 0)), app=digit * 32)))
+            await rig.after(2)
+        told = scraped(rig, tallies)
+        assert told("flash_queue_depth", endpoint="a") == 2
+        assert told("flash_queue_oldest_seconds", endpoint="a") == 4
 
     play(scenario)
 
 
 def test_what_was_counted_stays_when_an_endpoint_is_gone() -> None:
     async def scenario(rig: Rig) -> None:
-        tallies = Tallies(rig.plane.events, rig.plane.name_of)
+        tallies = Tallies(rig.plane.events, rig.plane.names_of)
         pool = rig.declare(spec())
         rig.holder(await rig.busy(pool)).finish("1")
         rig.plane.withdraw(pool)
@@ -121,7 +147,7 @@ def test_what_was_counted_stays_when_an_endpoint_is_gone() -> None:
 
 def test_names_of_endpoints_are_escaped_as_the_format_wants_it() -> None:
     async def scenario(rig: Rig) -> None:
-        tallies = Tallies(rig.plane.events, rig.plane.name_of)
+        tallies = Tallies(rig.plane.events, rig.plane.names_of)
         odd = 'a"b ü'
         rig.plane.events.publish(WorkerReady(odd, "w-1", 0.5))
         rig.plane.events.publish(WorkerEnded(odd, "w-1", "was killed", True))
@@ -134,7 +160,7 @@ def test_names_of_endpoints_are_escaped_as_the_format_wants_it() -> None:
 
 def test_the_process_is_told_of() -> None:
     async def scenario(rig: Rig) -> None:
-        told = scraped(rig, Tallies(rig.plane.events, rig.plane.name_of))
+        told = scraped(rig, Tallies(rig.plane.events, rig.plane.names_of))
         assert (told("process_resident_memory_bytes") or 0) > 1_000_000
 
     play(scenario)

@@ -120,7 +120,7 @@ class Gateway:
         self._access = access
         self._has_keys = keys is not None
         self._limiter = limiter
-        tallies = tallies or Tallies(plane.events, plane.name_of)
+        tallies = tallies or Tallies(plane.events, plane.names_of)
         self._noting = Noting(tallies, on_request)
         self._control = ControlApi(
             plane, tallies, self._declared, logs, self._allow_operator, self._allow_logs
@@ -408,12 +408,12 @@ class Gateway:
     async def _route(
         self, endpoint: Discovered, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        outer = scope.get("root_path", "")
+        outer, spec = scope.get("root_path", ""), endpoint.spec
         scope = {
             **scope,
             "root_path": f"{outer}{prefix_of(endpoint)}",
             "path": f"{outer}{scope['path']}",  # (ASGI: the root path is a part of it)
-            "headers": for_route(scope, endpoint.spec.name, headers_for_routes(scope)),
+            "headers": for_route(scope, spec.name, spec.app, headers_for_routes(scope)),
         }
         pool = self.pool_of(endpoint)
         try:

@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import runpod_flash
-from runpod_flash.gateway.tallies import BOUNDS
+from runpod_flash.gateway.tallies import BOUNDS, series
 from runpod_flash.plane.overview import STATES
 
 if TYPE_CHECKING:
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from runpod_flash.gateway.tallies import Durations, Tallies
+    from runpod_flash.gateway.tallies import Durations, Series, Tallies
     from runpod_flash.plane.overview import EndpointView, Overview
 
     Rows = Sequence[tuple[tuple[str, ...], float]]
 
+_SERIES = ["endpoint", "app"]
 _LIMITS = [*map(str, BOUNDS), "+Inf"]
 
 
@@ -70,10 +71,10 @@ class Snapshot:
                 counter.add_metric(values, number)
             yield counter
         for name, text, durations in self._histograms:
-            histogram = HistogramMetricFamily(name, text, labels=["endpoint"])
-            for endpoint, (counts, seconds) in durations.items():
+            histogram = HistogramMetricFamily(name, text, labels=_SERIES)
+            for of, (counts, seconds) in durations.items():
                 buckets = [*zip(_LIMITS, accumulate(counts), strict=True)]
-                histogram.add_metric([endpoint], buckets, seconds)
+                histogram.add_metric(of, buckets, seconds)
             yield histogram
 
 
@@ -81,17 +82,24 @@ _Numbers = tuple[str, str, list[str], "Rows"]
 
 
 def _gauges(seen: Overview) -> Iterator[_Numbers]:
-    def of(name: str, text: str, value: Callable[[EndpointView], float]) -> _Numbers:
-        sums: defaultdict[str, float] = defaultdict(float)  # several apps may have that name
-        for each in seen.endpoints:
-            sums[each.name] += value(each)
-        return name, text, ["endpoint"], _by_endpoint(sums)
+    views: defaultdict[Series, list[EndpointView]] = defaultdict(list)
+    for each in seen.endpoints:  # (programs' apps are one series)
+        views[series(each.name, each.app)].append(each)
+
+    def of(
+        name: str,
+        text: str,
+        value: Callable[[EndpointView], float],
+        all_: Callable[[Iterator[float]], float] = sum,
+    ) -> _Numbers:
+        return name, text, _SERIES, [(key, all_(map(value, found))) for key, found in views.items()]
 
     yield of("flash_queue_depth", "Jobs that wait.", lambda e: e.queued)
     yield of(
         "flash_queue_oldest_seconds",
         "How long the first in line has waited.",
         lambda e: e.oldest or 0.0,
+        max,
     )
     yield of("flash_jobs_running", "Jobs that workers have.", lambda e: e.running)
     yield of(
@@ -99,8 +107,12 @@ def _gauges(seen: Overview) -> Iterator[_Numbers]:
         "Requests of routes that wait or are answered.",
         lambda e: e.requests,
     )
-    workers = [((e.name, state), float(e.count(state))) for e in seen.endpoints for state in STATES]
-    yield "flash_workers", "Workers by state.", ["endpoint", "state"], workers
+    workers = [
+        ((*key, state), float(sum(each.count(state) for each in found)))
+        for key, found in views.items()
+        for state in STATES
+    ]
+    yield "flash_workers", "Workers by state.", [*_SERIES, "state"], workers
     yield of(
         "flash_worker_memory_bytes",
         "Main memory of all workers.",
@@ -114,34 +126,30 @@ def _gauges(seen: Overview) -> Iterator[_Numbers]:
 
 
 def _counters(tallies: Tallies, seen: Overview) -> Iterator[_Numbers]:
-    ended = [((name, state.value), float(n)) for (name, state), n in tallies.ended.items()]
-    yield "flash_jobs", "Jobs by their final state.", ["endpoint", "state"], ended
-    retried = _by_endpoint(tallies.retried)
-    yield "flash_job_retries", "Jobs that were run again.", ["endpoint"], retried
-    deaths = _by_endpoint(tallies.deaths)
-    yield "flash_worker_deaths", "Workers that ended unasked.", ["endpoint"], deaths
+    ended = [((*of, state.value), float(n)) for (of, state), n in tallies.ended.items()]
+    yield "flash_jobs", "Jobs by their final state.", [*_SERIES, "state"], ended
+    retried = _by_series(tallies.retried)
+    yield "flash_job_retries", "Jobs that were run again.", _SERIES, retried
+    deaths = _by_series(tallies.deaths)
+    yield "flash_worker_deaths", "Workers that ended unasked.", _SERIES, deaths
     used = defaultdict(float, tallies.gpu_seconds)
     for each in seen.endpoints:
-        used[each.name] += sum(worker.gpu_seconds for worker in each.workers)
+        used[series(each.name, each.app)] += sum(worker.gpu_seconds for worker in each.workers)
     text = "Seconds that workers had GPUs, times how many."
-    yield "flash_gpu_seconds", text, ["endpoint"], _by_endpoint(used)
-    routes = _by_status(tallies.route_answers)
-    labels = ["endpoint", "status"]
+    yield "flash_gpu_seconds", text, _SERIES, _by_series(used)
+    routes = [((*of, str(status)), float(n)) for (of, status), n in tallies.route_answers.items()]
+    labels = [*_SERIES, "status"]
     yield "flash_route_requests", "Requests of routes by status.", labels, routes
-    answers = _by_status(tallies.answers)
+    answers = [((word, str(status)), float(n)) for (word, status), n in tallies.answers.items()]
     labels = ["operation", "status"]
     yield "flash_http_requests", "Requests by operation and status.", labels, answers
 
 
-def _by_endpoint(numbers: Mapping[str, float]) -> Rows:
-    return [((name,), float(number)) for name, number in numbers.items()]
+def _by_series(numbers: Mapping[Series, float]) -> Rows:
+    return [(of, float(number)) for of, number in numbers.items()]
 
 
-def _by_status(numbers: Mapping[tuple[str, int], int]) -> Rows:
-    return [((name, str(status)), float(n)) for (name, status), n in numbers.items()]
-
-
-_Lengths = tuple[str, str, "dict[str, tuple[list[int], float]]"]
+_Lengths = tuple[str, str, "dict[Series, tuple[list[int], float]]"]
 
 
 def _histograms(tallies: Tallies) -> Iterator[_Lengths]:
@@ -151,5 +159,5 @@ def _histograms(tallies: Tallies) -> Iterator[_Lengths]:
     yield "flash_cold_start_seconds", "From a worker's order until it is ready.", starts
 
 
-def _copied(durations: Mapping[str, Durations]) -> dict[str, tuple[list[int], float]]:
+def _copied(durations: Mapping[Series, Durations]) -> dict[Series, tuple[list[int], float]]:
     return {name: ([*each.counts], each.seconds) for name, each in durations.items()}

@@ -52,10 +52,11 @@ class Answered(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Note:
-    """What is known of a request; `route` is the endpoint whose route it is."""
+    """What is known of a request; `route` is the endpoint whose route it is, of that `app`."""
 
     id: str
     route: str = ""
+    app: str = ""
 
 
 class Noting:
@@ -93,7 +94,7 @@ class Noting:
 
     def _answered(self, scope: Scope, note: _Note, status: int, began: float) -> None:
         operation = "route" if note.route else operation_of(scope["path"])
-        self._tallies.answered(operation, status, note.route)
+        self._tallies.answered(operation, status, note.route, note.app)
         if self._tell is not None:
             seconds = time.perf_counter() - began
             method = "WS" if scope["type"] == "websocket" else scope["method"]
@@ -101,10 +102,10 @@ class Noting:
             self._tell(told)
 
 
-def for_route(scope: Scope, endpoint: str, headers: Headers) -> Headers:
+def for_route(scope: Scope, endpoint: str, app: str, headers: Headers) -> Headers:
     """Note that it is a route's request; its headers with its id, if it came without."""
     note: _Note = scope[_NOTE]
-    note.route = endpoint
+    note.route, note.app = endpoint, app
     return [*(each for each in headers if each[0] != _NAME), (_NAME, note.id.encode())]
 
 

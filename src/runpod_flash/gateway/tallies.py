@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.plane.events import JobEnded, JobStarted, WorkerEnded, WorkerReady
 
 if TYPE_CHECKING:
@@ -23,6 +24,19 @@ BOUNDS = (
 )  # fmt: skip
 
 
+class Series(NamedTuple):
+    """What an endpoint's numbers are kept by; without `app` for the apps of programs, which come
+    and go."""
+
+    endpoint: str
+    app: str
+
+
+def series(endpoint: str, app: str) -> Series:
+    """That of an endpoint of an app."""
+    return Series(endpoint, "" if is_session_id(app) else app)
+
+
 class Durations:
     """How many were how long: `counts` by bound, the last one beyond all."""
 
@@ -36,20 +50,20 @@ class Durations:
 
 
 class Tallies:
-    """All by the names of endpoints; `name_of` gives that for the key that a job has."""
+    """`names_of` gives the names of the endpoint and of its app for the key that a job has."""
 
-    def __init__(self, events: EventStream, name_of: Callable[[str], str]) -> None:
-        self._name_of = name_of
-        self._names: dict[str, str] = {}
-        self.ended: Counter[tuple[str, JobState]] = Counter()
-        self.retried: Counter[str] = Counter()
-        self.waits: defaultdict[str, Durations] = defaultdict(Durations)
-        self.runs: defaultdict[str, Durations] = defaultdict(Durations)
-        self.cold_starts: defaultdict[str, Durations] = defaultdict(Durations)
-        self.deaths: Counter[str] = Counter()
-        self.gpu_seconds: defaultdict[str, float] = defaultdict(float)
+    def __init__(self, events: EventStream, names_of: Callable[[str], tuple[str, str]]) -> None:
+        self._names_of = names_of
+        self._series: dict[str, Series] = {}
+        self.ended: Counter[tuple[Series, JobState]] = Counter()
+        self.retried: Counter[Series] = Counter()
+        self.waits: defaultdict[Series, Durations] = defaultdict(Durations)
+        self.runs: defaultdict[Series, Durations] = defaultdict(Durations)
+        self.cold_starts: defaultdict[Series, Durations] = defaultdict(Durations)
+        self.deaths: Counter[Series] = Counter()
+        self.gpu_seconds: defaultdict[Series, float] = defaultdict(float)
         self.answers: Counter[tuple[str, int]] = Counter()
-        self.route_answers: Counter[tuple[str, int]] = Counter()
+        self.route_answers: Counter[tuple[Series, int]] = Counter()
         events.subscribe(self._note_job, JobStarted, JobEnded)
         events.subscribe(self._note_worker, WorkerReady, WorkerEnded)
 
@@ -61,34 +75,35 @@ class Tallies:
 
     def _note_worker(self, event: Event) -> None:
         if isinstance(event, WorkerReady):
-            self.cold_starts[event.endpoint].add(event.seconds)
+            self.cold_starts[series(event.endpoint, event.app)].add(event.seconds)
         elif isinstance(event, WorkerEnded):
-            self.deaths[event.endpoint] += event.by_itself
-            self.gpu_seconds[event.endpoint] += event.gpu_seconds
+            of = series(event.endpoint, event.app)
+            self.deaths[of] += event.by_itself
+            self.gpu_seconds[of] += event.gpu_seconds
 
     def _job_started(self, job: Job) -> None:
-        name = self._name(job.endpoint)
+        of = self._of(job.endpoint)
         if job.attempt > 1:
-            self.retried[name] += 1
+            self.retried[of] += 1
         elif job.started_at is not None:
-            self.waits[name].add(job.started_at - job.created_at)
+            self.waits[of].add(job.started_at - job.created_at)
 
     def _job_ended(self, job: Job) -> None:
-        name = self._name(job.endpoint)
-        self.ended[name, job.state] += 1
+        of = self._of(job.endpoint)
+        self.ended[of, job.state] += 1
         if job.started_at is not None and job.finished_at is not None:
-            self.runs[name].add(job.finished_at - job.started_at)
+            self.runs[of].add(job.finished_at - job.started_at)
 
-    def _name(self, key: str) -> str:
-        known = self._names.get(key)
+    def _of(self, key: str) -> Series:
+        known = self._series.get(key)
         if known is None:
-            if len(self._names) >= _NAMES:
-                self._names.clear()
-            known = self._names[key] = self._name_of(key)
+            if len(self._series) >= _NAMES:
+                self._series.clear()
+            known = self._series[key] = series(*self._names_of(key))
         return known
 
-    def answered(self, operation: str, status: int, endpoint: str = "") -> None:
-        """A request got its status; `endpoint` is the one whose route it was."""
+    def answered(self, operation: str, status: int, endpoint: str = "", app: str = "") -> None:
+        """A request got its status; `endpoint` is the one whose route it was, of that app."""
         self.answers[operation, status] += 1
         if endpoint:
-            self.route_answers[endpoint, status] += 1
+            self.route_answers[series(endpoint, app), status] += 1

@@ -67,6 +67,7 @@ class WorkerReady(NamedTuple):
     endpoint: str
     worker_id: str
     seconds: float
+    app: str = ""
 
 
 class WorkerEnded(NamedTuple):
@@ -81,6 +82,7 @@ class WorkerEnded(NamedTuple):
     reason: str
     by_itself: bool = False
     gpu_seconds: float = 0.0
+    app: str = ""
 
 
 Event: TypeAlias = (

@@ -293,8 +293,12 @@ class Plane:
 
     def name_of(self, key: str) -> str:
         """The name of a pool's endpoint; empty where there is none any more."""
+        return self.names_of(key)[0]
+
+    def names_of(self, key: str) -> tuple[str, str]:
+        """The names of a pool's endpoint and of its app."""
         pool = self._pools.get(key)
-        return "" if pool is None else pool.spec.name
+        return ("", "") if pool is None else (pool.spec.name, pool.spec.app)
 
     def pools(self) -> list[Pool]:
         """All that were declared, those that are withdrawn as well."""

@@ -372,7 +372,7 @@ class Reconciler:
             worker.idle_since = self._clock()
             pool.refresh(worker)
         took = self._clock() - worker.ordered_at
-        self._events.publish(WorkerReady(pool.spec.name, worker.id, took))
+        self._events.publish(WorkerReady(pool.spec.name, worker.id, took, pool.spec.app))
         self.reconcile(pool)
 
     def start_failed(self, worker: Worker, failure: Failure) -> None:
@@ -402,8 +402,9 @@ class Reconciler:
             self._after_exit(worker, exit_, by_itself)
 
     def _ended(self, worker: Worker, reason: str, by_itself: bool) -> None:
-        name, seconds = worker.pool.spec.name, worker.gpu_seconds(self._clock())
-        self._events.publish(WorkerEnded(name, worker.id, reason, by_itself, seconds))
+        spec, seconds = worker.pool.spec, worker.gpu_seconds(self._clock())
+        ended = WorkerEnded(spec.name, worker.id, reason, by_itself, seconds, spec.app)
+        self._events.publish(ended)
 
     def _after_exit(self, worker: Worker, exit_: WorkerExit, by_itself: bool) -> None:
         pool = worker.pool
