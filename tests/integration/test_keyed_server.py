@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from integration.served import Served, serving
 from runpod_flash.control.keys import Keys
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FILES = {
     "work.py": """
+        import time
         from runpod_flash import Endpoint
 
         @Endpoint(name="double", cpu="cpu3c-1-2")
@@ -33,10 +34,19 @@ FILES = {
         @Endpoint(name="other", cpu="cpu3c-1-2")
         def other() -> str:
             return "other"
+
+        @Endpoint(name="slow", cpu="cpu3c-1-2")
+        def slow() -> str:
+            time.sleep(1)
+            return "done"
     """,
     "web.py": """
-        from fastapi import Request, WebSocket
+        import asyncio
+        from fastapi import Request, WebSocket, WebSocketDisconnect
+        from fastapi.responses import StreamingResponse
         from runpod_flash import Endpoint
+
+        ENDS = []
 
         api = Endpoint(name="api", cpu="cpu3c-1-2")
 
@@ -49,6 +59,27 @@ FILES = {
             await socket.accept()
             await socket.send_text(socket.headers.get("authorization", "none"))
             await socket.close()
+
+        @api.websocket("/hold")
+        async def hold(socket: WebSocket):
+            await socket.accept()
+            try:
+                while True:
+                    await socket.send_text(await socket.receive_text())
+            except WebSocketDisconnect as gone:
+                ENDS.append(gone.code)
+
+        @api.get("/ends")
+        async def ends() -> list:
+            return ENDS
+
+        @api.get("/ticks")
+        async def ticks() -> StreamingResponse:
+            async def lines():
+                while True:
+                    yield "data: tick\\n\\n"
+                    await asyncio.sleep(0.05)
+            return StreamingResponse(lines(), media_type="text/event-stream")
     """,
 }
 RUN = {"input": {"x": 4}}
@@ -115,6 +146,61 @@ def test_a_revoked_or_expired_key_calls_nothing_more(tmp_path: Path) -> None:
         expired = await served.post(path, RUN, headers=brief)
         assert expired.status_code == 401
         assert "the key 'brief' expired on" in expired.json()["error"]
+
+    guarded(tmp_path, scenario)
+
+
+def test_what_lasts_ends_with_its_key_and_what_was_accepted_does_not(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        admin = await bearer(keys, "admin", "admin")
+        new, other = await keys.create("ci"), await bearer(keys, "other")
+        key = {"authorization": new.secret}
+        url = f"ws{served.address.removeprefix('http')}/web/hold"
+        job = asyncio.ensure_future(served.post("/v2/slow/runsync", {"input": {}}, headers=key))
+        async with (
+            connect(url, additional_headers=key) as mine,
+            connect(url, additional_headers=other) as theirs,
+            served.http.stream("GET", "/web/ticks", headers=key) as ticks,
+        ):
+            lines = ticks.aiter_lines()
+            assert await anext(lines) == "data: tick"
+            for socket in (mine, theirs):
+                await socket.send("hi")
+                assert await socket.recv() == "hi"
+            await served.http.delete(f"/v2/keys/{new.key.id}", headers=admin)
+            with pytest.raises(ConnectionClosed) as closed:
+                await mine.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1008
+            assert closed.value.rcvd.reason == "the key was revoked or has expired"
+            assert {line async for line in lines} <= {"data: tick", ""}, "the end is clean"
+            await theirs.send("still here")
+            assert await theirs.recv() == "still here"
+            assert (await served.get("/web/ends", headers=other)).json() == [1008]
+        assert (await job).json()["status"] == "COMPLETED"
+
+    guarded(tmp_path, scenario)
+
+
+def test_what_lasts_ends_when_its_key_expires(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        other = await bearer(keys, "other")
+        await served.get("/web/seen", headers=other)  # so that a worker is there
+        brief = await keys.create("brief", "admin", (), 1.0)
+        key = {"authorization": brief.secret}
+        url = f"ws{served.address.removeprefix('http')}/web/hold"
+        logs = "/v2/serverless/api/logs"
+        began = time.monotonic()
+        async with (
+            connect(url, additional_headers=key) as socket,
+            served.http.stream("GET", logs, headers=key) as followed,
+        ):
+            assert followed.status_code == 200
+            await socket.wait_closed()
+            assert socket.close_code == 1008
+            async for _ in followed.aiter_lines():
+                pass
+        assert 0.5 < time.monotonic() - began < 5
 
     guarded(tmp_path, scenario)
 

@@ -112,6 +112,7 @@ class KeyRing:
         self.clock = clock
         self._known: dict[bytes, Key] = {}
         self._lent: dict[bytes, Key] = {}
+        self._watchers: dict[str, set[Callable[[], None]]] = {}
         self._used: dict[str, float] = {}
 
     def find(self, secret: bytes) -> Key | None:
@@ -138,11 +139,30 @@ class KeyRing:
 
     def take_back(self, hashed: bytes) -> None:
         """End a key that was lent."""
-        self._lent.pop(hashed, None)
+        key = self._lent.pop(hashed, None)
+        if key is not None:
+            self._tell(key.id)
 
     def drop(self, key_id: str) -> None:
         self._known = {hashed: key for hashed, key in self._known.items() if key.id != key_id}
         self._used.pop(key_id, None)
+        self._tell(key_id)
+
+    def watch(self, key: Key, ended: Callable[[], None]) -> None:
+        """Have `ended` called when the key is dropped, or now if it was: something of it lasts."""
+        self._watchers.setdefault(key.id, set()).add(ended)
+        if all(key.id != each.id for known in (self._known, self._lent) for each in known.values()):
+            ended()
+
+    def unwatch(self, key: Key, ended: Callable[[], None]) -> None:
+        watchers = self._watchers.get(key.id, set())
+        watchers.discard(ended)
+        if not watchers:
+            self._watchers.pop(key.id, None)
+
+    def _tell(self, key_id: str) -> None:
+        for ended in list(self._watchers.get(key_id, ())):
+            ended()
 
     def used_at(self, key_id: str) -> float | None:
         """When the key was last sent."""

@@ -54,7 +54,9 @@ class Identity(NamedTuple):
 
 
 class Access(Protocol):
-    """A policy."""
+    """A policy; `ring` has the keys that count."""
+
+    ring: KeyRing
 
     def identify(self, scope: Scope) -> Identity:
         """Whose request it is; raises the 401 of one that may not even call, or the 400 of one
@@ -65,20 +67,20 @@ class Keyless:
     """Anybody on this machine may call; a key that does not count is as good as none."""
 
     def __init__(self, ring: KeyRing) -> None:
-        self._ring = ring
+        self.ring = ring
 
     def identify(self, scope: Scope) -> Identity:
-        return _identity(self._ring, scope)
+        return _identity(self.ring, scope)
 
 
 class Keyed:
     """Only holders of keys may call."""
 
     def __init__(self, ring: KeyRing) -> None:
-        self._ring = ring
+        self.ring = ring
 
     def identify(self, scope: Scope) -> Identity:
-        found = _identity(self._ring, scope)
+        found = _identity(self.ring, scope)
         if found.key is None and not _public(scope):
             raise _unauthorized(found.refused)
         return found

@@ -50,6 +50,7 @@ from runpod_flash.gateway.resources import Resource, Resources
 from runpod_flash.gateway.sessions import Sessions
 from runpod_flash.gateway.setup_page import SetupPage
 from runpod_flash.gateway.tallies import Tallies
+from runpod_flash.gateway.tenure import Tenure
 from runpod_flash.gateway.workers import Workers
 from runpod_flash.gateway.workers_control import WorkersControl
 from runpod_flash.project.catalog import Catalog
@@ -313,11 +314,27 @@ class Gateway:
         if found is None:
             admit(self._access, scope, self._endpoint_at, self._prefix)
             self._check_rate(scope, endpoint)
+        if found is not None:
+            await found.send(send)
+            return
+        key = identity_of(scope).key
+        if key is None:
+            await self._respond(endpoint, scope, receive, send)
+            return
+        tenure = Tenure(self._access.ring, key, receive, send)
+        try:
+            await self._respond(endpoint, scope, tenure.receive, tenure.send)
+        finally:
+            await tenure.close()
+
+    async def _respond(
+        self, endpoint: Discovered | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request that may be made; `endpoint` is the one whose route it is."""
         if endpoint is not None:
             await self._route(endpoint, scope, receive, send)
-            return
-        answered: Sendable = found or await self._answer(scope, receive)
-        await answered.send(send)
+        else:
+            await (await self._answer(scope, receive)).send(send)
 
     def _endpoint_at(self, scope: Scope) -> Discovered | None:
         if sentinel.asked(scope["path"]):
@@ -403,7 +420,15 @@ class Gateway:
                 raise
             await refusal.answer.send(_in_handshake(send))
             return
-        await self._route(endpoint, scope, receive, send)
+        key = identity_of(scope).key
+        if key is None:
+            await self._route(endpoint, scope, receive, send)
+            return
+        tenure = Tenure(self._access.ring, key, receive, send)
+        try:
+            await self._route(endpoint, scope, tenure.receive, tenure.send)
+        finally:
+            await tenure.close()
 
     async def _route(
         self, endpoint: Discovered, scope: Scope, receive: Receive, send: Send
