@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runpod_flash.engines.base import CapacityError, Refusal
-from runpod_flash.errors import EnvironmentBuildError
+from runpod_flash.errors import EnvironmentBuildError, WorkerStartError
 from runpod_flash.plane.pool import Pool, Worker, WorkerState
 from runpod_flash.plane.reconciler import TURN_SECONDS
 from runpod_flash.plane.store.base import JobState, Lease
 from runpod_flash.plane.store.memory import MemoryStore
-from runpod_flash.testing import ScriptedEngine
+from runpod_flash.testing import ScriptedEngine, ScriptedLink
 from runpod_flash.wire.failures import Failure
 from unit.rig import Rig, play, real, spec
 
 if TYPE_CHECKING:
     from runpod_flash.engines.base import StartOrder
+    from runpod_flash.spec import EndpointSpec
     from runpod_flash.testing import ScriptedWorker
 
 IMPORT_FAILS = Failure("builtins", "ModuleNotFoundError", "No module named 'nothing'")
@@ -255,6 +256,80 @@ def test_a_start_that_succeeds_at_the_third_try_runs_the_job() -> None:
         assert rig.state(id_) is JobState.IN_PROGRESS
 
     play(scenario)
+
+
+class Faulty:
+    """An engine's `limit` that raises so often, then answers."""
+
+    def __init__(self, rig: Rig, times: int) -> None:
+        self.left = times
+        self._limit = rig.engine.limit
+        rig.engine.limit = self  # type: ignore[method-assign]
+
+    def __call__(self, spec: EndpointSpec) -> tuple[int, str]:
+        if self.left:
+            self.left -= 1
+            raise OSError("/proc cannot be read")
+        return self._limit(spec)
+
+
+def test_a_fault_of_ours_is_tried_again_and_the_job_runs() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(spec())
+        await rig.settle()
+        Faulty(rig, 2)
+        job = rig.submit(pool)
+        await rig.settle()
+        assert rig.state(job) is JobState.IN_QUEUE
+        await rig.after(0.7)
+        assert rig.state(job) is JobState.IN_PROGRESS
+        rig.holder(job).finish(job)
+        await rig.settle()
+        assert pool.faults.count == 0
+
+    play(scenario, faulty=True)
+
+
+def test_a_fault_that_lasts_fails_the_waiting_jobs_and_requests_with_its_cause() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(spec())
+        await rig.settle()
+        faulty = Faulty(rig, 1000)
+        job, request = rig.submit(pool), asyncio.ensure_future(rig.plane.warm(pool))
+        await rig.after(1)
+        assert rig.state(job) is JobState.FAILED
+        assert "workers of 'a', 3 times in a row: OSError: /proc cannot" in rig.failure(job).message
+        with pytest.raises(WorkerStartError, match="3 times in a row"):
+            await request
+        late = rig.submit(pool)
+        await rig.settle()
+        assert rig.state(late) is JobState.FAILED, "nobody waits for what is known to fail"
+        faulty.left = 0
+        good = rig.submit(pool)
+        await rig.settle()
+        assert rig.state(good) is JobState.IN_PROGRESS, "it goes on once it can"
+
+    play(scenario, faulty=True)
+
+
+def test_a_worker_whose_link_cannot_be_opened_is_no_worker_that_starts_for_ever() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(spec())
+        await rig.settle()
+        opened = ScriptedLink.open
+
+        def fails(*_: object) -> None:
+            ScriptedLink.open = opened  # type: ignore[method-assign]
+            raise ValueError("this spec cannot be sent")
+
+        ScriptedLink.open = fails  # type: ignore[assignment,method-assign]
+        job = rig.submit(pool)
+        await rig.after(1)
+        assert rig.state(job) is JobState.IN_PROGRESS
+        assert len(rig.engine.orders) == 2
+        assert len(rig.engine.workers) == 1
+
+    play(scenario, faulty=True)
 
 
 def test_an_environment_that_cannot_be_built_fails_the_waiting_jobs_with_its_reason() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from runpod_flash.plane.faults import Faults
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -132,6 +134,7 @@ class Pool:
     # When the next worker may be started: for a waiting job, and for the minimum alone.
     retry_at: float = 0.0
     keep_at: float = 0.0
+    faults: Faults = field(default_factory=Faults)
     # What a start was refused for, and the workers that hold it.
     waits_for: str = ""
     held_by: tuple[str, ...] = ()

@@ -93,6 +93,25 @@ class Reconciler:
         timer = self._timers.pop(pool.key, None)
         if timer is not None:
             timer.cancel()
+        try:
+            self._look_after(pool)
+        except Exception as error:
+            self._faulted(pool, error)
+        else:
+            pool.faults.count = 0
+
+    def _faulted(self, pool: Pool, error: Exception) -> None:
+        """Try again ever later; who waits is told why, before that would be for ever."""
+        text = f"the workers of {pool.spec.name!r} could not be looked after"
+        self._loop.call_exception_handler({"message": text, "exception": error})
+        delay = pool.faults.met(self._clock())
+        self._timers[pool.key] = self._loop.call_later(delay, self.reconcile, pool)
+        if pool.faults.lasting:
+            failure = pool.faults.failure(pool.spec.name, error)
+            self._dispatcher.fail_waiting(pool, failure)
+            self._requests.fail_waiting(pool, failure)
+
+    def _look_after(self, pool: Pool) -> None:
         self._dispatcher.pump(pool)
         self._requests.pump(pool)
         self._stop_drained(pool)
@@ -225,8 +244,13 @@ class Reconciler:
                 self.reconcile(worker.pool)
             else:
                 self._not_started(worker.pool, error)
-        else:
+            return
+        try:
             self._started(worker, order, handle)
+        except Exception as error:
+            self._remove(worker)
+            await self._engine.stop(worker.id)
+            self._not_started(worker.pool, error)
 
     def _started(self, worker: Worker, order: StartOrder, handle: WorkerHandle) -> None:
         pool, link = worker.pool, handle.link
