@@ -5,51 +5,21 @@ To open the link changes nothing, for programs open links to preview them; its b
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from runpod_flash.control.setup import SpentLinkError
 from runpod_flash.gateway.guard import host_name
-from runpod_flash.gateway.messages import Answer, Refusal, header, query, read_body, wrong_method
+from runpod_flash.gateway.messages import Refusal, header, query, read_body, wrong_method
+from runpod_flash.gateway.page import page
 from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from runpod_flash.control.setup import SetupLinks
-    from runpod_flash.gateway.messages import Receive, Scope
+    from runpod_flash.gateway.messages import Answer, Receive, Scope
 
 _BODY_LIMIT = 4096
-_STYLE = """
-:root { color-scheme: light dark; --dim: #5b6472; --line: #d5dae1; --box: #f4f6f8; --go: #1f5fd0; }
-@media (prefers-color-scheme: dark) {
-  :root { --dim: #9aa4b2; --line: #39414d; --box: #1c2128; --go: #3b7bea; }
-}
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 12vh auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; margin: 0 0 .75rem; }
-p { margin: .75rem 0; }
-.dim { color: var(--dim); }
-pre { background: var(--box); border: 1px solid var(--line); border-radius: 6px; padding: .75rem;
-  font-size: .85rem; white-space: pre-wrap; overflow-wrap: anywhere; user-select: all; }
-button { font: inherit; color: #fff; background: var(--go); border: 0; border-radius: 6px;
-  padding: .6rem 1.1rem; cursor: pointer; }
-button:focus-visible { outline: 3px solid var(--line); }
-"""
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Flash: {title}</title>
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{content}
-</body>
-</html>
-"""
 _OFFER = """<p>This makes an admin key for this Flash server and shows it once. An admin key can do
 everything: call, deploy, and make other keys.</p>
 <form method="post" action="/setup">
@@ -86,14 +56,13 @@ class SetupPage:
             if method == "POST":
                 return await self._redeem(scope, receive)
         except SpentLinkError:
-            return _page(410, "This link does not work", _SPENT)
+            return page(410, "This link does not work", _SPENT)
         raise wrong_method(scope, "GET, HEAD, POST")
 
     async def _offer(self, token: str) -> Answer:
         await self._links.check(token)
         content = _OFFER.format(token=html.escape(token))
-        # (With no-referrer, browsers would send the form with `Origin: null`.)
-        return _page(200, "Set up this server", content, b"same-origin")
+        return page(200, "Set up this server", content, keeps_origin=True)
 
     async def _redeem(self, scope: Scope, receive: Receive) -> Answer:
         body = await read_body(scope, receive, _BODY_LIMIT, "send the form of GET /setup")
@@ -113,21 +82,4 @@ class SetupPage:
             "insecure": insecure,
         }
         content = _SHOWN.format(**{name: html.escape(text) for name, text in shown.items()})
-        return _page(200, "Your admin key", content)
-
-
-def _page(status: int, title: str, content: str, referrer: bytes = b"no-referrer") -> Answer:
-    body = _PAGE.format(title=title, style=_STYLE, content=content).encode()
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'"
-    )
-    headers = (
-        (b"content-security-policy", policy.encode()),
-        (b"x-frame-options", b"DENY"),
-        (b"referrer-policy", referrer),
-        (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"),
-    )
-    return Answer(status, body, b"text/html; charset=utf-8", headers)
+        return page(200, "Your admin key", content)
