@@ -11,34 +11,119 @@ from runpod_flash.cli import output
 
 if TYPE_CHECKING:
     from runpod_flash.client.control import ControlClient
+    from runpod_flash.client.login import LoginServer
 
 
 @click.command()
 @click.option("--server", metavar="URL", help="The server (default: the only known one).")
 @click.option("--api-key", metavar="KEY", help="The key; - reads it from standard input.")
+@click.option("--device", is_flag=True, help="Show a code to enter in a browser elsewhere.")
+@click.option(
+    "--no-browser", "--no-open", is_flag=True, help="Show the page's address, and open nothing."
+)
+@click.option(
+    "--scope",
+    type=click.Choice(["invoke", "deploy", "admin"]),
+    default="deploy",
+    show_default=True,
+    help="What the key is to do; at most what that of who allows it may.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for somebody to allow it.",
+)
 @click.option(
     "--insecure", is_flag=True, help="Send the key over plain http, which others may read."
 )
-def login(server: str | None, api_key: str | None, insecure: bool) -> None:
+def login(
+    server: str | None,
+    api_key: str | None,
+    device: bool,
+    no_browser: bool,
+    scope: str,
+    timeout: float,
+    insecure: bool,
+) -> None:
     """Keep a key of a server, and have programs run there from now on.
 
-    An admin of the server makes a key: `flash key create NAME --scope deploy`. Without --api-key it
-    is asked for, unseen.
+    A page of the server opens in your browser, where you allow it: with a key that you have
+    already, or in a browser that has signed in before. Without a browser here (as over SSH) you get
+    a code for one elsewhere. --api-key KEY keeps a key that an admin has made; without a terminal,
+    it is read from standard input.
 
     Example: flash login --server https://gpu-box:8000
     """
     from runpod_flash.client.chosen import keep_choice
     from runpod_flash.client.control import ControlClient
     from runpod_flash.client.credentials import keep_key
+    from runpod_flash.client.login import LoginServer
 
     address = server or _only_known()
-    key = _given(api_key, address)
+    asks = device or no_browser or (api_key is None and output.can_ask())
+    if api_key is not None and (device or no_browser):
+        raise click.UsageError("--api-key needs no browser: leave --device and --no-browser out.")
+    key = (
+        _allowed(LoginServer(address, scope, insecure), device, no_browser, timeout)
+        if asks
+        else _given(api_key)
+    )
     client = ControlClient(address, insecure=insecure, key=key)
     whose = account(client)
     keep_key(client.origin, key)
     keep_choice(client.origin)
     click.echo(f"Logged in as {whose}.")
     click.echo("Programs and commands run there now; `flash target use none`: on this machine.")
+
+
+def _allowed(server: LoginServer, device: bool, no_browser: bool, seconds: float) -> str:
+    """The key that somebody allows in a browser: here, or elsewhere."""
+    from runpod_flash.client.login import login_by_browser, login_by_code
+
+    if device or not (no_browser or browser_here()):
+        return login_by_code(server, _show_code, seconds)
+    return login_by_browser(server, _show_page if no_browser else _open_page, seconds)
+
+
+def browser_here() -> bool:
+    """Whether a page that is opened here is seen by who sits at the terminal."""
+    import os
+    import webbrowser
+
+    if any(os.environ.get(name) for name in ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")):
+        return False
+    screen = any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
+    if sys.platform == "linux" and not screen:
+        return False
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+def _open_page(address: str) -> None:
+    import webbrowser
+
+    click.echo("Your browser opens a page of the server, to allow this login. If none opens:")
+    click.echo(f"  {address}")
+    click.echo("Is your browser on another machine? Press Ctrl-C, and use `flash login --device`.")
+    webbrowser.open(address)
+
+
+def _show_page(address: str) -> None:
+    click.echo("Open this page in a browser on this machine, to allow the login:")
+    click.echo(f"  {address}")
+
+
+def _show_code(address: str, code: str) -> None:
+    click.echo(f"Open {address} in a browser, on any machine, and enter the code")
+    click.echo(f"  {click.style(code, bold=True)}")
+    click.echo(f"or open {address}?user_code={code}")
+    click.echo("Waiting until it is allowed (Ctrl-C ends this)...")
 
 
 def _only_known() -> str:
@@ -54,15 +139,14 @@ def _only_known() -> str:
     return known[0]
 
 
-def _given(api_key: str | None, address: str) -> str:
-    if api_key == "-" or (api_key is None and not output.can_ask()):
+def _given(api_key: str | None) -> str:
+    if api_key in ("-", None):
         api_key = sys.stdin.read()
-    elif api_key is None:
-        api_key = click.prompt(f"A key of {address}", hide_input=True, err=True)
     key = str(api_key).strip()
     if not key:
         raise click.ClickException(
-            "No key was given: pass --api-key KEY, or pipe it in (`flash key create` makes one)."
+            "No key was given: pass --api-key KEY, or pipe it in (`flash key create` makes one); "
+            "--device asks in a browser elsewhere."
         )
     return key
 

@@ -48,7 +48,7 @@ class ControlClient:
         Raises `ConnectionClosedError` where it cannot be reached, and `ConfigurationError` with
         its own words where it refuses.
         """
-        with self._client() as client:
+        with asking(self.origin, self.key) as client:
             response = client.request(method, f"{self.origin}{path}", json=fields, headers=headers)
         return self._read(response)
 
@@ -56,34 +56,13 @@ class ControlClient:
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[Iterator[str]]:
         """The lines of an answer, as they come. Raises as `ask` does, also while they are read."""
         with (
-            self._client(_SILENT_SECONDS) as client,
+            asking(self.origin, self.key, _SILENT_SECONDS) as client,
             client.stream("GET", f"{self.origin}{path}", headers=headers) as response,
         ):
             if not response.is_success:
                 response.read()
                 self._read(response)
             yield response.iter_lines()
-
-    @contextmanager
-    def _client(self, seconds: float = _SECONDS) -> Iterator[httpx.Client]:
-        import httpx
-
-        headers = {"authorization": f"Bearer {self.key}"} if self.key else {}
-        try:
-            # Proxies are not for it; a certificate of one's own is named by SSL_CERT_FILE.
-            with httpx.Client(
-                timeout=httpx.Timeout(_SECONDS, read=seconds),
-                trust_env=False,
-                verify=trusted(self.origin),
-                headers=headers,
-            ) as client:
-                yield client
-        except httpx.TransportError as error:
-            why = str(error) or type(error).__name__
-            raise ConnectionClosedError(
-                f"{self.origin} cannot be reached: {why}; is the server running, and is this its "
-                "address?"
-            ) from None
 
     def _read(self, response: httpx.Response) -> Any:
         if not response.is_success:
@@ -92,3 +71,30 @@ class ControlClient:
             return response.json() if response.content else None
         except ValueError:
             return None
+
+
+@contextmanager
+def asking(
+    origin: str, key: str | None = None, seconds: float = _SECONDS
+) -> Iterator[httpx.Client]:
+    """A client for a server, to which nothing may come for so many seconds.
+
+    Raises `ConnectionClosedError` in its block where the server cannot be reached.
+    """
+    import httpx
+
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    try:
+        # Proxies are not for it; a certificate of one's own is named by SSL_CERT_FILE.
+        with httpx.Client(
+            timeout=httpx.Timeout(_SECONDS, read=seconds),
+            trust_env=False,
+            verify=trusted(origin),
+            headers=headers,
+        ) as client:
+            yield client
+    except httpx.TransportError as error:
+        why = str(error) or type(error).__name__
+        raise ConnectionClosedError(
+            f"{origin} cannot be reached: {why}; is the server running, and is this its address?"
+        ) from None

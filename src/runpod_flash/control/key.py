@@ -125,6 +125,10 @@ class KeyRing:
         self._used[key.id] = self.clock()
         return key
 
+    def get(self, key_id: str) -> Key | None:
+        """The key of that id."""
+        return next((key for key in self._known.values() if key.id == key_id), None)
+
     def expired(self, key: Key) -> bool:
         return key.expires_at is not None and key.expires_at <= self.clock()
 

@@ -92,6 +92,12 @@ class Keys:
         key = Key(new_id(), name, scope, endpoints, ending_of(secret), now, expires_at)
         return NewKey(key, secret)
 
+    def free_name(self, wanted: str) -> str:
+        """That name, with a number where a key has it."""
+        taken = {key.name for key in self.ring}
+        numbered = (f"{wanted}-{number}" for number in range(2, len(taken) + 3))
+        return next(name for name in (wanted, *numbered) if name not in taken)
+
     def admit(self, new: NewKey) -> None:
         """Have the server know a key that is in the file."""
         self.ring.add(new.key, digest(new.secret.encode()))
@@ -102,7 +108,7 @@ class Keys:
         Raises `LastAdminError` where nobody could make another one afterwards.
         """
         async with self._revoking:
-            found = next((key for key in self.ring if key.id == key_id), None)
+            found = self.ring.get(key_id)
             if found is None:
                 return False
             self._check_others(found)

@@ -57,7 +57,7 @@ class SetupLinks:
 
     async def redeem(self, token: str) -> NewKey:
         """An admin key for the link, which then works no more; raises `SpentLinkError`."""
-        new = self._keys.make(self._free_name(), "admin")
+        new = self._keys.make(self._keys.free_name("setup"), "admin")
         await self._keys.transact(lambda file: self._exchange(file, token, new))
         self._keys.admit(new)
         return new
@@ -73,11 +73,3 @@ class SetupLinks:
         hashed = digest(token.encode())
         if not file.execute("SELECT 1 FROM setup_links WHERE hash = ?", (hashed,)).fetchone():
             raise SpentLinkError("this setup link does not work: each works once, for a day")
-
-    def _free_name(self) -> str:
-        taken = {key.name for key in self._keys.ring}
-        return next(
-            name
-            for number in range(1, len(taken) + 2)
-            if (name := "setup" if number == 1 else f"setup-{number}") not in taken
-        )

@@ -25,8 +25,9 @@ KEY_HEADER = b"x-flash-key"
 # Where a request's identity is in its ASGI scope.
 _PLACE = "flash.identity"
 # Liveness, and pages without a word about what is served here.
-_PUBLIC = ("/", "/ping", "/health", "/setup", "/docs")
-_PUBLIC_FOLDER = "/docs/"
+# And what lets somebody get a key: it judges by itself whom.
+_PUBLIC = ("/", "/ping", "/health", "/setup", "/docs", "/.well-known/oauth-authorization-server")
+_PUBLIC_FOLDERS = ("/docs/", "/oauth/")
 
 _ABSENT = (
     "this needs a key of this server, as `Authorization: Bearer KEY`; `flash key create NAME` "
@@ -177,7 +178,7 @@ def _expired(key: Key) -> str:
 
 def _public(scope: Scope) -> bool:
     path: str = scope["path"]
-    return scope["type"] == "http" and (path in _PUBLIC or path.startswith(_PUBLIC_FOLDER))
+    return scope["type"] == "http" and (path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS))
 
 
 def _unauthorized(sentence: str) -> Refusal:

@@ -41,6 +41,7 @@ from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
+from runpod_flash.gateway.login import LoginPages
 from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
 from runpod_flash.gateway.noting import Noting, for_route, operation_of
 from runpod_flash.gateway.probes import probed
@@ -146,6 +147,7 @@ class Gateway:
             resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
         self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(SetupLinks(keys))
+        self._login = None if keys is None else LoginPages(keys)
 
     # What is served
 
@@ -371,6 +373,8 @@ class Gateway:
             return await self._resources.answer(scope, receive)
         if path == "/setup" and self._setup is not None:
             return await self._setup.answer(scope, receive)
+        if self._login is not None and self._login.owns(path):
+            return await self._login.answer(scope, receive)
         found = await self._of_jobs(scope, receive)
         if found is not None:
             # What is said of a job must not be taken back by a crash.

@@ -81,10 +81,10 @@ class KeysApi:
         return Answer(204, b"")
 
     def _key(self, key_id: str) -> Key:
-        for key in self._keys.ring:
-            if key.id == key_id:
-                return key
-        raise _no_key(key_id)
+        key = self._keys.ring.get(key_id)
+        if key is None:
+            raise _no_key(key_id)
+        return key
 
 
 def shown(keys: Keys, key: Key) -> dict[str, Any]:
