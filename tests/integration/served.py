@@ -24,6 +24,7 @@ from runpod_flash.plane.logs.worker_logs import WorkerLogs
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.request_ids import RequestIds
 from runpod_flash.plane.store.memory import MemoryStore
+from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from runpod_flash.gateway.rate_limit import RateLimiter
     from runpod_flash.gateway.settings import Settings
     from runpod_flash.plane.store.base import Store
-    from runpod_flash.project.catalog import Catalog
 
 KEY = "the-owners-key"
 
@@ -94,7 +94,7 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """A server that has `KEY` as its owner's, if not told otherwise.
 
-    `gpus` are devices of the node; `fallback` is what its engine does where one is missing. Other
+    Without files it serves nothing. `gpus` are devices of the node; `fallback` is what its engine does where one is missing. Other
     options are those of the workers' logs.
     """
     write(root, files)
@@ -110,7 +110,7 @@ async def serving(
     gateway = Gateway(
         plane, access=access, keys=keys, jobs=jobs, logs=logs, tokens=tokens, limiter=limiter
     )
-    gateway.serve(await discover(root))
+    gateway.serve(await discover(root) if files else Catalog(""))
     server = GatewayServer(gateway, "localhost", 0)
     jobs.targets.own_ports.add(server.port)
     await server.start()

@@ -90,13 +90,14 @@ def guarded(
     scenario: Callable[[Served, Keys], Awaitable[None]],
     policy: type[Keyed | Keyless] = Keyed,
     files: dict[str, str] = FILES,
+    clock: Callable[[], float] = time.time,
 ) -> None:
-    """Run a scenario against a server with keys."""
+    """Run a scenario against a server with keys, whose clock this is."""
 
     async def whole() -> None:
         path = root / ".server" / "flash.db"
         prepare(path)
-        keys = Keys(path, time.time)
+        keys = Keys(path, clock)
         await keys.load()
         async with serving(root, files, policy(keys.ring), keys) as served:
             await scenario(served, keys)

@@ -42,8 +42,8 @@ def client_of(scope: Scope) -> str:
 
 def machine_name(text: str) -> str:
     """What a machine calls itself, fit to be read: it may be anything."""
-    kept = "".join(each for each in text if each.isprintable())
-    return " ".join(kept.split())[:_LONGEST_MACHINE] or _SOME_MACHINE
+    kept = "".join(each for each in " ".join(text.split()) if each.isprintable())
+    return kept[:_LONGEST_MACHINE].strip() or _SOME_MACHINE
 
 
 def redirect(location: str, *headers: tuple[bytes, bytes]) -> Answer:
