@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
 import subprocess
@@ -80,6 +81,30 @@ class Page:
         found = await self.send("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    async def open(self, address: str) -> None:
+        """Go there, as somebody who types the address."""
+        await self.send("Page.navigate", url=address)
+
+    async def type(self, text: str) -> None:
+        """Into the field that has the focus."""
+        await self.until("document.activeElement?.matches('input')")
+        await self.send("Input.insertText", text=text)
+
+    async def click(self, selector: str) -> None:
+        """As a person does: what covers it would be clicked in its place."""
+        script = f"JSON.stringify(document.querySelector({selector!r}).getBoundingClientRect())"
+        box = json.loads(await self.run(script))
+        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.send(
+                "Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place
+            )
+
+    async def picture(self, file: Path) -> None:
+        """A PNG of what is seen now."""
+        taken = await self.send("Page.captureScreenshot", format="png")
+        file.write_bytes(base64.b64decode(taken["data"]))
 
     async def until(self, script: str, seconds: float = 20) -> Any:
         """What the script gives, once that is something."""

@@ -94,8 +94,8 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """A server that has `KEY` as its owner's, if not told otherwise.
 
-    Without files it serves nothing. `gpus` are devices of the node; `fallback` is what its engine does where one is missing. Other
-    options are those of the workers' logs.
+    Without files it serves nothing. `gpus` are devices of the node; `fallback` is what its engine
+    does where one is missing. Other options are those of the workers' logs.
     """
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)

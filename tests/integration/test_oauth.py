@@ -14,7 +14,7 @@ import httpx
 from integration.test_keyed_server import guarded
 from runpod_flash.control.browser_sessions import SESSION_SECONDS
 from runpod_flash.control.logins import CODE_SECONDS, DEVICE_SECONDS
-from unit.rig import ManualClock
+from runpod_flash.testing import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
