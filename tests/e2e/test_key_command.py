@@ -92,7 +92,9 @@ def test_the_first_start_tells_a_key_that_makes_and_revokes_others(place: Place)
         assert re.fullmatch(r"ci \(key_\w+\) may invoke until .+\nIt is .+\n", made.stderr)
         assert call(server.address, key) == 200
         listed = place.key("list", "--server", server.address)
-        assert [line.split()[0] for line in listed.stdout.splitlines()] == ["NAME", "first", "ci"]
+        assert [line.split()[0] for line in listed.stdout.splitlines()] == [
+            "NAME", "first", "ci", "setup"
+        ]  # fmt: skip
         assert key not in listed.stdout
         refused = place.key("list", "--server", server.address, FLASH_API_KEY=key)
         assert (refused.returncode, refused.stdout) == (1, "")
@@ -100,6 +102,16 @@ def test_the_first_start_tells_a_key_that_makes_and_revokes_others(place: Place)
         revoked = place.key("revoke", "ci", "--server", server.address)
         assert re.fullmatch(r"ci \(key_\w+\) is revoked\.\n", revoked.stdout)
         assert call(server.address, key) == 401
+
+        invited = place.key("invite", "ada", "--scope", "deploy", "--server", server.address)
+        assert re.fullmatch(rf"{server.address}/setup\?token=\S+\n", invited.stdout)
+        assert "Whoever opens it first gets the key ada, which may deploy." in invited.stderr
+        assert "has another name than in the link" in invited.stderr
+        assert httpx.get(invited.stdout.strip()).status_code == 200
+        assert "invited" in place.key("list", "--server", server.address).stdout
+        revoked = place.key("revoke", "ada", "--server", server.address)
+        assert re.fullmatch(r"ada \(inv_\w+\) is revoked\.\n", revoked.stdout)
+        assert httpx.get(invited.stdout.strip()).status_code == 410
 
 
 def test_keys_and_programs_of_this_user_last_over_a_restart(place: Place) -> None:

@@ -19,6 +19,7 @@ from websockets.asyncio.client import connect
 
 from e2e.browser import Page, browser, needs_chromium
 from integration.test_keyed_server import guarded
+from runpod_flash.control.invitations import Invitations
 from unit.command_line import MAIN
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 APPROVE = '[name=decision][value="approve"]'
 DENY = '[name=decision][value="deny"]'
-SIGN_IN = "#key ~ .buttons button"
 
 
 class Command:
@@ -172,6 +172,29 @@ def test_a_person_logs_in_by_the_browser_and_by_a_code(tmp_path: Path) -> None:
         assert (code, "the login was denied" in output) == (1, True), output
         assert not (tmp_path / "denied/.local").exists()
         assert len(list(room.keys.ring)) == 3
+
+    with_browser(tmp_path, scenario)
+
+
+@needs_chromium
+def test_who_is_invited_logs_in_without_ever_typing_a_key(tmp_path: Path) -> None:
+    async def scenario(room: Room) -> None:
+        link = await Invitations(room.keys).create("bob", "invoke", 60)
+        await room.page.open(f"{room.served.address}/setup?token={link.token}")
+        assert "bob" in await room.sees("Make the key")
+        await room.picture("invited")
+        await room.page.click("button")
+        shown = await room.sees("Keep it now")
+        assert f"flash login --server {room.served.address}" in shown
+        await room.picture("invited-key")
+        command = await room.login("laptop", "--no-browser")
+        await room.page.open(await command.line(r"^  (http\S+)"))
+        await room.sees("your key may only invoke")
+        await room.picture("consent-narrowed")
+        await room.page.click(APPROVE)
+        code, output = await command.end()
+        assert (code, "Logged in as bob@" in output) == (0, True), output
+        assert "who may invoke." in output
 
     with_browser(tmp_path, scenario)
 

@@ -8,7 +8,7 @@ from websockets.asyncio.client import connect
 
 from e2e.browser import Page, browser, needs_chromium
 from integration.test_keyed_server import guarded
-from runpod_flash.control.setup import SetupLinks
+from runpod_flash.control.invitations import Invitations
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from integration.served import Served
     from runpod_flash.control.keys import Keys
 
-LINES = "document.querySelectorAll('pre')[1]?.textContent"
+LINES = "document.querySelectorAll('pre')[2]?.textContent"
 # (The page's own style, which its policy has to let in.)
 BUTTON = "getComputedStyle(document.querySelector('button')).cursor"
 
@@ -24,7 +24,7 @@ BUTTON = "getComputedStyle(document.querySelector('button')).cursor"
 @needs_chromium
 def test_the_button_makes_a_key_that_works_and_only_once(tmp_path: Path) -> None:
     async def scenario(served: Served, keys: Keys) -> None:
-        token = await SetupLinks(keys).create()
+        token = (await Invitations(keys).create("setup", "admin", 60)).token
         link = f"{served.address}/setup?token={token}"
         with browser(profile) as debugger:
             async with connect(debugger, max_size=None) as socket:
@@ -44,8 +44,8 @@ def test_the_button_makes_a_key_that_works_and_only_once(tmp_path: Path) -> None
         found = keys.ring.find(key.encode())
         assert found is not None
         assert found.may("admin")
-        assert lines[2:] == ["flash key list"]
+        assert lines[2:] == ["flash whoami"]
 
     profile = tmp_path / "profile"
     profile.mkdir()
-    guarded(tmp_path / "project", scenario, files={"empty.py": "# no endpoints"})
+    guarded(tmp_path / "project", scenario, files={})

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from integration.test_keyed_server import bearer, guarded
-from runpod_flash.control.setup import SetupLinks
+from runpod_flash.control.invitations import Invitations
 from runpod_flash.gateway.access import Keyed, Keyless
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from integration.served import Served
     from runpod_flash.control.keys import Keys
 
-NOTHING = {"empty.py": "# no endpoints"}
+NOTHING: dict[str, str] = {}
 
 
 def problem(answer: httpx.Response, status: int) -> Any:
@@ -138,6 +138,47 @@ def test_what_is_not_there_or_cannot_be_done_is_a_problem_document(tmp_path: Pat
     guarded(tmp_path, scenario, files=NOTHING)
 
 
+# Invitations
+
+
+def test_an_admin_invites_and_nobody_else(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        admin, deploy = await bearer(keys, "admin", "admin"), await bearer(keys, "d", "deploy")
+        path = "/v2/invitations"
+        fields = {"name": "ada", "scope": "deploy", "endpoints": ["a"], "expiresIn": 3600}
+        for headers, status in (({}, 401), (deploy, 403)):
+            assert (await served.post(path, fields, headers=headers)).status_code == status
+            assert (await served.get(path, headers=headers)).status_code == status
+        made = await served.post(path, {**fields, "validFor": 60}, headers=admin)
+        assert (made.status_code, made.headers["cache-control"]) == (201, "no-store")
+        link = made.json().pop("link")
+        assert link.startswith(f"{served.address}/setup?token=")
+        listed = (await served.get(path, headers=admin)).json()["invitations"]
+        assert [each["name"] for each in listed] == ["ada"]
+        assert listed[0]["keyExpiresIn"] == 3600
+        assert "link" not in listed[0]
+        for wrong, status in (
+            ({}, 422),
+            ({**fields, "validFor": 0}, 422),
+            ({**fields, "validFor": "1d"}, 422),
+            ({**fields, "scope": "root"}, 422),
+            ({**fields, "scope": "admin"}, 422),
+            ({**fields, "colour": "red"}, 422),
+            ({**fields, "name": "d"}, 409),
+        ):
+            assert (await served.post(path, wrong, headers=admin)).status_code == status, wrong
+        page = await served.get(link)
+        for word in ("ada", "deploy", "<dd>a</dd>"):
+            assert word in page.text
+        address = f"{path}/{listed[0]['id']}"
+        assert (await served.get(address, headers=admin)).status_code == 405
+        assert (await served.http.delete(address, headers=admin)).status_code == 204
+        assert (await served.http.delete(address, headers=admin)).status_code == 404
+        assert (await served.get(link)).status_code == 410
+
+    guarded(tmp_path, scenario, files=NOTHING)
+
+
 # The setup link
 
 
@@ -145,7 +186,7 @@ def test_the_setup_page_makes_one_key_by_its_button_and_none_by_being_opened(
     tmp_path: Path,
 ) -> None:
     async def scenario(served: Served, keys: Keys) -> None:
-        token = await SetupLinks(keys).create()
+        token = (await Invitations(keys).create("setup", "admin", 60)).token
         for _ in range(2):
             page = await served.get(f"/setup?token={token}")
             assert page.status_code == 200
@@ -171,7 +212,7 @@ def test_the_setup_page_makes_one_key_by_its_button_and_none_by_being_opened(
 
 def test_no_page_of_the_setup_is_kept_framed_or_loads_anything(tmp_path: Path) -> None:
     async def scenario(served: Served, keys: Keys) -> None:
-        token = await SetupLinks(keys).create()
+        token = (await Invitations(keys).create("setup", "admin", 60)).token
         for page in (
             await served.get(f"/setup?token={token}"),
             await served.http.post("/setup", data={"token": token}),
@@ -190,7 +231,7 @@ def test_no_page_of_the_setup_is_kept_framed_or_loads_anything(tmp_path: Path) -
 
 def test_strangers_and_wrong_forms_get_no_key(tmp_path: Path) -> None:
     async def scenario(served: Served, keys: Keys) -> None:
-        token = await SetupLinks(keys).create()
+        token = (await Invitations(keys).create("setup", "admin", 60)).token
         for headers in (
             {"origin": "https://evil.example"},
             {"origin": "null"},

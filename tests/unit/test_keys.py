@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runpod_flash.control.invitations import Invitations, SpentLinkError
 from runpod_flash.control.key import SCOPES, Key, KeyRing, digest, owners_ring
 from runpod_flash.control.keys import Keys, LastAdminError, NameTakenError
-from runpod_flash.control.setup import LINK_SECONDS, SetupLinks, SpentLinkError, first_start
+from runpod_flash.control.setup import LINK_SECONDS, first_start
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.plane.store.database import prepare
 from runpod_flash.testing import ManualClock
@@ -215,38 +216,61 @@ def test_the_first_start_makes_an_admin_key_and_a_link_and_a_later_one_nothing(f
     run(scenario)
 
 
-def test_a_setup_link_works_once_however_often_it_is_looked_at(file: File) -> None:
+def test_a_link_works_once_however_often_it_is_looked_at(file: File) -> None:
     async def scenario() -> None:
         keys = await file.keys()
-        links = SetupLinks(keys)
-        token = await links.create()
-        await links.check(token)
-        await links.check(token)
+        links = Invitations(keys)
+        token = (await links.create("ada", "deploy", 60, ("a",), 3600)).token
+        for _ in range(2):
+            found = await links.find(token)
+            assert (found.name, found.scope, found.endpoints) == ("ada", "deploy", ("a",))
+        assert token.encode() not in file.text()
         attempts = await asyncio.gather(
             *(links.redeem(token) for _ in range(4)), return_exceptions=True
         )
-        made = [each for each in attempts if not isinstance(each, BaseException)]
-        assert len(made) == 1
-        assert all(isinstance(each, SpentLinkError) for each in attempts if each not in made)
-        assert keys.ring.find(made[0].secret.encode()) == made[0].key
+        (made,) = [each for each in attempts if not isinstance(each, BaseException)]
+        assert all(isinstance(each, SpentLinkError) for each in attempts if each != made)
+        assert keys.ring.find(made.secret.encode()) == made.key
+        assert (made.key.scope, made.key.endpoints) == ("deploy", ("a",))
+        assert made.key.expires_at == file.clock() + 3600
         assert len(list(keys.ring)) == 1
         with pytest.raises(SpentLinkError, match="works once"):
-            await links.check(token)
-        second = await links.redeem(await links.create())
-        assert (made[0].key.name, second.key.name) == ("setup", "setup-2")
+            await links.find(token)
 
     run(scenario)
 
 
-def test_a_setup_link_works_for_a_day_and_a_made_up_one_never(file: File) -> None:
+def test_two_that_are_invited_under_one_name_have_two(file: File) -> None:
     async def scenario() -> None:
-        links = SetupLinks(await file.keys())
-        token = await links.create()
+        keys = await file.keys()
+        links = Invitations(keys)
+        tokens = [(await links.create("ada", "invoke", 60)).token for _ in range(2)]
+        names = [(await links.redeem(token)).key.name for token in tokens]
+        assert names == ["ada", "ada-2"]
+        with pytest.raises(NameTakenError, match="a key named 'ada'"):
+            await links.create("ada", "invoke", 60)
+        with pytest.raises(ConfigurationError, match="cannot be kept to endpoints"):
+            await links.create("eve", "admin", 60, ("a",))
+
+    run(scenario)
+
+
+def test_a_link_works_for_its_time_and_a_made_up_one_never(file: File) -> None:
+    async def scenario() -> None:
+        keys = await file.keys()
+        links = Invitations(keys)
+        info = await first_start(keys)
+        assert info is not None
+        ended = await links.create("ada", "invoke", 2 * LINK_SECONDS)
+        assert [each.name for each in await links.pending()] == ["setup", "ada"]
+        assert await links.revoke(ended.invitation.id)
+        assert not await links.revoke(ended.invitation.id)
         file.clock.advance(LINK_SECONDS - 1)
-        await links.check(token)
+        await links.find(info.token)
         file.clock.advance(1)
-        for wrong in (token, "", "x" * 43, "ü"):
+        for wrong in (info.token, ended.token, "", "x" * 43, "ü"):
             with pytest.raises(SpentLinkError):
                 await links.redeem(wrong)
+        assert not await links.pending()
 
     run(scenario)

@@ -10,8 +10,8 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
+from runpod_flash.control.invitations import Invitations
 from runpod_flash.control.key import KeyRing
-from runpod_flash.control.setup import SetupLinks
 from runpod_flash.errors import (
     ConnectionClosedError,
     FlashError,
@@ -39,6 +39,7 @@ from runpod_flash.gateway.documents import Documents
 from runpod_flash.gateway.external import with_externals
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, preflight
+from runpod_flash.gateway.invitations_api import InvitationsApi
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
 from runpod_flash.gateway.login import LoginPages
@@ -136,7 +137,11 @@ class Gateway:
         self._workers: Workers | None = None
         resources: dict[str, Resource] = {}
         if keys is not None:
-            resources = {"keys": KeysApi(keys), "account": AccountApi(keys)}
+            resources = {
+                "keys": KeysApi(keys),
+                "account": AccountApi(keys),
+                "invitations": InvitationsApi(Invitations(keys)),
+            }
         if releases is not None and place is not None:
             self._deployments = Deployments(plane, inner, releases, place.folder, place.blobs)
             resources["apps"] = AppsApi(self._deployments)
@@ -146,7 +151,7 @@ class Gateway:
             self._workers = Workers(plane, tokens, find, None if place is None else place.folder)
             resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
         self._resources = Resources(resources)
-        self._setup = None if keys is None else SetupPage(SetupLinks(keys))
+        self._setup = None if keys is None else SetupPage(keys)
         self._login = None if keys is None else LoginPages(keys)
 
     # What is served

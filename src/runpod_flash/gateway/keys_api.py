@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from runpod_flash.control.keys import Keys
     from runpod_flash.gateway.messages import Receive, Refusal, Scope
 
-_FIELDS = ("name", "scope", "endpoints", "expiresIn")
+FIELDS = ("name", "scope", "endpoints", "expiresIn")
 _LONGEST_SECONDS = 10 * 366 * 86_400
 # An answer that holds a key is for one reader.
-_NO_STORE = (b"cache-control", b"no-store")
+NO_STORE = (b"cache-control", b"no-store")
 
 
 class KeysApi:
@@ -54,8 +54,8 @@ class KeysApi:
         return answer(200, {"keys": found, "pagination": {"hasNextPage": False}})
 
     async def _create(self, scope: Scope, receive: Receive) -> Answer:
-        fields = await read_fields(scope, receive, _FIELDS)
-        wrong = list(_wrong(fields))
+        fields = await read_fields(scope, receive, FIELDS)
+        wrong = list(wrong_fields(fields))
         if wrong:
             raise invalid(*wrong)
         try:
@@ -69,7 +69,7 @@ class KeysApi:
             raise problem(409, str(error)) from None
         except ConfigurationError as error:
             raise invalid(f"$: {error}") from None
-        return answer(201, {**shown(self._keys, new.key), "key": new.secret}, _NO_STORE)
+        return answer(201, {**shown(self._keys, new.key), "key": new.secret}, NO_STORE)
 
     async def _revoke(self, key_id: str) -> Answer:
         try:
@@ -95,9 +95,9 @@ def shown(keys: Keys, key: Key) -> dict[str, Any]:
         "scope": key.scope,
         "endpoints": list(key.endpoints),
         "masked": key.masked,
-        "createdAt": _time(key.created_at),
-        "expiresAt": _time(key.expires_at),
-        "lastUsedAt": _time(keys.ring.used_at(key.id)),
+        "createdAt": time_of(key.created_at),
+        "expiresAt": time_of(key.expires_at),
+        "lastUsedAt": time_of(keys.ring.used_at(key.id)),
     }
 
 
@@ -105,7 +105,7 @@ def _no_key(key_id: str) -> Refusal:
     return problem(404, f"there is no key {key_id!r}; GET /v2/keys lists them")
 
 
-def _wrong(fields: dict[str, Any]) -> Iterator[str]:
+def wrong_fields(fields: dict[str, Any]) -> Iterator[str]:
     """A sentence for each field that is of another kind than it has to be."""
     if not isinstance(fields.get("name"), str):
         yield "$.name: a name is needed, as a string"
@@ -115,14 +115,14 @@ def _wrong(fields: dict[str, Any]) -> Iterator[str]:
     if not isinstance(endpoints, list) or not all(isinstance(name, str) for name in endpoints):
         yield "$.endpoints: a list of endpoints' names is needed, or none for all endpoints"
     seconds = fields.get("expiresIn")
-    if seconds is not None and not _is_span(seconds):
+    if seconds is not None and not is_span(seconds):
         yield f"$.expiresIn: {seconds!r} is not from 1 to {_LONGEST_SECONDS} seconds"
 
 
-def _is_span(value: object) -> bool:
+def is_span(value: object) -> bool:
     whole = isinstance(value, int) and not isinstance(value, bool)
     return whole and 1 <= value <= _LONGEST_SECONDS  # type: ignore[operator]
 
 
-def _time(seconds: float | None) -> str | None:
+def time_of(seconds: float | None) -> str | None:
     return None if seconds is None else rfc3339(seconds)

@@ -84,6 +84,11 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def address_of(scope: Scope) -> str:
+    """This server's address, as the client calls it."""
+    return f"{scope['scheme']}://{header(scope, b'host') or 'localhost'}"
+
+
 def query(scope: Scope) -> dict[str, str]:
     """The query's parameters; of several with one name, the last."""
     if not scope["query_string"]:

@@ -9,9 +9,19 @@ import base64
 import hashlib
 import html
 from string import Template
+from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.messages import Answer
 
+if TYPE_CHECKING:
+    from runpod_flash.control.key import KeyScope
+
+# What keys may do, as people read it.
+MAY: dict[KeyScope, str] = {
+    "invoke": "call functions and routes",
+    "deploy": "call functions, deploy apps and bring code, which runs on this server",
+    "admin": "do everything: call, deploy, and make keys for others",
+}
 _STYLE = """
 :root { color-scheme: light dark; --dim: #5b6472; --line: #d5dae1; --box: #f4f6f8; --go: #1f5fd0;
   --bad: #b3261e; }

@@ -29,6 +29,7 @@ RESERVED_NAMES = frozenset(
         "clusters",
         "flash",
         "global-volumes",
+        "invitations",
         "keys",
         "network-volumes",
         "openapi.json",

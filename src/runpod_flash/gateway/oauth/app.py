@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from runpod_flash.control.key import SCOPES
 from runpod_flash.control.logins import Logins, TooManyLoginsError
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.gateway.messages import Answer, Refusal, answer
+from runpod_flash.gateway.messages import Answer, Refusal, address_of, answer
 from runpod_flash.gateway.oauth import pages
 from runpod_flash.gateway.oauth.browser import Browsers
 from runpod_flash.gateway.oauth.consent import ConsentPages
 from runpod_flash.gateway.oauth.forms import (
-    address_of,
     client_of,
     fields,
     form_text,
@@ -29,6 +28,7 @@ from runpod_flash.gateway.oauth.protocol import DEVICE_GRANT, Exchange, Judged
 from runpod_flash.gateway.resources import allow
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
     from typing import Any
 
     from runpod_flash.control.keys import Keys
@@ -47,9 +47,9 @@ class Login:
         """The answer to a request for one of these addresses."""
         match scope["path"]:
             case "/oauth/authorize":
-                return await self._pages.authorize(scope, receive)
+                return await _shown(self._pages.authorize(scope, receive))
             case "/oauth/device":
-                return await self._pages.device(scope, receive)
+                return await _shown(self._pages.device(scope, receive))
             case "/oauth/token":
                 allow(scope, "POST")
                 return await self._token(scope, await form_text(scope, receive))
@@ -101,6 +101,16 @@ class Login:
         key_id = self._logins.key_of_spent(code)
         if key_id is not None:
             await self._keys.revoke(key_id)
+
+
+async def _shown(page: Awaitable[Answer]) -> Answer:
+    """A page; where it may not be used like that, a person reads why."""
+    try:
+        return await page
+    except Refusal as refusal:
+        if refusal.answer.status != 403:
+            raise
+        return pages.told(403, "Not like this", f"{str(refusal).capitalize()}.")
 
 
 def _sent(judged: Judged) -> Answer:

@@ -11,11 +11,10 @@ from urllib.parse import urlsplit
 from oauthlib.oauth2 import AccessDeniedError, FatalClientError, OAuth2Error
 
 from runpod_flash.control.logins import Approval, TooManyGuessesError
-from runpod_flash.gateway.messages import Answer, query, wrong_method
+from runpod_flash.gateway.messages import Answer, address_of, query, wrong_method
 from runpod_flash.gateway.oauth import pages
 from runpod_flash.gateway.oauth.browser import check_navigation, check_own_form
 from runpod_flash.gateway.oauth.forms import (
-    address_of,
     fields,
     form_text,
     machine_name,
@@ -52,8 +51,14 @@ class ConsentPages:
         try:
             asked = Exchange(self._logins).judge_request(uri)
         except (FatalClientError, ValueError) as error:
-            why = getattr(error, "description", None) or str(error)
-            return pages.told(400, "This login cannot go on", f"The link is wrong: {why}")
+            why = str(getattr(error, "description", None) or error).rstrip(".")
+            return pages.told(
+                400,
+                "This login cannot go on",
+                f"The link to this page is wrong ({why}), and nothing was sent to where it leads.",
+                "Start again with flash login in a terminal of yours; never from a link that "
+                "somebody sent you.",
+            )
         except OAuth2Error as error:
             return redirect(error.in_uri(given["redirect_uri"]))
         machine = machine_name(given.get("machine", ""))

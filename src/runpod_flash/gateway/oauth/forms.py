@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from runpod_flash.gateway.messages import Answer, Refusal, header, read_body
+from runpod_flash.gateway.messages import Answer, Refusal, read_body
 
 if TYPE_CHECKING:
     from runpod_flash.gateway.messages import Receive, Scope
@@ -27,11 +27,6 @@ async def form_text(scope: Scope, receive: Receive) -> str:
 def fields(text: str) -> dict[str, str]:
     """The fields of a form; of several with one name, the last."""
     return dict(parse_qsl(text, keep_blank_values=True))
-
-
-def address_of(scope: Scope) -> str:
-    """This server's, as the client calls it."""
-    return f"{scope['scheme']}://{header(scope, b'host') or 'localhost'}"
 
 
 def client_of(scope: Scope) -> str:

@@ -5,17 +5,12 @@ from __future__ import annotations
 from string import Template
 from typing import TYPE_CHECKING, NamedTuple
 
-from runpod_flash.gateway.page import Html, filled, page
+from runpod_flash.gateway.page import MAY, Html, filled, page
 
 if TYPE_CHECKING:
     from runpod_flash.control.key import Key, KeyScope
     from runpod_flash.gateway.messages import Answer
 
-_MAY: dict[KeyScope, str] = {
-    "invoke": "call functions and routes",
-    "deploy": "call functions, deploy apps and bring code, which runs on this server",
-    "admin": "do everything: call, deploy, and make keys for others",
-}
 _SIGN_IN = Template("""<p>$asks</p>
 $wrong<form method="post">
 <label for="key">Your key</label>
@@ -108,7 +103,7 @@ def consent(asked: Consent, wrong: str = "") -> Answer:
         _CONSENT,
         asks=f"{asked.machine} asks for a key of {asked.server}.",
         scope=asked.given,
-        may=_MAY[asked.given],
+        may=MAY[asked.given],
         machine=asked.machine,
         origin=asked.origin,
         code=filled(_CODE, code=asked.code) if asked.code else Html(),
