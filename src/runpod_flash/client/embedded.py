@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.engine import GpuFallback, LocalEngine
     from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
+    from runpod_flash.engines.local.volumes import Volumes
     from runpod_flash.plane.events import Event
     from runpod_flash.plane.store.base import Chunk, Job
     from runpod_flash.plane.views import Snapshot
@@ -248,6 +249,7 @@ def local_engine(
     node: Node | None = None,
     gpu_fallback: GpuFallback = "cpu",
     isolation: Isolation | None = None,
+    volumes: Volumes | None = None,
 ) -> LocalEngine:
     """The engine of embedded planes: processes of this machine. Called on the plane's loop."""
     from runpod_flash.engines.local.engine import LocalEngine
@@ -268,6 +270,7 @@ def local_engine(
         dict(os.environ),
         gpu_fallback,
         isolation,
+        volumes,
     )
 
 

@@ -21,12 +21,13 @@ from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mo
 from runpod_flash.engines.local.support import support_tree
 from runpod_flash.engines.local.volumes import (
     VOLUME_TARGET,
+    UsersVolumes,
     misplaced,
     mount_note,
-    volume_directory,
     volume_of,
     warn_of_quota,
 )
+from runpod_flash.errors import ConfigurationError
 from runpod_flash.links.framed import FramedLink
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
     from runpod_flash.engines.local.processes.launcher import Launcher, Process, ProcessExit
+    from runpod_flash.engines.local.volumes import Volumes
     from runpod_flash.spec import EndpointSpec
 
 _OUTPUT_KEPT = 20
@@ -97,6 +99,7 @@ class LocalEngine:
 
     `gpu_fallback` says what becomes of an endpoint whose GPU this machine does not have: "cpu" runs
     it without one, "none" refuses it. `isolation` keeps apps apart; its launcher must do so too.
+    `volumes` are this user's, if no others are given.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class LocalEngine:
         caller: Mapping[str, str],
         gpu_fallback: GpuFallback = "cpu",
         isolation: Isolation | None = None,
+        volumes: Volumes | None = None,
     ) -> None:
         self._environments = environments
         self._launcher = launcher
@@ -117,6 +121,7 @@ class LocalEngine:
         self._caller = caller
         self._gpu_fallback = gpu_fallback
         self._isolation = isolation
+        self._volumes = volumes or UsersVolumes()
         self._workers: dict[str, LocalWorker] = {}
         self._peak_bytes: dict[str, int] = {}
         self._said: set[tuple[str, object]] = set()
@@ -278,7 +283,7 @@ class LocalEngine:
     ) -> LocalWorker:
         spec, token = order.spec, secrets.token_hex(16)
         say = self._speaker(spec.name, events)
-        volume = self._volume(spec, say)
+        volume = await self._volume(spec, say)
         ours, theirs = socket.socketpair()
         worker = LocalWorker(self, order, events, ours, token, lease, self._cores(spec))
         env = {
@@ -315,12 +320,16 @@ class LocalEngine:
             say(f"{spec.name} starts its workers without modules imported ahead: {reason}")
         return worker
 
-    def _volume(self, spec: EndpointSpec, say: _Say) -> Path | None:
+    async def _volume(self, spec: EndpointSpec, say: _Say) -> Path | None:
         mount = volume_of(spec, self._node.datacenter)
         if mount is None:
             return None
-        path = volume_directory(mount)
-        warn_of_quota(mount, path, lambda text: say(text, about=mount))
+        try:
+            path = await self._volumes.place(mount)
+        except ConfigurationError as error:
+            raise CapacityError(Refusal(str(error), permanent=True)) from None
+        size = self._volumes.quota(mount)
+        warn_of_quota(mount.name, path, size, lambda text: say(text, about=mount))
         if self._isolation is not None:
             self._isolation.give(path)
         return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runpod_flash.engines.local.capacity import human_bytes
 from runpod_flash.volume import directory, usage_bytes
@@ -17,6 +17,31 @@ if TYPE_CHECKING:
     from runpod_flash.spec import EndpointSpec, VolumeMount
 
 VOLUME_TARGET = "/runpod-volume"
+
+
+class Volumes(Protocol):
+    """Where volumes lie on this machine."""
+
+    async def place(self, mount: VolumeMount) -> Path:
+        """The directory of a volume, made if it is new.
+
+        Raises `ConfigurationError` for one that neither is there nor can be made.
+        """
+
+    def quota(self, mount: VolumeMount) -> int:
+        """How many GB it should hold at most."""
+
+
+class UsersVolumes:
+    """Those of this user, below their data directory: each by its data center and name."""
+
+    async def place(self, mount: VolumeMount) -> Path:
+        path = directory(mount.name, mount.datacenter)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def quota(self, mount: VolumeMount) -> int:
+        return mount.size
 
 
 def volume_of(spec: EndpointSpec, datacenter: str = "") -> VolumeMount | None:
@@ -44,14 +69,7 @@ def misplaced(spec: EndpointSpec, datacenter: str) -> str:
     return ""
 
 
-def volume_directory(mount: VolumeMount) -> Path:
-    """Where the volume lies on this machine, made if it is new."""
-    path = directory(mount.name, mount.datacenter)
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def warn_of_quota(mount: VolumeMount, path: Path, say: Callable[[str], None]) -> None:
+def warn_of_quota(name: str, path: Path, size: int, say: Callable[[str], None]) -> None:
     """Say on the running loop if the volume holds more than its size; measured in a thread.
 
     Nobody waits for that: a volume may hold a million files.
@@ -60,8 +78,8 @@ def warn_of_quota(mount: VolumeMount, path: Path, say: Callable[[str], None]) ->
 
     def measure() -> None:
         used = usage_bytes(path)
-        if used > mount.size * 1_000_000_000:
-            text = f"volume {mount.name!r} holds {human_bytes(used)}, more than size={mount.size}"
+        if used > size * 1_000_000_000:
+            text = f"volume {name!r} holds {human_bytes(used)}, more than size={size}"
             with suppress(RuntimeError):  # the program has ended meanwhile
                 loop.call_soon_threadsafe(say, text)
 
