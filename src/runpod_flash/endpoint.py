@@ -272,7 +272,8 @@ class Endpoint:
             cpus=tuple(cpu.value for cpu in self._cpus),
             min_cuda=self.min_cuda_version.value if self.min_cuda_version and self._gpus else None,
             volumes=tuple(
-                VolumeMount(v.mount_name, v.dataCenterId.value, v.size) for v in self.volume or ()
+                VolumeMount(v.mount_name, v.dataCenterId.value, v.size, v.server_id)
+                for v in self.volume or ()
             ),
             datacenters=tuple(d.value for d in self.datacenter or ()),
             max_concurrency=self.max_concurrency,

@@ -64,11 +64,15 @@ class Build:
 
 @dataclass(frozen=True)
 class VolumeMount:
-    """A network volume as declared: `size` in GB is a quota that warns."""
+    """A network volume as declared: `size` in GB is a quota that warns.
+
+    With an `id`, it is the server's volume of that id, whatever the rest says.
+    """
 
     name: str
     datacenter: str
     size: int
+    id: str = ""
 
 
 @dataclass(frozen=True)

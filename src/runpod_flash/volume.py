@@ -94,6 +94,12 @@ class NetworkVolume:
         return self.name or self.id or ""
 
     @property
+    def server_id(self) -> str:
+        """The id that a server knows the volume by; empty where its name says which one it is."""
+        local = self.id is None or self.id.startswith(f"{_LOCAL_ID}:")
+        return "" if local else str(self.id)
+
+    @property
     def directory(self) -> Path:
         """The directory that is this volume when endpoints run embedded; it may not exist yet."""
         return directory(self.mount_name, self.dataCenterId)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runpod_flash.control.keys import Keys
+    from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.engines.local.devices.gpus import Gpu
     from runpod_flash.engines.local.engine import GpuFallback
     from runpod_flash.gateway.access import Access
@@ -90,6 +91,7 @@ async def serving(
     gpus: Sequence[Gpu] = (),
     fallback: GpuFallback = "cpu",
     limiter: RateLimiter | None = None,
+    volumes: Volumes | None = None,
     **log_options: Any,
 ) -> AsyncIterator[Served]:
     """A server that has `KEY` as its owner's, if not told otherwise.
@@ -100,7 +102,7 @@ async def serving(
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
     node = made_up_node(gpus, root / ".locks", 8)
-    engine = local_engine(node, fallback)
+    engine = local_engine(node, fallback, volumes=volumes)
     plane = Plane(store or MemoryStore(time.monotonic), engine, dict(os.environ))
     logs = WorkerLogs(root / ".logs", plane.events, RequestIds(plane.events).of, **log_options)
     access = access or Keyless(owners_ring(KEY, time.time))
@@ -108,7 +110,14 @@ async def serving(
     webhooks = open_webhooks(plane, jobs)
     tokens = WorkerTokens(time.time)
     gateway = Gateway(
-        plane, access=access, keys=keys, jobs=jobs, logs=logs, tokens=tokens, limiter=limiter
+        plane,
+        access=access,
+        keys=keys,
+        jobs=jobs,
+        logs=logs,
+        tokens=tokens,
+        limiter=limiter,
+        volumes=volumes,
     )
     gateway.serve(await discover(root) if files else Catalog(""))
     server = GatewayServer(gateway, "localhost", 0)

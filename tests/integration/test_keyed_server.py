@@ -91,15 +91,19 @@ def guarded(
     policy: type[Keyed | Keyless] = Keyed,
     files: dict[str, str] = FILES,
     clock: Callable[[], float] = time.time,
+    **options: Any,
 ) -> None:
-    """Run a scenario against a server with keys, whose clock this is."""
+    """Run a scenario against a server with keys, whose clock this is.
+
+    Options are those of `serving`.
+    """
 
     async def whole() -> None:
         path = root / ".server" / "flash.db"
         prepare(path)
         keys = Keys(path, clock)
         await keys.load()
-        async with serving(root, files, policy(keys.ring), keys) as served:
+        async with serving(root, files, policy(keys.ring), keys, **options) as served:
             await scenario(served, keys)
 
     asyncio.run(whole())

@@ -28,6 +28,7 @@ STEPS = {
     "0003_webhooks_tallies.sql": "0c8e29d713413b3a670561703efaf77777dd37865f1176c062f01e434eb32a24",
     "0004_workers.sql": "eee05fa56d67f57cda7b660b018cb085ce92acf7158d33b6e9f02060a469ee89",
     "0005_releases.sql": "45666e8507eeb582764bb6dc976e336b53b3534eb11eaffd5bcdb8121e237f90",
+    "0006_volumes.sql": "9f1db495c47b60af9413514ae73ba4fd2b606d459d8b1877f42f5e835b41a942",
 }
 
 

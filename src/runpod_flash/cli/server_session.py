@@ -28,6 +28,7 @@ from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.control.kept_apps import KeptApps
 from runpod_flash.control.releases import AppEnv, Releases
 from runpod_flash.control.vault import Vault
+from runpod_flash.control.volumes.registry import Volumes
 from runpod_flash.control.worker_tokens import WorkerTokens
 from runpod_flash.engines.local.node import Node
 from runpod_flash.errors import ConfigurationError, FlashError
@@ -189,7 +190,10 @@ class _Session:
         directory = DataDirectory(options.database.parent)
         isolation, refusal = open_isolation(options.isolation, options.worker_user, directory)
         node = Node(datacenter=options.datacenter)
-        engine = local_engine(node, options.gpu_fallback, isolation)
+        give = (lambda _: None) if isolation is None else isolation.give
+        volumes = Volumes(directory.volumes, options.database, time.time, give)
+        await volumes.load()
+        engine = local_engine(node, options.gpu_fallback, isolation, volumes)
         plane = Plane(store, engine, caller_env, clock)
         requests = RequestIds(plane.events)
         log.follow(plane, requests.of)
@@ -213,6 +217,7 @@ class _Session:
             deployed_as=_served_as() if options.app else None,
             releases=releases,
             limiter=_limiter(options.rate_limit),
+            volumes=volumes,
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
         ring, address = keys.keys.ring, session._local.address

@@ -44,6 +44,11 @@ class DataDirectory:
         """What the workers of each app keep, where apps are kept apart."""
         return self.path / "homes"
 
+    @property
+    def volumes(self) -> Path:
+        """What is on network volumes."""
+        return self.path / "volumes"
+
     def apps(self) -> Path:
         """Where the code of programs' apps is laid out; those of an earlier server are gone."""
         folder = self.path / "apps"

@@ -53,6 +53,7 @@ from runpod_flash.gateway.sessions import Sessions
 from runpod_flash.gateway.setup_page import SetupPage
 from runpod_flash.gateway.tallies import Tallies
 from runpod_flash.gateway.tenure import Tenure
+from runpod_flash.gateway.volumes_api import VolumesApi
 from runpod_flash.gateway.workers import Workers
 from runpod_flash.gateway.workers_control import WorkersControl
 from runpod_flash.project.catalog import Catalog
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.keys import Keys
     from runpod_flash.control.releases import AppEnv, Releases
+    from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.control.worker_tokens import WorkerTokens
     from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
@@ -86,7 +88,7 @@ class Gateway:
     deployed; `deployed_as` are the app and environment of this catalog, if it goes by these, and
     with the `prefix` its endpoints' names are ids.
     `tokens` are those of workers that are started elsewhere; without it there are none.
-    `limiter` says how often endpoints may be asked.
+    `limiter` says how often endpoints may be asked. `volumes` are the server's.
     """
 
     def __init__(
@@ -106,6 +108,7 @@ class Gateway:
         tallies: Tallies | None = None,
         tokens: WorkerTokens | None = None,
         limiter: RateLimiter | None = None,
+        volumes: Volumes | None = None,
     ) -> None:
         self._plane = plane
         self._guard = Guard(allowed_hosts)
@@ -142,8 +145,12 @@ class Gateway:
                 "account": AccountApi(keys),
                 "invitations": InvitationsApi(Invitations(keys)),
             }
+        if volumes is not None:
+            resources["network-volumes"] = VolumesApi(volumes, plane)
         if releases is not None and place is not None:
-            self._deployments = Deployments(plane, inner, releases, place.folder, place.blobs)
+            self._deployments = Deployments(
+                plane, inner, releases, place.folder, place.blobs, volumes
+            )
             resources["apps"] = AppsApi(self._deployments)
         self._apps = Apps(self._sessions, self._deployments, self.named, access.identify)
         if tokens is not None:

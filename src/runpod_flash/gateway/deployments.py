@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.blobs import Blobs
     from runpod_flash.control.releases import Releases, Variables
+    from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.gateway.app import Gateway
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
@@ -66,7 +67,9 @@ class Deployment:
 
 
 class Deployments:
-    """On the plane's loop. `open_gateway` makes what serves an environment."""
+    """On the plane's loop. `open_gateway` makes what serves an environment; `volumes` are those
+    that its endpoints may name.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,9 @@ class Deployments:
         releases: Releases,
         folder: Path,
         blobs: Blobs,
+        volumes: Volumes | None = None,
     ) -> None:
+        self._volumes = volumes
         self.releases = releases
         self.blobs = blobs
         self._plane = plane
@@ -217,6 +222,9 @@ class Deployments:
         merged = {**known, **{n: {**known.get(n, {}), **v} for n, v in variables.items()}}
         declared = await self._laid_out(deployment, content)
         catalog = _with_values(declared, merged)
+        if self._volumes is not None:
+            endpoints = catalog.endpoints
+            await self._volumes.ensure(m for e in endpoints for m in e.spec.placement.volumes)
         staged = await self._staged(deployment.changes(catalog))
         try:
             await self.releases.activate(release, variables)
