@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +12,7 @@ from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.openapi import example
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from runpod_flash.client.control import ControlClient
     from runpod_flash.client.deploying import Change
@@ -35,22 +33,6 @@ def plan(
     if secret:
         click.echo(f"\n  {', '.join(secret)}: the secret's value counts, not that of the code")
     click.echo()
-
-
-@contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
-    """Shows how much of an upload is there, on a terminal."""
-    shown = sys.stderr.isatty()
-
-    def sending(there: int, of: int) -> None:
-        if shown:
-            click.echo(f"\r  uploading {there / 1e6:.1f} of {of / 1e6:.1f} MB", nl=False, err=True)
-        elif there == of:
-            click.echo(f"  uploaded {of / 1e6:.1f} MB", err=True)
-        if shown and there == of:
-            click.echo(err=True)
-
-    yield sending
 
 
 def served(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.cli import deploy_screen, dev_screen, output
 from runpod_flash.cli.place import chosen_place, environments_of, path_of
+from runpod_flash.cli.progress import Progress
 from runpod_flash.cli.servers import chosen_address
 from runpod_flash.client.connection import Connection
 from runpod_flash.client.control import ControlClient
@@ -95,8 +96,8 @@ async def _deploy(
     deploying = Deploying(connection, place.app, place.environment)
 
     async def work() -> dict[str, Any]:
-        with deploy_screen.progress() as sending:
-            told = await deploying.begin(catalog, tree, files, sending, take_over=options.take_over)
+        sending = Progress("upload")
+        told = await deploying.begin(catalog, tree, files, sending, take_over=options.take_over)
         if not told.get("unchanged"):
             told["release"] = await deploying.follow(told["release"]["number"])
         return told

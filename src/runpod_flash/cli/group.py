@@ -26,6 +26,7 @@ _COMMANDS = {
     "rollback": "Serve an earlier release again.",
     "undeploy": "End what is deployed in an environment.",
     "secret": "Set, list and unset secrets of an environment.",
+    "volume": "Make volumes, and put and get their files.",
     "app": "List, show and delete apps of a server.",
     "env": "List, show and delete environments of an app.",
     "call": "Run a function on a server and print its result.",

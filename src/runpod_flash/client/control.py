@@ -13,6 +13,7 @@ from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     import httpx
 
@@ -48,23 +49,31 @@ class ControlClient:
         Raises `ConnectionClosedError` where it cannot be reached, and `ConfigurationError` with
         its own words where it refuses.
         """
-        with asking(self.origin, self.key) as client:
+        with self.connected() as client:
             response = client.request(method, f"{self.origin}{path}", json=fields, headers=headers)
-        return self._read(response)
+        return self.read(response)
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[Iterator[str]]:
         """The lines of an answer, as they come. Raises as `ask` does, also while they are read."""
         with (
-            asking(self.origin, self.key, _SILENT_SECONDS) as client,
+            self.connected(_SILENT_SECONDS) as client,
             client.stream("GET", f"{self.origin}{path}", headers=headers) as response,
         ):
             if not response.is_success:
                 response.read()
-                self._read(response)
+                self.read(response)
             yield response.iter_lines()
 
-    def _read(self, response: httpx.Response) -> Any:
+    def connected(self, seconds: float = _SECONDS) -> AbstractContextManager[httpx.Client]:
+        """For several requests, which it sends the key with; an answer may take so many seconds.
+
+        Raises `ConnectionClosedError` in its block where the server cannot be reached.
+        """
+        return asking(self.origin, self.key, seconds)
+
+    def read(self, response: httpx.Response) -> Any:
+        """What it says in JSON; raises `ConfigurationError` where it refuses."""
         if not response.is_success:
             raise ConfigurationError(f"{self.origin}: {words_of(response)}")
         try:

@@ -1,0 +1,1 @@
+"""Volumes of a server, as programs of its users see them."""
