@@ -1,27 +1,31 @@
 """NetworkVolume: storage that endpoints share and that outlives their workers.
 
-Embedded, a volume is a directory below the user's data directory, and its id says which one.
+Embedded, a volume is a directory below the user's data directory, and its id says which one. At a
+server it is one of the server's, which has given it its id.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import DataCenter
 from runpod_flash.suggest import refuse_unknown
+from runpod_flash.volume_places import directory, plain_component
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import NoReturn
+
+    from runpod_flash.client.volumes.resource import ServersVolumes
 
 MIN_SIZE_GB = 10
 MAX_SIZE_GB = 4096
 DEFAULT_SIZE_GB = 100
 DEFAULT_DATACENTER = DataCenter.EU_RO_1
 
-_LONGEST_COMPONENT = 255
 _LOCAL_ID = "local"
 
 
@@ -47,8 +51,8 @@ class NetworkVolume:
         refuse_unknown("NetworkVolume", unknown, _FIELDS)
         if name is None and id is None:
             raise ConfigurationError("NetworkVolume: either 'name' or 'id' must be provided.")
-        self.name = None if name is None else _component("name", name)
-        self.id = None if id is None else _component("id", id)
+        self.name = None if name is None else plain_component("name", name)
+        self.id = None if id is None else plain_component("id", id)
         self.size = _size(size)
         center = datacenter if dataCenterId is None else dataCenterId
         self.dataCenterId = DataCenter(DEFAULT_DATACENTER if center is None else center)
@@ -107,8 +111,13 @@ class NetworkVolume:
     async def deploy(self) -> NetworkVolume:
         """Create the volume unless it is there, set `id` unless it has one; gives itself.
 
-        Raises `ConfigurationError` when the directory cannot be made.
+        With a target, at that server. Raises `ConfigurationError` when the directory cannot be
+        made, and when the server has no volume of the id.
         """
+        server = await self._server()
+        if server is not None:
+            self.id = await asyncio.to_thread(server.deployed, self)
+            return self
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -122,13 +131,30 @@ class NetworkVolume:
 
     async def is_deployed(self) -> bool:
         """Whether the volume has an id and is there."""
+        server = await self._server()
+        if server is not None:
+            return await asyncio.to_thread(server.has, self)
         return self.is_created and self.directory.is_dir()
 
     async def undeploy(self) -> NoReturn:
         """Never deletes: data outlives programs."""
-        raise NotImplementedError(
-            f"Flash deletes no volumes; remove {self.directory} yourself if its data may go."
-        )
+        remedy = f"remove {self.directory} yourself"
+        if self.server_id:
+            remedy = f"run `flash volume delete {self.server_id}`"
+        raise NotImplementedError(f"Flash deletes no volumes; {remedy} if its data may go.")
+
+    async def _server(self) -> ServersVolumes | None:
+        """The volumes of the target; None without one, and for one that has none of its own."""
+        from runpod_flash import context
+        from runpod_flash.client.chosen import chosen_target
+
+        target = chosen_target() if context.current is None else None  # (workers have none)
+        if target is None:
+            return None
+        from runpod_flash.client.volumes.resource import ServersVolumes
+
+        server = ServersVolumes(target.address)
+        return server if await asyncio.to_thread(server.there) else None
 
     def __str__(self) -> str:
         return f"NetworkVolume:{self.id}"
@@ -150,55 +176,10 @@ class NetworkVolume:
         datacenter, _, name = rest.partition(":")
         if prefix == _LOCAL_ID and name:
             self.dataCenterId = DataCenter(datacenter)
-            self.name = _component("name", name)
+            self.name = plain_component("name", name)
 
 
 _FIELDS = ("name", "id", "size", "datacenter", "dataCenterId")
-
-
-def directory(volume_name: str, datacenter: DataCenter | str) -> Path:
-    """Where the volume of that name and data center lies on this machine; it may not exist yet.
-
-    Raises `ConfigurationError` for a name that is not one plain path component.
-    """
-    center = DataCenter(datacenter).value
-    return volumes_directory() / center / _component("name", volume_name)
-
-
-def volumes_directory() -> Path:
-    """Where all volumes of this user lie on this machine."""
-    from platformdirs import user_data_path
-
-    return user_data_path("flash", appauthor=False) / "volumes"
-
-
-def usage_bytes(path: Path) -> int:
-    """The total length in bytes of the files below `path`; 0 if it does not exist.
-
-    Links are not followed and a file with several names counts once. Files that go away meanwhile,
-    or that cannot be looked at, count nothing.
-    """
-    sizes: dict[tuple[int, int], int] = {}
-    for folder, _, names in os.walk(path):
-        for name in names:
-            try:
-                found = (Path(folder) / name).lstat()
-            except OSError:
-                continue
-            sizes[found.st_dev, found.st_ino] = found.st_size
-    return sum(sizes.values())
-
-
-def _component(field: str, value: str) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"NetworkVolume.{field} must be a text, not {value!r}.")
-    unsafe = value in (".", "..") or "/" in value or "\\" in value or not value.isprintable()
-    if unsafe or len(value.encode()) > _LONGEST_COMPONENT:
-        raise ConfigurationError(
-            f"NetworkVolume.{field} {value!r} cannot name a directory: use at most"
-            f" {_LONGEST_COMPONENT} bytes, no '/', no '\\', no control characters, not '.' or '..'."
-        )
-    return value
 
 
 def _size(size: int) -> int:

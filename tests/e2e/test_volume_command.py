@@ -259,3 +259,36 @@ def test_on_a_terminal_an_upload_shows_how_far_it_is(shop: Shop) -> None:
     screen = in_terminal("volume", "put", "models", "file", cwd=shop.folder, env=shop.env)
     assert "uploading 2.0 of 2.0 MB" in screen.text
     assert "1 file (2.0 MB) at file, all verified" in screen.text
+
+
+def test_a_program_with_a_target_finds_its_volume_there(shop: Shop) -> None:
+    program = """
+        import asyncio
+        from runpod_flash import NetworkVolume
+
+        async def main():
+            volume = NetworkVolume(name="models", size=20)
+            assert not await volume.is_deployed()
+            await volume.deploy()
+            assert await volume.is_deployed()
+            again = await NetworkVolume(name="models").deploy()
+            assert again.id == volume.id == (await NetworkVolume(id=volume.id).deploy()).id
+            assert not volume.directory.exists()
+            print(volume.id)
+            await NetworkVolume(id="nosuchid00").deploy()
+
+        asyncio.run(main())
+    """
+    write(shop.folder, {"program.py": program})
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=shop.folder,
+        env={**os.environ, **shop.env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    (made,) = shop.json("list")
+    assert done.stdout == f"{made['id']}\n", done.stderr
+    assert "has no volume of that id; `flash volume list` shows those" in done.stderr

@@ -11,7 +11,8 @@ from runpod_flash.engines.local.volumes import misplaced, volume_of
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import DataCenter
 from runpod_flash.spec import Build, EndpointSpec, Entry, Placement, VolumeMount
-from runpod_flash.volume import NetworkVolume, directory, usage_bytes
+from runpod_flash.volume import NetworkVolume
+from runpod_flash.volume_places import directory, usage_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from runpod_flash.engines.local.devices.gpus import driver
 from runpod_flash.engines.local.node import Node
 from runpod_flash.engines.local.volumes import VOLUME_TARGET
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.volume import volumes_directory
+from runpod_flash.volume_places import volumes_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from runpod_flash.engines.local.environments.environments import cache_directory
 from runpod_flash.engines.local.isolation import Isolation, User
 from runpod_flash.engines.local.processes.namespaces import apart_refusal
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.volume import volumes_directory
+from runpod_flash.volume_places import volumes_directory
 
 if TYPE_CHECKING:
     from runpod_flash.control.data_dir import DataDirectory

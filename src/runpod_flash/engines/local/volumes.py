@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from runpod_flash.engines.local.capacity import human_bytes
-from runpod_flash.volume import directory, usage_bytes
+from runpod_flash.volume_places import directory, usage_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
