@@ -91,6 +91,8 @@ class Releases:
     ) -> Release:
         """A release that is to be prepared; makes the environment if it is new.
 
+        Without a project, it is of that which the environment has.
+
         Raises `BusyError` while another one is, and `ProjectError` where the app belongs to another
         project and is not to be taken over.
         """
@@ -217,6 +219,7 @@ def _begin(
     take_over: bool,
 ) -> Release:
     _check_text(file, place)
+    project = project or _project(file, place)
     file.execute("INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?)", (*place, now, project))
     if take_over:
         statement = "UPDATE environments SET project = ? WHERE app = ?"
@@ -237,6 +240,12 @@ def _begin(
     row = (*place, *release[1:], files, json.dumps(content.catalog))
     file.execute(f"INSERT INTO releases VALUES ({', '.join('?' * len(row))})", row)
     return release
+
+
+def _project(file: sqlite3.Connection, place: AppEnv) -> str:
+    statement = "SELECT project FROM environments WHERE (app, name) = (?, ?)"
+    found = file.execute(statement, place).fetchone()
+    return "" if found is None else str(found[0])
 
 
 def _check_text(file: sqlite3.Connection, place: AppEnv) -> None:

@@ -11,8 +11,8 @@ from runpod_flash.control.releases import (
     Content,
     ProjectError,
     Release,
-    check_name,
 )
+from runpod_flash.control.rollouts import Rollouts
 from runpod_flash.control.trees import check_paths
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import identity_of, require
@@ -20,7 +20,7 @@ from runpod_flash.gateway.brought import read_catalog, read_files
 from runpod_flash.gateway.deployments import PREFIX
 from runpod_flash.gateway.messages import Answer, answer, parse_json, read_body
 from runpod_flash.gateway.problems import invalid, problem
-from runpod_flash.gateway.resources import allow
+from runpod_flash.gateway.resources import allow, page
 from runpod_flash.gateway.secrets_api import SecretsApi
 from runpod_flash.gateway.session_events import Events
 from runpod_flash.gateway.times import rfc3339
@@ -43,6 +43,7 @@ class AppsApi:
     def __init__(self, deployments: Deployments) -> None:
         self._deployments = deployments
         self._releases = deployments.releases
+        self._rollouts = Rollouts(deployments.releases, deployments)
         self._secrets = SecretsApi(deployments)
 
     async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable:
@@ -51,9 +52,7 @@ class AppsApi:
         match segments:
             case []:
                 allow(scope, "GET")
-                return answer(
-                    200, {"apps": await self._apps(), "pagination": {"hasNextPage": False}}
-                )
+                return answer(200, page("apps", await self._apps()))
             case [app]:
                 allow(scope, "GET", "DELETE")
                 return await (self._app(app) if method == "GET" else self._remove_app(app))
@@ -119,8 +118,7 @@ class AppsApi:
 
     async def _list(self, place: AppEnv) -> Answer:
         await self._check(place)
-        found = [_shown(each) for each in await self._releases.of(place)]
-        return answer(200, {"releases": found, "pagination": {"hasNextPage": False}})
+        return answer(200, page("releases", map(_shown, await self._releases.of(place))))
 
     async def _release(self, place: AppEnv, number: str) -> Release:
         for each in await self._releases.of(place):
@@ -148,53 +146,32 @@ class AppsApi:
         raise problem(404, f"nothing is at {scope['path']}")
 
     async def _deploy(self, place: AppEnv, scope: Scope, receive: Receive) -> Answer:
-        try:
-            check_name("app", place.app)
-            check_name("environment", place.environment)
-        except ConfigurationError as error:
-            raise invalid(f"$: {error}") from None
         value = parse_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
         content, variables = _read(value)
         missing = self._deployments.blobs.missing(file.digest for file in content.files)
         if missing:
             return answer(200, {"missing": missing})
-        active = await self._same(place, content, variables)
-        if active is not None:
-            return answer(200, {"missing": [], "release": _shown(active), "unchanged": True})
-        key = identity_of(scope).key
-        by = " ".join(filter(None, (key.name if key else "", str(value.get("by", ""))[:80])))
-        take_over = bool(value.get("takeOver"))
         try:
-            release = await self._releases.begin(
-                place, str(value["project"])[:200], content, by, take_over=take_over
+            release, unchanged = await self._rollouts.deploy(
+                place,
+                str(value["project"])[:200],
+                content,
+                variables,
+                maker(scope, str(value.get("by", ""))),
+                take_over=bool(value.get("takeOver")),
             )
         except (BusyError, ProjectError) as error:
             raise problem(409, str(error)) from None
         except ConfigurationError as error:
             raise invalid(f"$: {error}") from None
-        self._deployments.prepare(release, content, variables)
-        return answer(202, {"missing": [], "release": _shown(release)})
-
-    async def _same(self, place: AppEnv, content: Content, variables: Variables) -> Release | None:
-        """The release that is served, if it is this one."""
-        for release in await self._releases.of(place):
-            if release.state == "active":
-                same = await self._releases.content(release) == content
-                known = await self._releases.variables(place) if same else {}
-                unchanged = all(known.get(n, {}).items() >= v.items() for n, v in variables.items())
-                return release if same and unchanged else None
-        return None
+        told = {"missing": [], "release": _shown(release)}
+        return answer(200, {**told, "unchanged": True}) if unchanged else answer(202, told)
 
     async def _activate(self, release: Release) -> Answer:
-        if release.state in ("active", "preparing"):
-            raise problem(409, f"release {release.number} of {release.place} is {release.state}")
         try:
-            await self._releases.resume(release)
+            return answer(202, {"release": _shown(await self._rollouts.activate(release))})
         except BusyError as error:
             raise problem(409, str(error)) from None
-        content = await self._releases.content(release)
-        self._deployments.prepare(release, content, {})
-        return answer(202, {"release": {**_shown(release), "state": "preparing"}})
 
     # The end
 
@@ -208,11 +185,16 @@ class AppsApi:
         return Answer(204, b"")
 
     async def _end(self, places: Sequence[AppEnv]) -> None:
-        for place in places:
-            if self._deployments.lines(place) is not None:
-                raise problem(409, f"a release of {place} is being made; end it when it is there")
-        for place in places:
-            await self._deployments.remove(place)
+        try:
+            await self._rollouts.end(places)
+        except BusyError as error:
+            raise problem(409, str(error)) from None
+
+
+def maker(scope: Scope, by: str = "") -> str:
+    """Who makes a release: the name of the key, and what the client says of itself."""
+    key = identity_of(scope).key
+    return " ".join(filter(None, (key.name if key else "", by[:80])))
 
 
 def _read(value: Any) -> tuple[Content, Variables]:

@@ -93,6 +93,7 @@ class Deployments:
         self._lines: dict[AppEnv, Lines] = {}
         self._changing: dict[AppEnv, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._preparing: dict[AppEnv, asyncio.Task[None]] = {}
 
     # What is served
 
@@ -120,6 +121,10 @@ class Deployments:
     def at_id(self, endpoint_id: str) -> tuple[Deployment, str] | None:
         """Where an endpoint of that id is served, and under which name."""
         return self._by_id.get(endpoint_id)
+
+    def ids(self) -> list[str]:
+        """Of all endpoints that are deployed."""
+        return list(self._by_id)
 
     async def restore(self) -> None:
         """Serve what an earlier server has served."""
@@ -152,6 +157,15 @@ class Deployments:
         """What is written while a release of the environment is prepared."""
         return self._lines.get(place)
 
+    def preparing(self, place: AppEnv) -> bool:
+        """Whether a release of the environment is being prepared."""
+        return place in self._lines
+
+    async def settled(self, place: AppEnv) -> None:
+        """Wait until none is."""
+        while (task := self._preparing.get(place)) is not None:
+            await asyncio.wait([task])
+
     def prepare(self, release: Release, content: Content, variables: Variables) -> None:
         """Start its workers and have it take over; goes on without its client.
 
@@ -159,16 +173,19 @@ class Deployments:
         """
         self._lines[release.place] = Lines(str(release.place), self._plane.events)
         self.blobs.pinned.update(file.digest for file in content.files)
-        self._spawn(self._prepare(release, content, variables))
+        task = self._spawn(self._prepare(release, content, variables))
+        self._preparing[release.place] = task
+        task.add_done_callback(lambda _: self._preparing.pop(release.place, None))
 
     def refresh(self, place: AppEnv) -> None:
         """Replace workers that have another value of a variable than it has now, one by one."""
         self._spawn(self._refresh(place))
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _changes(self, place: AppEnv) -> asyncio.Lock:
         """Held while an environment comes to have other workers."""

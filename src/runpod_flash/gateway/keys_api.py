@@ -10,7 +10,7 @@ from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
 from runpod_flash.gateway.messages import Answer, answer, wrong_method
 from runpod_flash.gateway.problems import invalid, problem
-from runpod_flash.gateway.resources import read_fields
+from runpod_flash.gateway.resources import page, read_fields
 from runpod_flash.gateway.times import rfc3339
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ class KeysApi:
         raise wrong_method(scope, "GET, DELETE")
 
     def _list(self) -> Answer:
-        found = [shown(self._keys, key) for key in self._keys.ring]
-        return answer(200, {"keys": found, "pagination": {"hasNextPage": False}})
+        return answer(200, page("keys", (shown(self._keys, key) for key in self._keys.ring)))
 
     async def _create(self, scope: Scope, receive: Receive) -> Answer:
         fields = await read_fields(scope, receive, FIELDS)

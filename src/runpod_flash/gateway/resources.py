@@ -9,7 +9,7 @@ from runpod_flash.gateway.problems import as_problem, invalid, problem
 from runpod_flash.project.collisions import RESERVED_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from runpod_flash.gateway.messages import Answer, Receive, Scope, Sendable
 
@@ -53,6 +53,11 @@ def allow(scope: Scope, *methods: str) -> None:
     """Raise the refusal of a request whose method is none of these."""
     if scope["method"] not in methods:
         raise wrong_method(scope, ", ".join(methods))
+
+
+def page(name: str, items: Iterable[Any]) -> dict[str, Any]:
+    """A list of resources as answers have it: all of it, on one page."""
+    return {name: list(items), "pagination": {"hasNextPage": False}}
 
 
 async def read_fields(scope: Scope, receive: Receive, known: Collection[str]) -> dict[str, Any]:

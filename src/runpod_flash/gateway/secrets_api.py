@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.messages import Answer, answer
 from runpod_flash.gateway.problems import invalid, problem
-from runpod_flash.gateway.resources import allow, read_fields
+from runpod_flash.gateway.resources import allow, page, read_fields
 from runpod_flash.gateway.times import rfc3339
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SecretsApi:
                 allow(scope, "GET")
                 found = await self._releases.secrets(place)
                 shown = [{"name": name, "setAt": rfc3339(at)} for name, at in found.items()]
-                return answer(200, {"secrets": shown, "pagination": {"hasNextPage": False}})
+                return answer(200, page("secrets", shown))
             case [name]:
                 allow(scope, "PUT", "DELETE")
                 if scope["method"] == "PUT":
