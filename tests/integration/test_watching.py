@@ -219,7 +219,6 @@ def test_workers_are_listed_as_the_rest_api_has_them(tmp_path: Path) -> None:
 REFUSED = [
     ("/v2/serverless/tlak/workers", 404, "Did you mean 'talk'?"),
     ("/v2/serverless/talk/workers/talk-1/logs", 404, "no worker 'talk-1'"),
-    ("/v2/serverless/talk/builds", 404, "nothing is served"),
     ("/v2/serverless/talk/logs?tail=5001", 422, "from 0 to 5000"),
     ("/v2/serverless/talk/logs?tail=-1", 422, "tail: '-1'"),
     ("/v2/serverless/talk/logs?source=both", 422, "container or system"),

@@ -27,6 +27,7 @@ from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.control.kept_apps import KeptApps
 from runpod_flash.control.releases import AppEnv, Releases
+from runpod_flash.control.shelf import Shelf
 from runpod_flash.control.vault import Vault
 from runpod_flash.control.volumes.registry import Volumes
 from runpod_flash.control.worker_tokens import WorkerTokens
@@ -201,8 +202,9 @@ class _Session:
         jobs = Jobs(plane, options.settings(kept_secret(directory.path)))
         tokens = WorkerTokens(time.time, options.database)
         await tokens.load()
-        place = _place(directory)
-        releases = Releases(options.database, time.time, Vault(directory.vault_key))
+        place = _place(directory, options.datacenter)
+        vault = Vault(directory.vault_key)
+        releases = Releases(options.database, time.time, vault)
         logs = WorkerLogs(directory.logs, plane.events, requests.of)
         gateway = Gateway(
             plane,
@@ -216,6 +218,7 @@ class _Session:
             place=place,
             deployed_as=_served_as() if options.app else None,
             releases=releases,
+            shelf=Shelf(options.database, time.time, vault),
             limiter=_limiter(options.rate_limit),
             volumes=volumes,
         )
@@ -265,9 +268,9 @@ def _limiter(limit: RateLimit | None) -> RateLimiter | None:
     return None if limit is None else RateLimiter(limit, time.monotonic)
 
 
-def _place(directory: DataDirectory) -> Place:
+def _place(directory: DataDirectory, datacenter: str) -> Place:
     kept = KeptApps(directory.path / "kept-apps")
-    return Place(directory.apps(), Blobs(directory.path / "blobs"), kept)
+    return Place(directory.apps(), Blobs(directory.path / "blobs"), kept, datacenter)
 
 
 def _served_as() -> AppEnv:

@@ -32,6 +32,7 @@ from runpod_flash.gateway.account import AccountApi
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.apps import Apps
 from runpod_flash.gateway.apps_api import AppsApi
+from runpod_flash.gateway.catalog_api import CatalogApi
 from runpod_flash.gateway.control import ControlApi, is_control
 from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
 from runpod_flash.gateway.deployments import Deployments
@@ -49,9 +50,11 @@ from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.rate_limit import Caller
 from runpod_flash.gateway.resources import Resource, Resources
+from runpod_flash.gateway.serverless_api import ServerlessApi
 from runpod_flash.gateway.sessions import Sessions
 from runpod_flash.gateway.setup_page import SetupPage
 from runpod_flash.gateway.tallies import Tallies
+from runpod_flash.gateway.templates_api import RegistriesApi, TemplatesApi
 from runpod_flash.gateway.tenure import Tenure
 from runpod_flash.gateway.volumes_api import VolumesApi
 from runpod_flash.gateway.workers import Workers
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.keys import Keys
     from runpod_flash.control.releases import AppEnv, Releases
+    from runpod_flash.control.shelf import Shelf
     from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.control.worker_tokens import WorkerTokens
     from runpod_flash.gateway.access import Access
@@ -87,6 +91,7 @@ class Gateway:
     is counted of them. `place` says where programs' apps can be put, and `releases` what is
     deployed; `deployed_as` are the app and environment of this catalog, if it goes by these, and
     with the `prefix` its endpoints' names are ids.
+    `shelf` keeps templates and the like.
     `tokens` are those of workers that are started elsewhere; without it there are none.
     `limiter` says how often endpoints may be asked. `volumes` are the server's.
     """
@@ -104,6 +109,7 @@ class Gateway:
         deployed_as: AppEnv | None = None,
         prefix: str = "",
         releases: Releases | None = None,
+        shelf: Shelf | None = None,
         logs: WorkerLogs | None = None,
         tallies: Tallies | None = None,
         tokens: WorkerTokens | None = None,
@@ -152,11 +158,17 @@ class Gateway:
                 plane, inner, releases, place.folder, place.blobs, volumes
             )
             resources["apps"] = AppsApi(self._deployments)
+            resources["catalog"] = CatalogApi(plane.engine.devices, place.datacenter)
         self._apps = Apps(self._sessions, self._deployments, self.named, access.identify)
         if tokens is not None:
             find = self._named
             self._workers = Workers(plane, tokens, find, None if place is None else place.folder)
             resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
+        if shelf is not None and self._deployments is not None:
+            others = resources.get("serverless")
+            resources["serverless"] = ServerlessApi(self._deployments, shelf, others)
+            resources["templates"] = TemplatesApi(shelf)
+            resources["registries"] = RegistriesApi(shelf)
         self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(keys)
         self._login = None if keys is None else LoginPages(keys)

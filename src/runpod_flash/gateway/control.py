@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from runpod_flash.plane.plane import Plane
     from runpod_flash.spec import EndpointSpec
 
-_PATHS = ("/metrics", "/v2/serverless", "/v2/flash/overview", "/v2/flash/logs")
-_BELOW = ("/v2/serverless/", "/v1/")
+_PATHS = ("/metrics", "/v2/flash/overview", "/v2/flash/logs")
+_OF_ENDPOINT = re.compile(r"/v2/serverless/[^/]+/(?:logs|workers(?:/[^/]+/logs)?)")
 _STATUSES = {"running": "RUNNING", "idle": "IDLE", "initializing": "INITIALIZING"}
 _COUNTED = ("running", "idle", "initializing", "throttled", "unhealthy")
 _POD_LINES = 1000
@@ -44,7 +45,7 @@ _POD_LINES = 1000
 
 def is_control(path: str) -> bool:
     """Whether the path is one of these."""
-    return path.startswith(_BELOW) or path in _PATHS
+    return path.startswith("/v1/pod/") or path in _PATHS or bool(_OF_ENDPOINT.fullmatch(path))
 
 
 class ControlApi:
@@ -112,7 +113,7 @@ class ControlApi:
     def _endpoint(self, name: str) -> EndpointView:
         seen, declared = self._overview(), self._declared()
         app = next((spec.app for spec in declared if spec.name == name), None)
-        found = seen.endpoint(name, app)
+        found = seen.endpoint(name, app) or seen.deployed(name)
         if found is None:
             hint = did_you_mean(name, [each.name for each in seen.endpoints])
             raise problem(404, f"there is no endpoint {name!r}.{hint}")

@@ -46,12 +46,13 @@ _BLOBS_LIMIT = 512_000_000
 @dataclass(frozen=True)
 class Place:
     """Where programs' apps are put: a folder for their trees, the files that are known, and what
-    outlives the server.
+    outlives the server. `datacenter` is where all that stands, if that was said.
     """
 
     folder: Path
     blobs: Blobs
     kept: KeptApps
+    datacenter: str = ""
 
 
 @dataclass(eq=False)

@@ -78,6 +78,11 @@ class Overview:
         found = (each for each in self.endpoints if each.name == name)
         return next((each for each in found if app in (None, each.app)), None)
 
+    def deployed(self, endpoint_id: str) -> EndpointView | None:
+        """The endpoint of that id, which begins with what it belongs to."""
+        named = (each for each in self.endpoints if each.app)
+        return next((each for each in named if f"{each.app}-{each.name}" == endpoint_id), None)
+
 
 def overview(plane: Plane, declared: Sequence[EndpointSpec] = ()) -> Overview:
     """What the plane has; `declared` endpoints that nobody has used yet are there as well.

@@ -1,0 +1,207 @@
+"""/v2/serverless: deployed endpoints as REST v2 has them.
+
+A change is a release of the endpoint's environment with the same code. What else stands below an
+endpoint: its workers and their logs (`control.py`), and tokens of workers elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runpod_flash.control import serverless
+from runpod_flash.control.releases import BusyError
+from runpod_flash.control.rollouts import AbsentError, RefusedReleaseError, Rollouts
+from runpod_flash.errors import ConfigurationError
+from runpod_flash.gateway.access import require
+from runpod_flash.gateway.apps_api import maker
+from runpod_flash.gateway.deployments import PREFIX
+from runpod_flash.gateway.messages import Answer, answer, header
+from runpod_flash.gateway.problems import problem
+from runpod_flash.gateway.resources import allow, page
+from runpod_flash.gateway.serverless_bodies import ENDPOINT_CREATED, ENDPOINT_UPDATED
+from runpod_flash.gateway.serverless_releases import versions
+from runpod_flash.gateway.templates_api import find
+from runpod_flash.gateway.times import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runpod_flash.control.releases import AppEnv, Release
+    from runpod_flash.control.shelf import Shelf
+    from runpod_flash.gateway.deployments import Deployments
+    from runpod_flash.gateway.messages import Receive, Refusal, Scope, Sendable
+    from runpod_flash.gateway.resources import Resource
+    from runpod_flash.plane.pool import Pool
+
+_VERBS = ("run", "runsync", "status", "stream", "cancel", "retry", "purge-queue", "health")
+_OF_JOBS = ("status", "stream", "cancel", "retry")
+
+
+class Served(NamedTuple):
+    """A deployed endpoint: as its release keeps it, and the pool that it has now."""
+
+    id: str
+    place: AppEnv
+    release: Release
+    endpoint: dict[str, Any]
+    pool: Pool
+
+
+class ServerlessApi:
+    """A `Resource`; what it does not know is for `others`."""
+
+    def __init__(self, deployments: Deployments, shelf: Shelf, others: Resource | None) -> None:
+        self._deployments = deployments
+        self._releases = deployments.releases
+        self._rollouts = Rollouts(deployments.releases, deployments)
+        self._shelf = shelf
+        self._others = others
+
+    async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable:
+        require(scope, "deploy")
+        match [each for each in rest if each]:
+            case []:
+                allow(scope, "GET", "POST")
+                if scope["method"] == "POST":
+                    return await self._create(scope, receive)
+                found = [_shown(each, scope) for each in await self._all()]
+                return answer(200, page("endpoints", found))
+            case [endpoint_id] if self._deployments.at_id(endpoint_id) is not None:
+                allow(scope, "GET", "PATCH", "DELETE")
+                return await self._one(endpoint_id, scope, receive)
+            case [endpoint_id, "releases"] if self._deployments.at_id(endpoint_id) is not None:
+                allow(scope, "GET")
+                served = await self._served(endpoint_id)
+                return answer(200, await versions(self._releases, served))
+            case [endpoint_id] | [endpoint_id, "releases"] if scope["method"] != "DELETE":
+                raise _unknown(endpoint_id)
+        if self._others is not None:
+            return await self._others.answer(rest, scope, receive)
+        raise _unknown(rest[0])
+
+    async def _one(self, endpoint_id: str, scope: Scope, receive: Receive) -> Answer:
+        served = await self._served(endpoint_id)
+        if scope["method"] == "GET":
+            return answer(200, _shown(served, scope))
+        if scope["method"] == "DELETE":
+            await self._change(served, lambda catalog: _without(catalog, served), {}, scope)
+            return Answer(204, b"")
+        fields = await ENDPOINT_UPDATED.read(scope, receive)
+        await self._apply_template(fields)
+        check_scaling(fields)
+        try:
+            changed = serverless.edited(served.endpoint, fields)
+        except ConfigurationError as error:
+            raise problem(400, str(error)) from None
+        values = {changed["spec"]["name"]: serverless.values(fields)}
+        await self._change(served, lambda catalog: _with(catalog, changed), values, scope)
+        return answer(200, _shown(await self._served(endpoint_id), scope))
+
+    async def _change(self, served: Served, edit: Any, variables: Any, scope: Scope) -> None:
+        try:
+            await self._rollouts.change(served.place, edit, variables, maker(scope))
+        except BusyError as error:
+            raise problem(409, str(error)) from None
+        except (RefusedReleaseError, ConfigurationError) as error:
+            raise problem(400, str(error)) from None
+        except AbsentError as error:
+            raise problem(404, str(error)) from None
+
+    async def _create(self, scope: Scope, receive: Receive) -> Answer:
+        """Refused, after all that would be wrong with it anyway: nothing here runs an image."""
+        fields = await ENDPOINT_CREATED.read(scope, receive)
+        check_scaling(fields)
+        await self._apply_template(fields)
+        if ("gpu" in fields and "cpu" in fields) or not fields.keys() & {"gpu", "cpu"}:
+            raise problem(400, "an endpoint has either gpu or cpu; send one of them")
+        raise problem(400, serverless.NO_IMAGES)
+
+    async def _apply_template(self, fields: dict[str, Any]) -> None:
+        """The template's container settings, where the body has none of its own."""
+        template_id = fields.pop("templateId", None)
+        if template_id is None:
+            return
+        template = (await find(self._shelf, "template", template_id)).fields
+        if not template["serverless"]:
+            raise problem(422, f"the template {template_id!r} is one for pods, not serverless")
+        fields["env"] = {**template["env"], **fields.get("env", {})}
+        for name in ("image", "args", "disk", "ports", "registry"):
+            fields.setdefault(name, template[name])
+
+    # What is served
+
+    async def _all(self) -> list[Served]:
+        return [await self._served(each) for each in self._deployments.ids()]
+
+    async def _served(self, endpoint_id: str) -> Served:
+        at = self._deployments.at_id(endpoint_id)
+        if at is None:
+            raise _unknown(endpoint_id)
+        deployment, name = at
+        release = await self._rollouts.active(deployment.place)
+        catalog = (await self._releases.content(release)).catalog
+        for each in catalog["endpoints"]:
+            if each["spec"]["name"] == name:
+                found = deployment.gateway.named(name)
+                assert found is not None
+                pool = deployment.gateway.pool_of(found)
+                return Served(endpoint_id, deployment.place, release, each, pool)
+        raise _unknown(endpoint_id)
+
+
+def _unknown(endpoint_id: str) -> Refusal:
+    return problem(
+        404, f"there is no endpoint {endpoint_id!r:.80} that was deployed; GET /v2/serverless lists"
+    )
+
+
+def check_scaling(fields: dict[str, Any]) -> None:
+    """Raise the 422 of a scaler without its own measure, or with another's."""
+    scaling = fields.get("scaling")
+    if scaling is None:
+        return
+    own = "queueDelay" if scaling["type"] == "QUEUE_DELAY" else "requestCount"
+    if scaling.keys() != {"type", own}:
+        raise problem(
+            422,
+            "Request validation failed.",
+            f"$.scaling: {scaling['type']} has {own}, and no more",
+        )
+
+
+def _with(catalog: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
+    name = changed["spec"]["name"]
+    found = [changed if e["spec"]["name"] == name else e for e in catalog["endpoints"]]
+    return {**catalog, "endpoints": found}
+
+
+def _without(catalog: dict[str, Any], served: Served) -> dict[str, Any]:
+    name = served.endpoint["spec"]["name"]
+    return {**catalog, "endpoints": [e for e in catalog["endpoints"] if e["spec"]["name"] != name]}
+
+
+def _shown(served: Served, scope: Scope) -> dict[str, Any]:
+    settings = serverless.settings(served.endpoint)
+    return {
+        "id": served.id,
+        **settings,
+        "requestUrls": _urls(served, settings["type"], scope),
+        "createdAt": rfc3339(served.release.created_at),
+        "app": served.place.app,
+        "environment": served.place.environment,
+    }
+
+
+def _urls(served: Served, kind: str, scope: Scope) -> dict[str, str]:
+    """Where it answers, at the address that the client has asked."""
+    origin = f"{scope.get('scheme', 'http')}://{header(scope, b'host') or 'localhost'}"
+    if kind == serverless.LOAD_BALANCER:
+        file = served.endpoint["file"].removesuffix(".py")
+        base = f"{origin}{PREFIX}{served.place}"
+        return {"base": f"{base}/{file}", "health": f"{base}/ping"}
+    names = {"runsync": "runSync", "purge-queue": "purgeQueue"}
+    return {
+        names.get(verb, verb): f"{origin}/v2/{served.id}/{verb}"
+        + ("/{job_id}" if verb in _OF_JOBS else "")
+        for verb in _VERBS
+    }
