@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from runpod_flash.client.embedded import local_engine
+from runpod_flash.control.blobs import Blobs
+from runpod_flash.control.data_dir import DataDirectory
+from runpod_flash.control.kept_apps import KeptApps
 from runpod_flash.control.key import owners_ring
+from runpod_flash.control.releases import Releases
+from runpod_flash.control.shelf import Shelf
+from runpod_flash.control.vault import Vault
 from runpod_flash.control.worker_tokens import WorkerTokens
 from runpod_flash.engines.local.node import made_up_node
 from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.gateway.sessions import Place
 from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.plane.logs.worker_logs import WorkerLogs
 from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.request_ids import RequestIds
+from runpod_flash.plane.store.database import prepare
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
@@ -92,12 +100,14 @@ async def serving(
     fallback: GpuFallback = "cpu",
     limiter: RateLimiter | None = None,
     volumes: Volumes | None = None,
+    control: bool = False,
     **log_options: Any,
 ) -> AsyncIterator[Served]:
     """A server that has `KEY` as its owner's, if not told otherwise.
 
-    Without files it serves nothing. `gpus` are devices of the node; `fallback` is what its engine
-    does where one is missing. Other options are those of the workers' logs.
+    Without files it serves nothing; with `control`, there is the control API of a server. `gpus`
+    are devices of the node; `fallback` is what its engine does where one is missing. Other options
+    are those of the workers' logs.
     """
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
@@ -118,6 +128,7 @@ async def serving(
         tokens=tokens,
         limiter=limiter,
         volumes=volumes,
+        **(_resources(root / ".server") if control else {}),
     )
     gateway.serve(await discover(root) if files else Catalog(""))
     server = GatewayServer(gateway, "localhost", 0)
@@ -132,6 +143,18 @@ async def serving(
         await webhooks.close()
         await plane.close()
         logs.close()
+
+
+def _resources(folder: Path) -> dict[str, Any]:
+    """What a gateway needs for deployments, templates and the like."""
+    directory, database = DataDirectory(folder), folder / "flash.db"
+    prepare(database)
+    vault = Vault(directory.vault_key)
+    return {
+        "place": Place(directory.apps(), Blobs(folder / "blobs"), KeptApps(folder / "kept-apps")),
+        "releases": Releases(database, time.time, vault),
+        "shelf": Shelf(database, time.time, vault),
+    }
 
 
 def serve(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.foreign import SCHEMATHESIS, python_with
-from integration.served import serve
+from integration.served import KEY, serve
+from runpod_flash.control.blobs import Blobs
+from runpod_flash.project.discovery import discover
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,12 +43,12 @@ ANY = """
 """
 
 
-async def schemathesis(served: Served, checks: str, paths: str) -> str:
+async def schemathesis(served: Served, checks: str, paths: str, *options: str) -> str:
     """Run it on the paths that match; what it says, once nothing was found."""
     process = await asyncio.create_subprocess_exec(
         python_with(SCHEMATHESIS), "-m", "schemathesis.cli", "run",
         f"{served.address}/openapi.json", "--checks", checks, "--include-path-regex", paths,
-        "--request-timeout", "20", "--no-color", "--max-examples", "10", "--seed", "7",
+        "--request-timeout", "20", "--no-color", "--max-examples", "10", "--seed", "7", *options,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=served.root,
@@ -79,3 +82,28 @@ def test_the_queue_api_answers_every_request_as_its_description_says(tmp_path: P
         assert number_tested(said) == 10, said
 
     serve(tmp_path, {"any.py": ANY}, scenario)
+
+
+@pytest.mark.timeout(400)
+def test_the_control_api_answers_every_request_without_a_fault(tmp_path: Path) -> None:
+    checks = "not_a_server_error,response_schema_conformance,content_type_conformance"
+
+    async def scenario(served: Served) -> None:
+        catalog = (await discover(tmp_path)).to_wire()
+        for each in catalog["endpoints"]:
+            each["spec"]["entry"]["root"] = ""
+        source = (tmp_path / "any.py").read_bytes()
+        digest = sha256(source).hexdigest()
+        key = {"authorization": f"Bearer {KEY}"}
+        Blobs(tmp_path / ".server" / "blobs").put(digest, source)
+        release = {"project": "any", "files": [["any.py", digest, False]], "catalog": catalog}
+        made = await served.post(
+            "/v2/apps/any/environments/production/releases", release, headers=key
+        )
+        assert made.status_code == 202, made.text
+        assert (await served.get("/v2/serverless", headers=key)).status_code == 200
+        paths = "^/v2/(serverless|templates|registries|catalog|apps)"
+        said = await schemathesis(served, checks, paths, "-H", f"Authorization: Bearer {KEY}")
+        assert number_tested(said) == 34, said
+
+    serve(tmp_path, {"any.py": ANY}, scenario, control=True)

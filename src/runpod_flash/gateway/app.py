@@ -36,7 +36,7 @@ from runpod_flash.gateway.catalog_api import CatalogApi
 from runpod_flash.gateway.control import ControlApi, is_control
 from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
 from runpod_flash.gateway.deployments import Deployments
-from runpod_flash.gateway.documents import Documents
+from runpod_flash.gateway.documents import V2_DOCUMENT, Documents
 from runpod_flash.gateway.external import with_externals
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, preflight
@@ -127,7 +127,6 @@ class Gateway:
         jobs = jobs or Jobs(plane)
         self._functions = FunctionApi(jobs, self.pool_of)
         self._queue = QueueApi(jobs, self.pool_of, self._find)
-        self._documents = Documents(self._describe)
         access = access or Keyless(KeyRing(time.time))
         self._access = access
         self._has_keys = keys is not None
@@ -172,6 +171,7 @@ class Gateway:
         self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(keys)
         self._login = None if keys is None else LoginPages(keys)
+        self._documents = Documents(self._describe, resources if shelf is not None else ())
 
     # What is served
 
@@ -410,7 +410,8 @@ class Gateway:
         return found
 
     async def _of_jobs(self, scope: Scope, receive: Receive) -> Sendable | None:
-        if scope["path"].startswith("/v2/"):
+        path = scope["path"]
+        if path.startswith("/v2/") and path != V2_DOCUMENT:
             return await self._queue.answer(self._addresses, scope, receive)
         return await self._functions.answer(self._addresses, scope, receive)
 

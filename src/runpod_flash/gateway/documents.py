@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.messages import Answer, answer, header
 from runpod_flash.gateway.openapi import document
+from runpod_flash.gateway.openapi_control import control_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from typing import Any
 
     from runpod_flash.gateway.messages import Scope
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     Describe = Callable[[Discovered], Awaitable[dict[str, Any] | None]]
 
+# Where clients of REST v2 look for the description.
+V2_DOCUMENT = "/v2/openapi.json"
 _ASSETS = {
     "swagger-ui.css": b"text/css",
     "swagger-ui-bundle.js": b"text/javascript",
@@ -68,10 +71,14 @@ show();
 
 
 class Documents:
-    """`describe` gives the OpenAPI document of an endpoint's routes where a worker of it runs."""
+    """`describe` gives the OpenAPI document of an endpoint's routes where a worker of it runs.
 
-    def __init__(self, describe: Describe) -> None:
+    `resources` are the names of what is there besides endpoints, below /v2.
+    """
+
+    def __init__(self, describe: Describe, resources: Collection[str] = ()) -> None:
         self._describe = describe
+        self._resources = resources
         self._catalog: Catalog | None = None
         self._described: dict[str, dict[str, Any]] = {}  # by build
 
@@ -91,7 +98,7 @@ class Documents:
             return answer(200, {"status": "healthy"})
         if path == "/docs":
             return Answer(200, _PAGE.encode(), b"text/html; charset=utf-8")
-        if path == "/openapi.json":
+        if path in ("/openapi.json", V2_DOCUMENT):
             return Answer(200, json.dumps(await self._openapi()).encode())
         return _asset(path.removeprefix("/docs/")) if path.startswith("/docs/") else None
 
@@ -103,7 +110,8 @@ class Documents:
                 found = await self._describe(each)
                 if found is not None:
                     self._described[digest] = found
-        return document(self._catalog, self._described)
+        whole = document(self._catalog, self._described)
+        return {**whole, "paths": {**whole["paths"], **control_paths(self._resources)}}
 
 
 def _start(scope: Scope) -> Answer:

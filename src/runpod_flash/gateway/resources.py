@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _BODY_LIMIT = 1_000_000
 # (What is left out is not the control API's: its clients read another kind of refusal.)
-_NAMES = RESERVED_NAMES - {"blobs", "flash", "sessions"}
+_NAMES = RESERVED_NAMES - {"blobs", "flash", "openapi.json", "sessions"}
 
 
 class Resource(Protocol):

@@ -1,0 +1,158 @@
+"""The OpenAPI description of the control API: resources, and what may be done to each."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runpod_flash.gateway.openapi import shown
+from runpod_flash.gateway.serverless_bodies import (
+    ENDPOINT_CREATED,
+    ENDPOINT_UPDATED,
+    REGISTRY_CREATED,
+    TEMPLATE_CREATED,
+    TEMPLATE_UPDATED,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    Node = dict[str, Any]
+
+_TEXT: Node = {"type": "string"}
+_PROBLEM: Node = {
+    "type": "object",
+    "required": ["title", "status", "detail"],
+    "properties": {
+        "title": _TEXT,
+        "status": {"type": "integer"},
+        "detail": _TEXT,
+        "errors": {"type": "array", "items": _TEXT},
+    },
+}
+_KEY_CREATED: Node = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": _TEXT,
+        "scope": {**_TEXT, "enum": ["invoke", "deploy", "admin"]},
+        "endpoints": {"type": "array", "items": _TEXT},
+        "expiresIn": {"type": "integer", "minimum": 1},
+    },
+    "additionalProperties": False,
+}
+_SECRET: Node = {
+    "type": "object",
+    "required": ["value"],
+    "properties": {"value": _TEXT},
+    "additionalProperties": False,
+}
+
+
+class _Operation(NamedTuple):
+    method: str
+    path: str
+    summary: str
+    status: int = 200
+    body: Node | None = None
+    listed: str = ""
+    query: tuple[str, ...] = ()
+
+
+_OPERATIONS = (
+    _Operation("get", "serverless", "The endpoints that are deployed", listed="endpoints"),
+    _Operation("post", "serverless", "Make one from an image", 201, ENDPOINT_CREATED.schema),
+    _Operation("get", "serverless/{id}", "An endpoint"),
+    _Operation("patch", "serverless/{id}", "Change it", body=ENDPOINT_UPDATED.schema),
+    _Operation("delete", "serverless/{id}", "End it, with its jobs and workers", 204),
+    _Operation("get", "serverless/{id}/releases", "What has changed it", listed="releases"),
+    _Operation("get", "serverless/{id}/workers", "The workers that it has", listed="workers"),
+    _Operation("get", "templates", "The templates", listed="templates"),
+    _Operation("post", "templates", "Make one", 201, TEMPLATE_CREATED.schema),
+    _Operation("get", "templates/{id}", "A template"),
+    _Operation("patch", "templates/{id}", "Change it", body=TEMPLATE_UPDATED.schema),
+    _Operation("delete", "templates/{id}", "End it", 204),
+    _Operation("get", "registries", "Credentials of registries", listed="registries"),
+    _Operation("post", "registries", "Keep some", 201, REGISTRY_CREATED.schema),
+    _Operation("get", "registries/{id}", "Their name"),
+    _Operation("delete", "registries/{id}", "Forget them", 204),
+    _Operation(
+        "get", "catalog/gpus", "GPUs of the nodes", listed="gpus", query=("include", "product")
+    ),
+    _Operation("get", "catalog/gpus/{id}", "One kind of them", query=("include", "product")),
+    _Operation("get", "catalog/cpus", "Kinds of CPUs", listed="cpus", query=("include", "product")),
+    _Operation("get", "catalog/cpus/{id}", "One kind of them", query=("include", "product")),
+    _Operation(
+        "get", "catalog/datacenters", "Data centers", listed="dataCenters", query=("include",)
+    ),
+    _Operation("get", "catalog/datacenters/{id}", "One of them", query=("include",)),
+    _Operation("get", "catalog/templates", "Public templates: none", listed="templates"),
+    _Operation("get", "apps", "The apps that are deployed", listed="apps"),
+    _Operation("get", "apps/{app}", "An app"),
+    _Operation("delete", "apps/{app}", "End it, with all that it has", 204),
+    _Operation("get", "apps/{app}/environments/{env}", "An environment of an app"),
+    _Operation("delete", "apps/{app}/environments/{env}", "End it, with all that it has", 204),
+    _Operation("get", "apps/{app}/environments/{env}/releases", "Its releases", listed="releases"),
+    _Operation("get", "apps/{app}/environments/{env}/releases/{number}", "A release"),
+    _Operation(
+        "post", "apps/{app}/environments/{env}/releases/{number}/activate", "Serve it again", 202
+    ),
+    _Operation("get", "apps/{app}/environments/{env}/secrets", "Names", listed="secrets"),
+    _Operation("put", "apps/{app}/environments/{env}/secrets/{name}", "Set a secret", body=_SECRET),
+    _Operation("delete", "apps/{app}/environments/{env}/secrets/{name}", "Unset it"),
+    _Operation("get", "keys", "The keys of the server", listed="keys"),
+    _Operation("post", "keys", "Make one: the answer alone shows it", 201, _KEY_CREATED),
+    _Operation("get", "keys/{id}", "A key, but for its secret"),
+    _Operation("delete", "keys/{id}", "Revoke it", 204),
+    _Operation("get", "account", "Whose key asks"),
+)
+
+
+def control_paths(resources: Collection[str]) -> Node:
+    """The paths of the resources that a server has, by their names below /v2."""
+    paths: Node = {}
+    for each in _OPERATIONS:
+        if each.path.split("/")[0] in resources:
+            paths.setdefault(f"/v2/{each.path}", {})[each.method] = _node(each)
+    return paths
+
+
+def _node(operation: _Operation) -> Node:
+    schema: Node = {"type": "object"}
+    if operation.listed:
+        items = {"type": "array", "items": {"type": "object"}}
+        schema |= {"required": [operation.listed], "properties": {operation.listed: items}}
+    done: Node = {"description": "Done"}
+    if operation.status != 204:
+        done["content"] = {"application/json": {"schema": schema}}
+    refused = {"application/problem+json": {"schema": _PROBLEM}}
+    node: Node = {
+        "tags": [operation.path.split("/")[0]],
+        "summary": operation.summary,
+        "parameters": list(_parameters(operation)),
+        "responses": {
+            str(operation.status): done,
+            "default": {"description": "Why not", "content": refused},
+        },
+    }
+    if operation.body is not None:
+        content = {"application/json": {"schema": _in_words_of_openapi(operation.body)}}
+        node["requestBody"] = {"required": True, "content": content}
+    return node
+
+
+def _parameters(operation: _Operation) -> Iterator[Node]:
+    for name in re.findall(r"{(\w+)}", operation.path):
+        yield {"name": name, "in": "path", "required": True, "schema": _TEXT}
+    for name in operation.query:
+        yield {"name": name, "in": "query", "required": False, "schema": _TEXT}
+
+
+def _in_words_of_openapi(schema: Any) -> Any:
+    """OpenAPI 3.0 knows neither the type null nor patterns for names."""
+    if isinstance(schema, list):
+        return [_in_words_of_openapi(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: value for key, value in schema.items() if key != "propertyNames"}
+    return shown({key: _in_words_of_openapi(value) for key, value in kept.items()})
