@@ -22,6 +22,7 @@ T = TypeVar("T")
 Variables = dict[str, dict[str, str]]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_MAKE = "INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?)"
 _COLUMNS = "number, created_at, created_by, state, cause"
 
 
@@ -79,6 +80,21 @@ class Releases:
         self._path = path
         self._clock = clock
         self._vault = vault
+
+    async def make(self, place: AppEnv, project: str) -> None:
+        """Make an environment in which nothing is served yet, unless it is there.
+
+        Raises `ConfigurationError` for one whose endpoints would have another's ids.
+        """
+        check_name("app", place.app)
+        check_name("environment", place.environment)
+        now = self._clock()
+
+        def work(file: sqlite3.Connection) -> None:
+            _check_text(file, place)
+            file.execute(_MAKE, (*place, now, project))
+
+        await self._transact(work)
 
     async def begin(
         self,
@@ -220,7 +236,7 @@ def _begin(
 ) -> Release:
     _check_text(file, place)
     project = project or _project(file, place)
-    file.execute("INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?)", (*place, now, project))
+    file.execute(_MAKE, (*place, now, project))
     if take_over:
         statement = "UPDATE environments SET project = ? WHERE app = ?"
         file.execute(statement, (project, place.app))

@@ -91,7 +91,13 @@ class Rollouts:
             raise BusyError(f"a release of {place} is being made; try again when it is there")
         content = await self._releases.content(active)
         changed = Content(content.files, edit(content.catalog))
-        release, unchanged = await self.deploy(place, "", changed, variables, by)
+        return await self.deploy_and_wait(place, "", changed, variables, by)
+
+    async def deploy_and_wait(
+        self, place: AppEnv, project: str, content: Content, variables: Variables, by: str
+    ) -> Release:
+        """As `deploy`; returns when it is served. Raises `RefusedReleaseError` where it is not."""
+        release, unchanged = await self.deploy(place, project, content, variables, by)
         if unchanged:
             return release
         await self._serving.settled(place)

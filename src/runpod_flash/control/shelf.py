@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.vault import Vault
 
-Kind = Literal["template", "registry", "build"]
+Kind = Literal["app", "build", "registry", "template"]
 
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _ID_LENGTH = 10

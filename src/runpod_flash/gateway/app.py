@@ -40,6 +40,8 @@ from runpod_flash.gateway.documents import V2_DOCUMENT, Documents
 from runpod_flash.gateway.external import with_externals
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, preflight
+from runpod_flash.gateway.hosted.graphql import PATH as GRAPHQL
+from runpod_flash.gateway.hosted.graphql import open_hosted
 from runpod_flash.gateway.invitations_api import InvitationsApi
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.keys_api import KeysApi
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.control.worker_tokens import WorkerTokens
     from runpod_flash.gateway.access import Access
+    from runpod_flash.gateway.hosted.graphql import HostedApi
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
     from runpod_flash.gateway.noting import Answered
     from runpod_flash.gateway.rate_limit import RateLimiter
@@ -163,11 +166,13 @@ class Gateway:
             find = self._named
             self._workers = Workers(plane, tokens, find, None if place is None else place.folder)
             resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
-        if shelf is not None and self._deployments is not None:
+        self._hosted: HostedApi | None = None
+        if shelf is not None and self._deployments is not None and place is not None:
             others = resources.get("serverless")
             resources["serverless"] = ServerlessApi(self._deployments, shelf, others)
             resources["templates"] = TemplatesApi(shelf)
             resources["registries"] = RegistriesApi(shelf)
+            self._hosted = open_hosted(plane, jobs, self._deployments, shelf, place)
         self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(keys)
         self._login = None if keys is None else LoginPages(keys)
@@ -329,6 +334,9 @@ class Gateway:
         if self._workers is not None and self._workers.asked(scope["path"]):
             await (await self._workers.answer(scope, receive)).send(send)  # they have other keys
             return
+        if self._hosted is not None and self._hosted.uploads(scope["path"]):
+            await (await self._hosted.upload(scope, receive)).send(send)  # they have tokens
+            return
         if (inner := self._apps.within(scope)) is not None:
             gateway, scope = inner
             await gateway._http(scope, receive, send)
@@ -395,6 +403,8 @@ class Gateway:
                 return own
         if self._resources.owns(path):
             return await self._resources.answer(scope, receive)
+        if path == GRAPHQL and self._hosted is not None:
+            return await self._hosted.answer(scope, receive)
         if path == "/setup" and self._setup is not None:
             return await self._setup.answer(scope, receive)
         if self._login is not None and self._login.owns(path):

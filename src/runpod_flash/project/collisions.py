@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # What the server itself answers at the top of its address.
 RESERVED = (
     "v1", "v2", "docs", "openapi.json", "ping", "health", "healthz", "readyz", "metrics", "d", "s",
-    "setup", "oauth",
+    "setup", "oauth", "graphql",
 )  # fmt: skip
 # What stands at /v2/NAME in the place of an endpoint: resources of this server, and of the hosted
 # service's REST API, which uses the same prefix.
