@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from behaviour.servers import server
-from e2e.test_deploy import Shop, until
+from e2e.shop import Shop, until
 from integration.served import write
 
 if TYPE_CHECKING:
