@@ -20,6 +20,9 @@ from runpod_flash.errors import ConfigurationError
 
 L = TypeVar("L")
 
+# What a build puts beside a project's own files: locks, and the packages that it brings.
+PACKED = "__flash__"
+
 EntryKind = Literal["function", "generator", "class", "routes", "external"]
 
 
@@ -53,13 +56,23 @@ class Entry:
 
 @dataclass(frozen=True)
 class Build:
-    """What an environment and its code are made of. `code` is the digest of the code itself."""
+    """What an environment and its code are made of. `code` is the digest of the code itself.
+
+    `lock` is the SHA-256 of the exact packages, which lie beside the code in `lock_file`; where it
+    is empty, whoever starts workers chooses them.
+    """
 
     code: str
     dependencies: tuple[str, ...] = ()
     system_dependencies: tuple[str, ...] = ()
     python: str | None = None
     image: str | None = None
+    lock: str = ""
+
+    @property
+    def lock_file(self) -> str:
+        """Its path below the project's root."""
+        return f"{PACKED}/locks/{self.lock}.txt"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.client.node import use_node
-from runpod_flash.engines.base import WorkerExit
+from runpod_flash.engines.base import Platform, WorkerExit
 from runpod_flash.engines.local.devices.gpus import Gpu
 from runpod_flash.links.base import WorkerCall
 from runpod_flash.wire.codec import Payload, decode, encode
@@ -329,6 +329,9 @@ class ScriptedEngine:
 
     def devices(self) -> Sequence[Device]:
         return self.gpus
+
+    def platform(self) -> Platform:
+        return Platform("3.12", "x86_64-manylinux_2_28")
 
     def memory(self, worker_id: str) -> int:
         return self.bytes_each if worker_id in self.workers else 0

@@ -44,6 +44,20 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Platform:
+    """What packages have to fit: the `python` of endpoints that declare none ("3.12"), the system
+    in uv's words, and the highest CUDA version that all GPUs' drivers run (None without a GPU).
+
+    `wheels` are the names of files that are at hand here, so that nobody needs to bring them.
+    """
+
+    python: str
+    system: str
+    cuda: str | None = None
+    wheels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class WorkerExit:
     """How a worker ended: `reason` is a phrase ("exited with code 1"), `output` its last lines."""
 
@@ -122,6 +136,9 @@ class Engine(Protocol):
 
     def devices(self) -> Sequence[Device]:
         """The GPUs of all nodes, whoever has them."""
+
+    def platform(self) -> Platform:
+        """What the packages of workers have to fit."""
 
     def memory(self, worker_id: str) -> int:
         """Bytes of main memory that a worker has now; 0 where that is not known."""

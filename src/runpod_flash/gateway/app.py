@@ -48,6 +48,7 @@ from runpod_flash.gateway.keys_api import KeysApi
 from runpod_flash.gateway.login import LoginPages
 from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
 from runpod_flash.gateway.noting import Noting, for_route, operation_of
+from runpod_flash.gateway.platform_api import PlatformApi
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.rate_limit import Caller
@@ -161,6 +162,7 @@ class Gateway:
             )
             resources["apps"] = AppsApi(self._deployments)
             resources["catalog"] = CatalogApi(plane.engine.devices, place.datacenter)
+            resources["platform"] = PlatformApi(plane)
         self._apps = Apps(self._sessions, self._deployments, self.named, access.identify)
         if tokens is not None:
             find = self._named

@@ -33,6 +33,7 @@ RESERVED_NAMES = frozenset(
         "keys",
         "network-volumes",
         "openapi.json",
+        "platform",
         "pods",
         "registries",
         "serverless",

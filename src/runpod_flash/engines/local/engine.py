@@ -16,7 +16,11 @@ from runpod_flash.engines.local import variables
 from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
 from runpod_flash.engines.local.devices.gpu_pool import visible_devices
 from runpod_flash.engines.local.isolation import interpreter_folder, packages_in
-from runpod_flash.engines.local.preparation import check_machine, environment_request
+from runpod_flash.engines.local.preparation import (
+    check_machine,
+    environment_request,
+    local_platform,
+)
 from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount, describe
 from runpod_flash.engines.local.support import support_tree
 from runpod_flash.engines.local.volumes import (
@@ -33,7 +37,7 @@ from runpod_flash.links.framed import FramedLink
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from runpod_flash.engines.base import EngineEvents, StartOrder
+    from runpod_flash.engines.base import EngineEvents, Platform, StartOrder
     from runpod_flash.engines.local.capacity import Machine
     from runpod_flash.engines.local.devices.gpu_pool import GpuLease
     from runpod_flash.engines.local.devices.gpus import Gpu
@@ -174,6 +178,9 @@ class LocalEngine:
             Device(_NODE, gpu.index, gpu.name, gpu.memory_total, gpu.memory_used, holders)
             for gpu, holders in self._gpus.devices()
         ]
+
+    def platform(self) -> Platform:
+        return local_platform([gpu for gpu, _ in self._gpus.devices()])
 
     def memory(self, worker_id: str) -> int:
         worker = self._workers.get(worker_id)

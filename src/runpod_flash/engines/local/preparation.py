@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runpod_flash.engines.base import Platform
 from runpod_flash.engines.local.environments.environments import EnvironmentRequest
+from runpod_flash.engines.local.environments.index_settings import index_settings, listing
+from runpod_flash.engines.local.environments.interpreters import wanted_minor
+from runpod_flash.engines.local.environments.platforms import this_platform
 from runpod_flash.engines.local.environments.torch_builds import undeclared_torch
 from runpod_flash.engines.local.system_packages import missing_system_packages
 from runpod_flash.errors import EnvironmentBuildError
@@ -44,20 +51,62 @@ async def check_machine(
 def environment_request(
     spec: EndpointSpec, devices: Sequence[Gpu], say: Callable[[str], None]
 ) -> EnvironmentRequest:
-    """The environment of the endpoint's workers on these devices (none: on the CPU)."""
+    """The environment of the endpoint's workers on these devices (none: on the CPU).
+
+    Raises `EnvironmentBuildError` where the endpoint's lock cannot be read.
+    """
+    lines = _locked_lines(spec) if spec.build.lock else requirement_lines(spec, say)
+    return EnvironmentRequest(
+        endpoint=spec.name,
+        requirements=lines,
+        python=spec.build.python or spec.entry.value_python or None,
+        accelerate_downloads=spec.placement.accelerate_downloads,
+        cuda=_common_cuda(devices),
+        root=Path(spec.entry.root) if spec.entry.root else None,
+        locked=bool(spec.build.lock),
+    )
+
+
+def local_platform(devices: Sequence[Gpu]) -> Platform:
+    """What packages for workers of this machine have to fit."""
+    settings = index_settings(os.environ, Path.cwd(), Path(sys.prefix))
+    names = [
+        line.rpartition(" ")[0] for p in settings.find_links for line in listing(p).split("\n")
+    ]
+    return Platform(
+        python=wanted_minor(None),
+        system=this_platform(),
+        cuda=_common_cuda(devices),
+        wheels=tuple(name for name in names if name.endswith(".whl")),
+    )
+
+
+def _common_cuda(devices: Sequence[Gpu]) -> str | None:
+    return min((gpu.cuda for gpu in devices if gpu.cuda), key=_version, default=None)
+
+
+def requirement_lines(spec: EndpointSpec, say: Callable[[str], None]) -> tuple[str, ...]:
+    """What the endpoint, its project and the way in which it is served ask for."""
     root = Path(spec.entry.root) if spec.entry.root else None
     declared = (*spec.build.dependencies, *_project_lines(root), *_served_by(spec))
     added = _undeclared(spec, declared)
     if added:
         say(f"adds {', '.join(added)}, which it imports and does not declare")
-    return EnvironmentRequest(
-        endpoint=spec.name,
-        requirements=(*declared, *added),
-        python=spec.build.python or spec.entry.value_python or None,
-        accelerate_downloads=spec.placement.accelerate_downloads,
-        cuda=min((gpu.cuda for gpu in devices if gpu.cuda), key=_version, default=None),
-        root=root,
-    )
+    return (*declared, *added)
+
+
+def _locked_lines(spec: EndpointSpec) -> tuple[str, ...]:
+    try:
+        text = Path(spec.entry.root, spec.build.lock_file).read_bytes()
+    except OSError as error:
+        raise EnvironmentBuildError(
+            f"the lock of {spec.name} cannot be read: {error.strerror}; deploy it again"
+        ) from None
+    if hashlib.sha256(text).hexdigest() != spec.build.lock:
+        raise EnvironmentBuildError(
+            f"the lock of {spec.name} is not the one that it was built with; deploy it again"
+        )
+    return tuple(text.decode().splitlines())
 
 
 def _served_by(spec: EndpointSpec) -> tuple[str, ...]:

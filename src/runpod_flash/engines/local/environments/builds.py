@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runpod_flash.engines.local.environments.archives import check_archive
 from runpod_flash.engines.local.environments.files import read_json
 from runpod_flash.engines.local.environments.plans import offline, unreachable
 from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
@@ -57,6 +59,8 @@ async def _create(plan: Plan, new: Path) -> None:
 
 
 async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]) -> None:
+    for archive in plan.requirements.local_archives:
+        await asyncio.to_thread(check_archive, archive)
     if lock.offline or plan.settings.variables.get("UV_OFFLINE"):
         if plan.requirements.local_names:
             say("offline: uv takes a local package as unchanged while its project file is")
@@ -93,9 +97,10 @@ async def _uv_install(
 
 def _check(plan: Plan, finished: Finished) -> None:
     if finished.code:
+        remedy = "; `flash deploy --bundle` brings the packages" if plan.request.locked else ""
         raise EnvironmentBuildError(
             f"The environment of {plan.request.endpoint} for Python {plan.interpreter.minor} "
-            f"cannot be built: {finished.reason}."
+            f"cannot be built: {finished.reason}{remedy}."
         )
 
 

@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runpod_flash.engines.local.environments.credentials import (
     with_credentials,
@@ -23,12 +23,15 @@ from runpod_flash.engines.local.environments.requirement_lines import (
     parse_requirements,
     requirement_name,
 )
-from runpod_flash.engines.local.environments.torch_builds import choose_torch_build
+from runpod_flash.engines.local.environments.torch_builds import (
+    choose_torch_build,
+    locked_torch_build,
+)
 from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from runpod_flash.engines.local.environments.index_settings import IndexSettings
     from runpod_flash.engines.local.environments.interpreters import Interpreter
@@ -48,7 +51,9 @@ class EnvironmentRequest:
 
     `python` is a minor version, None the caller's where workers run on it. `cuda` is the highest
     CUDA version that the worker's driver supports, None without a GPU. Relative paths in the lines
-    start at `root`. Without `accelerate_downloads` one file is downloaded at a time.
+    start at `root`. Without `accelerate_downloads` one file is downloaded at a time. `locked` says
+    that the lines are exact versions, and all of them. `platform` is another machine's, in uv's
+    words, where the environment is not for this one.
     """
 
     endpoint: str
@@ -57,6 +62,8 @@ class EnvironmentRequest:
     accelerate_downloads: bool = True
     cuda: str | None = None
     root: Path | None = None
+    locked: bool = False
+    platform: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,8 +92,12 @@ class Plan:
     @cached_property
     def torch(self) -> TorchBuild:
         # Follows from what `memo` covers; found out only when something is to be built.
-        cuda = self.request.cuda
-        return choose_torch_build(self.requirements, self.settings, self.interpreter.pair, cuda)
+        request, python = self.request, self.interpreter.pair
+        if request.locked:
+            return locked_torch_build(self.requirements, self.settings)
+        return choose_torch_build(
+            self.requirements, self.settings, python, request.cuda, request.platform
+        )
 
     def uv_variables(self) -> dict[str, str]:
         variables = {**self.settings.variables, "UV_NO_PROGRESS": "1", "NO_COLOR": "1"}
@@ -102,6 +113,8 @@ class Plan:
 
     def install_text(self, lock: Lock) -> str:
         """The lock as uv installs it; may hold credentials, so it is never written to a file."""
+        if self.request.locked:
+            return self.uv_text("\n".join(self.requirements.lines))
         lines = with_credentials(lock.text, self.requirements.lines).splitlines()
         hashes = self.requirements.hashes
         hashed = (f"{line} {hashes.get(requirement_name(line) or '', '')}" for line in lines)
@@ -131,7 +144,7 @@ def make_plan(request: EnvironmentRequest, interpreter: Interpreter, home: Path)
         [_LAYOUT, interpreter.identity, settings.fingerprint],
         [requirements.lines, requirements.options, requirements.stamps()],
         [listing(place) for place in requirements.values("--find-links")],
-        [request.cuda],
+        [request.cuda, request.platform],
     ]
     memo = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return Plan(request, interpreter, requirements, settings, directory, memo)
@@ -144,6 +157,8 @@ class Resolver:
         self._home = home
 
     def known(self, plan: Plan) -> Lock | None:
+        if plan.request.locked:
+            return self._lock(plan, "\n".join(plan.request.requirements))
         if not plan.requirements.lines:
             return self._lock(plan, "")
         memo = read_json(self._file(plan))
@@ -152,10 +167,10 @@ class Resolver:
     async def resolve(self, plan: Plan, report: Callable[[str], None]) -> Lock:
         """Choose exact versions. Raises `EnvironmentBuildError` that says which line fails."""
         check_lines(plan.requirements)
-        finished = await self._compile(plan)
+        finished = await self.compile(plan, plan.requirements.lines)
         from_cache = False
         if address := finished.unreachable:
-            finished = await self._compile(plan, "--offline")
+            finished = await self.compile(plan, plan.requirements.lines, "--offline")
             if finished.code:
                 raise unreachable(plan.request.endpoint, address)
             from_cache = True
@@ -163,12 +178,13 @@ class Resolver:
         if finished.offline:
             raise offline(plan.request.endpoint)
         if finished.code:
-            raise _unresolved(plan, finished)
+            raise unresolved(plan, finished)
         text = without_credentials(finished.stdout)
         write_atomically(self._file(plan), json.dumps({"lock": text}))
         return replace(self._lock(plan, text), offline=from_cache)
 
-    async def _compile(self, plan: Plan, *options: str) -> Finished:
+    async def compile(self, plan: Plan, lines: Sequence[str], *options: str) -> Finished:
+        """Have uv resolve these lines, with all else as the plan says."""
         command = [uv_binary(), "pip", "compile", "-", "--python", plan.interpreter.path]
         command += [
             "--no-header",
@@ -179,7 +195,7 @@ class Resolver:
         ]
         if plan.torch.constraint:
             command += ["--constraints", self._input(plan.torch.constraint + "\n")]
-        text = plan.uv_text("\n".join(plan.requirements.lines))
+        text = plan.uv_text("\n".join(lines))
         environment = plan.uv_variables()
         return await run_guarded(command, env=environment, cwd=plan.directory, text=text)
 
@@ -194,11 +210,11 @@ class Resolver:
 
     def _lock(self, plan: Plan, text: str) -> Lock:
         """A content address: equal packages for equal interpreters share one environment."""
-        options = plan.requirements.options if text else ()
-        built = [o for o in options if o[0] in {"--no-binary", "--only-binary"}]
-        stamps = plan.requirements.stamps()
-        hashes = plan.requirements.hashes
-        parts = [_LAYOUT, plan.interpreter.identity, text, stamps, built, hashes]
+        parts: list[Any] = [_LAYOUT, plan.interpreter.identity, text]
+        if not plan.request.locked:  # (which has the hash of each file, wherever it lies)
+            options = plan.requirements.options if text else ()
+            built = [o for o in options if o[0] in {"--no-binary", "--only-binary"}]
+            parts += [plan.requirements.stamps(), built, plan.requirements.hashes]
         return Lock(text, hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32])
 
 
@@ -226,7 +242,8 @@ def offline(endpoint: str) -> EnvironmentBuildError:
     )
 
 
-def _unresolved(plan: Plan, finished: Finished) -> EnvironmentBuildError:
+def unresolved(plan: Plan, finished: Finished) -> EnvironmentBuildError:
+    """Says which lines do not go together, and why."""
     named = [line for line in plan.requirements.lines if _mentioned(line, finished.reason)]
     lines = ", ".join(without_credentials(line) for line in named or plan.requirements.lines)
     return EnvironmentBuildError(

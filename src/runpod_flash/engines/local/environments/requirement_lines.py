@@ -7,6 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from runpod_flash.engines.local.environments.credentials import without_credentials
 from runpod_flash.errors import EnvironmentBuildError
@@ -14,6 +15,7 @@ from runpod_flash.errors import EnvironmentBuildError
 _OWN_NAME = "runpod-flash"
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?=$|[\[@<>=!~;(,\s])")
 _EGG = re.compile(r"#(?:.*&)?egg=([A-Za-z0-9._-]+)")
+_FILE_URL = re.compile(r"(?:^|@\s*)file:(?://)?(?:localhost)?([^\s;#]+)")
 _ARCHIVES = (".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz")
 # Long name of each short option; True where it is followed by a value.
 _SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable"}
@@ -61,8 +63,14 @@ class Requirements:
     @property
     def local_names(self) -> tuple[str | None, ...]:
         """The packages whose source directories are named; None for one that doesn't tell."""
-        named = (_local_path(line) for line in self.lines)
-        return tuple(_project_name(Path(p)) for p in named if p and Path(p).is_dir())
+        named = (local_path(line) for line in self.lines)
+        return tuple(_project_name(path) for path in named if path and path.is_dir())
+
+    @property
+    def local_archives(self) -> tuple[Path, ...]:
+        """The wheels and source archives that the lines name."""
+        named = (local_path(line) for line in self.lines)
+        return tuple(path for path in named if path and path.is_file())
 
     def values(self, option: str) -> tuple[str, ...]:
         return tuple(value for name, value in self.options if name == option)
@@ -76,7 +84,7 @@ class Requirements:
 
     def stamps(self) -> tuple[str, ...]:
         """What identifies the present content of every local file that the lines name."""
-        named = [Path(p) for line in self.lines if (p := _local_path(line))]
+        named = [path for line in self.lines if (path := local_path(line))]
         named += [Path(path) for path in self.values("--constraint")]
         return tuple(sorted({f"{path} {content_stamp(path)}" for path in named}))
 
@@ -177,12 +185,21 @@ def _is_path(line: str) -> bool:
     return path.startswith((".", "/", "~")) or "/" in path or path.endswith(_ARCHIVES)
 
 
-def _local_path(line: str) -> str | None:
+def local_path(line: str) -> Path | None:
     """The file or directory that a requirement line installs, if it is on this machine."""
     line = line.removeprefix("-e ")
-    if match := re.search(r"(?:^|@\s*)file:(?://)?(?:localhost)?([^\s;#]+)", line):
-        return match[1]
-    return _split_path(line)[0] if _is_path(line) else None
+    if match := _FILE_URL.search(line):
+        return Path(unquote(match[1]))
+    return Path(_split_path(line)[0]) if _is_path(line) else None
+
+
+def with_path(line: str, path: Path) -> str:
+    """The line with another file in the place of its local one; extras and markers stay."""
+    line = line.removeprefix("-e ")
+    if not (match := _FILE_URL.search(line)):
+        return f"{path}{_split_path(line)[1]}"
+    extras = re.search(r"\[[^\]]*\]", line[: match.start()])
+    return f"{path}{extras[0] if extras else ''}{line[match.end() :]}"
 
 
 def _project_name(directory: Path) -> str | None:

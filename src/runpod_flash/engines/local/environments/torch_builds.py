@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.local.environments.index_settings import listing
+from runpod_flash.engines.local.environments.platforms import tags_of
 from runpod_flash.engines.local.environments.requirement_lines import requirement_name
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.environments.requirement_lines import Requirements
 
 TORCH_PACKAGES = ("torch", "torchvision", "torchaudio", "triton")
+# The builds for CUDA that uv knows, the latest first.
+_CUDA_BUILDS = tuple(
+    f"cu{version}"
+    for version in (130, 129, 128, 126, 125, 124, 123, 122, 121, 120, 118, 117, 116, 115, 114)
+)
 _TORCH_INDEX = re.compile(r"pytorch|/whl/(cpu|cu\d+|rocm[\d.]*|nightly|xpu)\b")
 
 
@@ -36,16 +42,21 @@ class TorchBuild:
 
 
 def choose_torch_build(
-    requirements: Requirements, settings: IndexSettings, python: tuple[int, int], cuda: str | None
+    requirements: Requirements,
+    settings: IndexSettings,
+    python: tuple[int, int],
+    cuda: str | None,
+    platform: str = "",
 ) -> TorchBuild:
     """CPU builds where `cuda` (the driver's highest version) is None, else what the driver can run.
 
-    What the user has chosen stays: UV_TORCH_BACKEND, an index of torch's builds, local wheels.
+    `platform` is another machine's, in uv's words. What the user has chosen stays:
+    UV_TORCH_BACKEND, an index of torch's builds, local wheels.
     """
     if settings.variables.get("UV_TORCH_BACKEND"):
         return TorchBuild()
     places = settings.find_links + requirements.values("--find-links")
-    if local := _local_version(requirements, places, python, cuda):
+    if local := _local_version(requirements, places, python, cuda, platform):
         return TorchBuild(constraint=f"torch=={local}")
     indexes = settings.indexes + requirements.values("--index-url")
     indexes += requirements.values("--extra-index-url")
@@ -53,28 +64,49 @@ def choose_torch_build(
         return TorchBuild()
     no_index = settings.no_index or ("--no-index", "") in requirements.options
     # macOS has one build for every machine, on the ordinary index.
-    if no_index or sys.platform == "darwin":
+    if no_index or "darwin" in (platform or sys.platform):
         return TorchBuild()
+    if cuda and platform:
+        return TorchBuild(backend=_backend_for(cuda))
     return TorchBuild(backend="auto" if cuda else "cpu")
 
 
+def locked_torch_build(requirements: Requirements, settings: IndexSettings) -> TorchBuild:
+    """Where the locked build of torch, by its local version (`+cu128`), is to be had."""
+    line = next((each for each in requirements.lines if requirement_name(each) == "torch"), "")
+    version = re.match(r"[^=]+==(\S+\+(\w+))", line)
+    if version is None:  # none, or a file
+        return TorchBuild()
+    local = "".join(map(listing, settings.find_links))
+    return TorchBuild(backend=None if f"torch-{version[1]}-" in local else version[2])
+
+
+def _backend_for(cuda: str) -> str:
+    """uv's name of the latest build that a driver runs; "auto" would ask this machine's."""
+    able = (build for build in _CUDA_BUILDS if _suits(build, cuda))
+    return next(able, "cpu")
+
+
 def _local_version(
-    requirements: Requirements, places: Iterable[str], python: tuple[int, int], cuda: str | None
+    requirements: Requirements,
+    places: Iterable[str],
+    python: tuple[int, int],
+    cuda: str | None,
+    platform: str,
 ) -> Version | None:
-    """The latest torch in a local directory that runs here and that the requirements allow."""
+    """The latest torch in a local directory that runs there and that the requirements allow."""
     files = [line.rpartition(" ")[0] for place in places for line in listing(place).splitlines()]
     wheels = [name for name in files if name.startswith("torch-") and name.endswith(".whl")]
     if not wheels:
         return None  # the usual case: spare it the import of packaging
-    found = [v for v in _versions(wheels, python) if _runs(v, cuda) and _allowed(v, requirements)]
-    return max(found, default=None)
+    there = _versions(wheels, python, platform)
+    return max((v for v in there if _runs(v, cuda) and _allowed(v, requirements)), default=None)
 
 
-def _versions(wheels: list[str], python: tuple[int, int]) -> Iterator[Version]:
-    from packaging.tags import cpython_tags
+def _versions(wheels: list[str], python: tuple[int, int], platform: str) -> Iterator[Version]:
     from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
-    supported = set(cpython_tags(python))
+    supported = set(tags_of(python, platform))
     for name in wheels:
         try:
             _, version, _, tags = parse_wheel_filename(name)
@@ -87,9 +119,11 @@ def _versions(wheels: list[str], python: tuple[int, int]) -> Iterator[Version]:
 def _runs(version: Version, cuda: str | None) -> bool:
     """Whether a build, by its local version (`cpu`, `cu128`), suits the driver's CUDA."""
     local = version.local or ""
-    if cuda is None:
-        return local == "cpu"
-    match = re.fullmatch(r"cu(\d+)(\d)", local)
+    return local == "cpu" if cuda is None else _suits(local, cuda)
+
+
+def _suits(build: str, cuda: str) -> bool:
+    match = re.fullmatch(r"cu(\d+)(\d)", build)
     if not match:
         return False
     major, _, minor = cuda.partition(".")
