@@ -22,10 +22,11 @@ _START_SECONDS = 30.0
 
 
 class Target:
-    """A running `flash server`, and the home of its processes."""
+    """A running `flash server`, the home of its processes, and the cache of its packages."""
 
     def __init__(self, folder: Path, cache: Path, *options: str) -> None:
         self._machine = Programs(folder, cache)
+        self.cache = cache
         self.home = self._machine.new_home()
         self._folder = folder
         self.data = folder / "data"

@@ -55,7 +55,8 @@ class Shop:
 
     @property
     def env(self) -> dict[str, str]:
-        return {"HOME": str(self.folder.parent), "MOOD": "calm", **self.target.variables}
+        home, cache = str(self.folder.parent), str(self.target.cache)
+        return {"HOME": home, "XDG_CACHE_HOME": cache, "MOOD": "calm", **self.target.variables}
 
     def flash(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
         return flash(*words, cwd=self.folder, env={**self.env, **env})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -137,9 +138,9 @@ def test_no_request_fails_while_releases_follow_each_other(shop: Shop) -> None:
 
 
 def test_of_two_deploys_at_once_one_says_that_the_other_is_under_way(shop: Shop) -> None:
-    write(shop.folder, {"texts.py": f"{IN_WORKER}    time.sleep(3)\n"})
+    write(shop.folder, {"texts.py": f"{IN_WORKER}    time.sleep(5)\n"})
     command = [sys.executable, "-c", MAIN, "deploy"]
-    environ = {**shop.env, "PATH": "/usr/bin"}
+    environ = {**os.environ, **shop.env}
     with subprocess.Popen(
         command, cwd=shop.folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as first:

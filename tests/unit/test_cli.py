@@ -12,7 +12,7 @@ import pytest
 
 import runpod_flash
 from runpod_flash.cli import output
-from runpod_flash.cli.group import _COMMANDS, _LATER
+from runpod_flash.cli.group import _COMMANDS
 from unit.command_line import MAIN, flash, in_terminal
 
 RED = "\x1b[31m"
@@ -47,7 +47,6 @@ def test_help_lists_every_command_and_none_that_is_hidden_or_comes_later() -> No
     listed = re.findall(r"^  (\w+)  +\S", flash("--help").stdout, re.MULTILINE)
     assert listed == [*_COMMANDS]
     assert "run" not in listed
-    assert not set(listed) & set(_LATER)
 
 
 @pytest.mark.parametrize("words", [*([name] for name in _COMMANDS), ["run"], ["cache", "clear"]])
@@ -94,13 +93,6 @@ def test_the_option_that_was_meant_is_named(words: list[str]) -> None:
     meant = {"--versoin": "--version", "--frce": "--force", "--yse": "--yes"}[words[-1]]
     assert found.returncode == 2
     assert re.match(rf"Error: No such option:? '?{words[-1]}'?\.? .*{meant}", found.stderr)
-
-
-@pytest.mark.parametrize("name", [*_LATER])
-def test_a_command_that_comes_later_says_what_works_instead(name: str) -> None:
-    found = flash(name, "anything", "--env", "production")
-    assert (found.returncode, found.stdout) == (2, "")
-    assert re.fullmatch(rf"Error: `flash {name}` does not exist yet: .+\.\n", found.stderr)
 
 
 # Where it runs

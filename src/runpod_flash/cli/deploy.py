@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
+from runpod_flash.cli.build_options import build_options, read_options
 from runpod_flash.cli.place import place_options
 from runpod_flash.cli.servers import server_options
 
@@ -13,6 +16,7 @@ from runpod_flash.cli.servers import server_options
 @click.option("--preview", is_flag=True, help="Show what would change, and stop.")
 @click.option("--take-over", is_flag=True, help="Deploy although another project has this app.")
 @click.option("-y", "--yes", is_flag=True, help="Remove endpoints that are gone without asking.")
+@build_options
 @server_options
 def deploy(
     app: str | None,
@@ -22,6 +26,7 @@ def deploy(
     yes: bool,
     server: str | None,
     insecure: bool,
+    **building: Any,
 ) -> None:
     """Serve this directory's endpoints from a server.
 
@@ -35,6 +40,5 @@ def deploy(
 
     from runpod_flash.cli.deploy_session import Options, run
 
-    raise SystemExit(
-        run(Path.cwd(), Options(app, environment, preview, take_over, yes, server, insecure))
-    )
+    options = Options(app, environment, preview, take_over, yes, server, insecure)
+    raise SystemExit(run(Path.cwd(), options, read_options(building)))

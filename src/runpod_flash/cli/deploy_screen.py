@@ -12,7 +12,7 @@ from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.openapi import example
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from runpod_flash.client.control import ControlClient
     from runpod_flash.client.deploying import Change
@@ -33,6 +33,13 @@ def plan(
     if secret:
         click.echo(f"\n  {', '.join(secret)}: the secret's value counts, not that of the code")
     click.echo()
+
+
+def packages(found: Iterable[Change]) -> None:
+    """Which packages of which endpoints are others than now."""
+    lines = [f"  packages of {each.endpoint}: {each.what}" for each in found]
+    if lines:
+        click.echo("\n".join([*lines, ""]))
 
 
 def served(

@@ -7,21 +7,21 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.cli import deploy_screen, dev_screen, output
+from runpod_flash.cli import build_screen, deploy_screen, dev_screen, output
+from runpod_flash.cli.build_session import built, found
 from runpod_flash.cli.place import chosen_place, environments_of, path_of
 from runpod_flash.cli.progress import Progress
 from runpod_flash.cli.servers import chosen_address
 from runpod_flash.client.connection import Connection
 from runpod_flash.client.control import ControlClient
-from runpod_flash.client.deploying import Deploying, ReleaseFailedError, changes
-from runpod_flash.project.discovery import discover
-from runpod_flash.project.tree import Tree
+from runpod_flash.client.deploying import Deploying, ReleaseFailedError, changes, package_changes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runpod_flash.control.releases import AppEnv
-    from runpod_flash.project.catalog import Catalog
+    from runpod_flash.packing.artifact import Artifact
+    from runpod_flash.packing.building import BuildOptions
 
 
 @dataclass(frozen=True)
@@ -37,32 +37,31 @@ class Options:
     insecure: bool
 
 
-def run(root: Path, options: Options) -> int:
+def run(root: Path, options: Options, building: BuildOptions) -> int:
     """Deploy; the exit code."""
     began = time.monotonic()
-    catalog = asyncio.run(discover(root))
-    if catalog.problems:
-        dev_screen.problems(catalog.problems)
-        output.error("nothing was deployed: mend this first.")
-        return 1
-    if not catalog.endpoints:
-        dev_screen.nothing_found(root, catalog)
+    catalog = found(root, "deployed")
+    if catalog is None:
         return 1
     address = chosen_address(options.server)
     client = ControlClient(address, insecure=options.insecure)
     place = chosen_place(client, options.app, options.environment)
     there = _there(client, place)
-    planned = list(changes(catalog, there))
+    present = {each["name"]: each["packages"] for each in there.get("endpoints", ())}
+    artifact = built(catalog, client, building, present)
+    planned = list(changes(artifact.catalog, there))
     active = there.get("activeRelease")
     declared = {name for each in catalog.endpoints for name in each.env}
     secret = sorted(declared.intersection(there.get("secrets", ())))
     deploy_screen.plan(place, client.origin, planned, active, secret)
+    deploy_screen.packages(package_changes(artifact, there))
     if options.preview:
+        build_screen.parts(artifact)
         return 0
     removed = [change.endpoint for change in planned if change.removes]
     if removed and not options.yes and not _agreed(removed):
         return 1
-    return asyncio.run(_deploy(root, options, catalog, place, client, active, began))
+    return asyncio.run(_deploy(options, artifact, place, client, active, began))
 
 
 def _there(client: ControlClient, place: AppEnv) -> dict[str, Any]:
@@ -82,22 +81,19 @@ def _agreed(removed: list[str]) -> bool:
 
 
 async def _deploy(
-    root: Path,
     options: Options,
-    catalog: Catalog,
+    artifact: Artifact,
     place: AppEnv,
     client: ControlClient,
     active: int | None,
     began: float,
 ) -> int:
-    tree = Tree(root)
-    files = tree.files(each.file for each in catalog.endpoints)
     connection = Connection(client.origin, insecure=options.insecure, named_by="")
     deploying = Deploying(connection, place.app, place.environment)
 
     async def work() -> dict[str, Any]:
         sending = Progress("upload")
-        told = await deploying.begin(catalog, tree, files, sending, take_over=options.take_over)
+        told = await deploying.begin(artifact, sending, take_over=options.take_over)
         if not told.get("unchanged"):
             told["release"] = await deploying.follow(told["release"]["number"])
         return told
@@ -111,5 +107,5 @@ async def _deploy(
     number = told["release"]["number"]
     if told.get("unchanged"):
         dev_screen.say(f"nothing has changed: release {number} is served")
-    deploy_screen.served(catalog, client, place, number, time.monotonic() - began)
+    deploy_screen.served(artifact.catalog, client, place, number, time.monotonic() - began)
     return 0

@@ -21,6 +21,7 @@ _COMMANDS = {
     "logout": "Forget the key of a server.",
     "whoami": "Say whose key is used at a server.",
     "target": "List servers, and choose where programs run.",
+    "build": "Lock packages and pack what deploy sends.",
     "deploy": "Serve this directory's endpoints from a server.",
     "releases": "List what was deployed, and when.",
     "rollback": "Serve an earlier release again.",
@@ -40,11 +41,6 @@ _COMMANDS = {
     "completion": "Print the script that completes commands in a shell.",
 }
 _ALIASES = {"run": "dev"}
-
-# Commands that people know from the hosted SDK, and what works instead.
-_LATER = {
-    "build": "a server builds the environments of workers: `flash deploy`",
-}
 
 # Options of `flash dev` that the project's .env may set.
 _DOTENV_OPTIONS = {"FLASH_HOST": "host", "FLASH_PORT": "port"}
@@ -117,8 +113,6 @@ class _Commands(click.Group):
 
 
 def _unknown(name: str, context: click.Context) -> click.UsageError:
-    if name in _LATER:
-        return click.UsageError(f"`flash {name}` does not exist yet: {_LATER[name]}.")
     hint = did_you_mean(name, _COMMANDS)
     return click.UsageError(f"No such command {name!r}.{hint}", context)
 

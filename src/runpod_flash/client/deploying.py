@@ -17,11 +17,11 @@ from runpod_flash.errors import ConnectionClosedError, FlashError
 from runpod_flash.project.identity import identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
     from runpod_flash.client.connection import Connection
+    from runpod_flash.packing.artifact import Artifact
     from runpod_flash.project.catalog import Catalog, Discovered
-    from runpod_flash.project.tree import Tree, TreeFile
 
 
 class Change(NamedTuple):
@@ -45,6 +45,25 @@ def changes(catalog: Catalog, there: dict[str, Any]) -> Iterator[Change]:
     for name in known:
         if name not in kept:
             yield Change(name, "removed: its jobs end", removes=True)
+
+
+def package_changes(artifact: Artifact, there: dict[str, Any]) -> Iterator[Change]:
+    """What becomes of the packages of endpoints that are served."""
+    for each in there.get("endpoints", ()):
+        name, before = each["name"], dict(each["packages"])
+        now = {package.name: package.version for package in artifact.locks.get(name, ())}
+        if words := list(_differences(before, now)):
+            yield Change(name, ", ".join(words))
+
+
+def _differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[str]:
+    for name in sorted({**before, **now}):
+        if name not in before:
+            yield f"+ {name} {now[name]}"
+        elif name not in now:
+            yield f"- {name} {before[name]}"
+        elif before[name] != now[name]:
+            yield f"{name} {before[name]} -> {now[name]}"
 
 
 def _change(each: Discovered, known: dict[str, Any] | None) -> str:
@@ -71,9 +90,7 @@ class Deploying:
 
     async def begin(
         self,
-        catalog: Catalog,
-        tree: Tree,
-        files: Sequence[TreeFile],
+        artifact: Artifact,
         sending: Callable[[int, int], None],
         *,
         take_over: bool,
@@ -85,9 +102,9 @@ class Deploying:
         with suppress(KeyError, OSError):
             user = getpass.getuser()
         wanted = {
-            "project": identity(tree.root),
-            "files": [[file.path, file.digest, file.executable] for file in files],
-            "catalog": catalog.to_wire(),
+            "project": identity(artifact.root),
+            "files": [[file.path, file.digest, file.executable] for file in artifact.files],
+            "catalog": artifact.catalog.to_wire(),
             "takeOver": take_over,
             "by": f"{user}@{socket.gethostname()}",
         }
@@ -96,7 +113,7 @@ class Deploying:
             missing = set(told["missing"])
             if not missing:
                 return told
-            lacking = {f.digest: f for f in files if f.digest in missing}.values()
+            lacking = {f.digest: f for f in artifact.files if f.digest in missing}.values()
             size, there = sum(file.size for file in lacking), 0
 
             def sent(more: int, of: int = size) -> None:
@@ -104,7 +121,7 @@ class Deploying:
                 there += more
                 sending(there, of)
 
-            await upload(self._connection, list(lacking), tree.content, sent)
+            await upload(self._connection, list(lacking), artifact.content, sent)
 
     async def activate(self, number: int) -> dict[str, Any]:
         """Have an earlier release prepared again."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.control.locks import check_lock, versions
 from runpod_flash.control.releases import (
     AppEnv,
     BusyError,
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runpod_flash.control.releases import Variables
-    from runpod_flash.gateway.deployments import Deployments
+    from runpod_flash.gateway.deployments import Deployment, Deployments
     from runpod_flash.gateway.messages import Receive, Scope, Sendable
     from runpod_flash.project.catalog import Discovered
 
@@ -103,14 +105,14 @@ class AppsApi:
 
     async def _shown_environment(self, place: AppEnv) -> dict[str, Any]:
         deployment = self._deployments.get(place)
-        served = () if deployment is None else deployment.declared.endpoints
+        served = [] if deployment is None else await asyncio.to_thread(_shown_all, deployment)
         active = None if deployment is None else deployment.active or None
         return {
             "name": place.environment,
             "app": place.app,
             "base": f"{PREFIX}{place}",
             "activeRelease": active,
-            "endpoints": [_shown_endpoint(place, each) for each in served],
+            "endpoints": served,
             "secrets": list(await self._releases.secrets(place)),
         }
 
@@ -207,6 +209,9 @@ def _read(value: Any) -> tuple[Content, Variables]:
     try:
         files, catalog = read_files(value), read_catalog(value)
         check_paths(files)
+        for each in catalog.endpoints:
+            build = each.spec.build
+            check_lock(each.spec.name, build.lock_file, build.lock, files)
         value["project"]
     except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise invalid(f"$: the release cannot be read: {error}") from None
@@ -227,7 +232,15 @@ def _shown(release: Release) -> dict[str, Any]:
     }
 
 
-def _shown_endpoint(place: AppEnv, each: Discovered) -> dict[str, Any]:
+def _shown_all(deployment: Deployment) -> list[dict[str, Any]]:
+    locks = deployment.locks()
+    return [
+        _shown_endpoint(deployment.place, each, versions(locks.get(each.spec.name, "")))
+        for each in deployment.declared.endpoints
+    ]
+
+
+def _shown_endpoint(place: AppEnv, each: Discovered, packages: dict[str, str]) -> dict[str, Any]:
     spec = each.spec
     return {
         "id": f"{place}-{spec.name}",
@@ -240,4 +253,6 @@ def _shown_endpoint(place: AppEnv, each: Discovered) -> dict[str, Any]:
             "scaling": spec.scaling_digest,
         },
         "variables": sorted(each.env),
+        "python": spec.build.python,
+        "packages": packages,
     }

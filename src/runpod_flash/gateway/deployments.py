@@ -11,6 +11,7 @@ import logging
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runpod_flash.control.releases import AppEnv, Content, Release
@@ -23,7 +24,6 @@ from runpod_flash.project.catalog import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from pathlib import Path
 
     from runpod_flash.control.blobs import Blobs
     from runpod_flash.control.releases import Releases, Variables
@@ -55,6 +55,17 @@ class Deployment:
         """The folders that its workers have their code from."""
         workers = (each for pool in self.gateway.pools() for each in pool.workers.values())
         return {each.order.spec.entry.root for each in workers if each.order is not None}
+
+    def locks(self) -> dict[str, str]:
+        """The locks of its endpoints, by their names."""
+        found = {}
+        for each in self.declared.endpoints:
+            build = each.spec.build
+            if build.lock:
+                with suppress(OSError):  # (another release takes over just now)
+                    place = Path(each.spec.entry.root, build.lock_file)
+                    found[each.spec.name] = place.read_text(encoding="utf-8")
+        return found
 
     def changes(self, catalog: Catalog) -> list[Discovered]:
         """The endpoints of another catalog whose workers would not be those of now."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # What may travel: code and the files beside it. Weights and data belong on a volume.
 MAX_BYTES = 500_000_000
 _NAMED = 10
+_PIECE = 1 << 20
 
 
 class TreeFile(NamedTuple):
@@ -45,7 +46,7 @@ class Tree:
         if is_root(self.root):
             paths |= dict.fromkeys(kept_files(self.root))
         found = {path: state for path in sorted(paths) if (state := self._state(path)) is not None}
-        _check_size(self.root, {path: state.st_size for path, state in found.items()})
+        check_size(self.root, {path: state.st_size for path, state in found.items()})
         files = (self._file(path, state) for path, state in found.items())
         return [file for file in files if file is not None]
 
@@ -66,16 +67,25 @@ class Tree:
         known = self._known.get(path)
         if known is None or known[0] != stamp:
             try:
-                data = (self.root / path).read_bytes()
+                digest, size = _digest(self.root / path)
             except OSError:
                 return None
             executable = bool(state.st_mode & 0o100)
-            digest = hashlib.sha256(data).hexdigest()
-            known = self._known[path] = stamp, TreeFile(path, digest, len(data), executable)
+            known = self._known[path] = stamp, TreeFile(path, digest, size, executable)
         return known[1]
 
 
-def _check_size(root: Path, sizes: Mapping[str, int]) -> None:
+def _digest(path: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            digest.update(piece)
+            size += len(piece)
+    return digest.hexdigest(), size
+
+
+def check_size(root: Path, sizes: Mapping[str, int]) -> None:
+    """Raise `ConfigurationError`, which names the largest, where these are more than may travel."""
     size = sum(sizes.values())
     if size <= MAX_BYTES:
         return
@@ -83,8 +93,8 @@ def _check_size(root: Path, sizes: Mapping[str, int]) -> None:
     named = ", ".join(f"{path} ({sizes[path] / 1e6:.0f} MB)" for path in largest)
     raise ConfigurationError(
         f"{root} has {size / 1e6:.0f} MB of files, and {MAX_BYTES / 1e6:.0f} MB may go to a "
-        "server; put weights and data on a NetworkVolume, or name them in .flashignore; the "
-        f"largest are {named}"
+        "server; put weights and data on a NetworkVolume, heavy packages in an image, or name "
+        f"what is not needed in .flashignore; the largest are {named}"
     )
 
 

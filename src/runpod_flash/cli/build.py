@@ -1,0 +1,38 @@
+"""`flash build`: make what `flash deploy` sends, and stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from runpod_flash.cli.build_options import build_options, read_options
+
+
+@click.command()
+@build_options
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    default=".flash/artifact.tar.gz",
+    show_default=True,
+    help="Where the archive is written.",
+)
+@click.option("--server", metavar="URL", help="Build for the workers of this server.")
+@click.option(
+    "--insecure", is_flag=True, help="Send the key over plain http, which others may read."
+)
+def build(output: str, server: str | None, insecure: bool, **options: Any) -> None:
+    """Lock this project's packages, check its files, and write both into an archive.
+
+    The archive has what `flash deploy` would send: nothing is prepared on a server. The same
+    project gives the same bytes.
+
+    Example: flash build --bundle
+    """
+    from pathlib import Path
+
+    from runpod_flash.cli.build_session import run
+
+    raise SystemExit(run(Path.cwd(), read_options(options), Path(output), server, insecure))

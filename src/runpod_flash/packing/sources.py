@@ -1,0 +1,121 @@
+"""Local dependencies as wheels: directories, editable installs, source archives, repositories."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import stat
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runpod_flash.engines.local.environments.archives import check_archive
+from runpod_flash.engines.local.environments.platforms import described, tags_of
+from runpod_flash.engines.local.environments.requirement_lines import (
+    content_stamp,
+    local_path,
+    with_path,
+)
+from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
+from runpod_flash.errors import EnvironmentBuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runpod_flash.engines.local.environments.plans import Plan
+
+# The earliest that a ZIP archive can hold.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_EPOCH_SECONDS = "315532800"
+
+
+async def as_wheels(plan: Plan, home: Path, say: Callable[[str], None]) -> list[str]:
+    """The plan's lines, with a wheel's path for each source on this machine.
+
+    Raises `EnvironmentBuildError` for what cannot be built, or does not fit the workers.
+    """
+    return [await _as_wheel(plan, line, home, say) for line in plan.requirements.lines]
+
+
+async def _as_wheel(plan: Plan, line: str, home: Path, say: Callable[[str], None]) -> str:
+    path = local_path(line)
+    if path is None:
+        return line
+    if not path.exists():
+        raise EnvironmentBuildError(
+            f"{plan.request.endpoint} depends on {path}, which is not there: mend dependencies= or "
+            "requirements.txt."
+        )
+    if path.suffix == ".whl":
+        _check_fits(plan, path)
+        return with_path(line, path)
+    wheel = await _built(plan, path, home, say)
+    _check_fits(plan, wheel)
+    return with_path(line, wheel)
+
+
+async def _built(plan: Plan, source: Path, home: Path, say: Callable[[str], None]) -> Path:
+    """The wheel of a source; built once for each state of it."""
+    stamp = hashlib.sha256(f"{source} {content_stamp(source)}".encode()).hexdigest()[:24]
+    place = home / stamp
+    if found := next(place.glob("*.whl"), None):
+        return found
+    if source.is_file():
+        await asyncio.to_thread(check_archive, source)
+    say(f"building {source.name}")
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home) as new:
+        command = [uv_binary(), "build", "--wheel", "--out-dir", new, "--python", sys.executable]
+        variables = {**plan.uv_variables(), "SOURCE_DATE_EPOCH": _EPOCH_SECONDS}
+        variables.pop("UV_TORCH_BACKEND", None)
+        finished = await run_guarded(
+            [*command, "--no-create-gitignore", str(source)], env=variables, cwd=plan.directory
+        )
+        made = next(Path(new).glob("*.whl"), None)
+        if finished.code or made is None:
+            raise EnvironmentBuildError(
+                f"{source}, on which {plan.request.endpoint} depends, cannot be built: "
+                f"{finished.reason}."
+            )
+        await asyncio.to_thread(_normalise, made)
+        return Path(shutil.move(made, place / made.name))
+
+
+def _normalise(wheel: Path) -> None:
+    """Write it anew, so that equal files make equal bytes: whenever, wherever, by whatever umask.
+
+    Nothing is compressed, for libraries do that in different ways.
+    """
+    with zipfile.ZipFile(wheel) as old:
+        found = {info.filename: (old.read(info), info.external_attr >> 16) for info in old.filelist}
+    # Metadata comes last, as the format wants it.
+    order = sorted(found, key=lambda name: (".dist-info/" in name, name))
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_STORED) as new:
+        for name in order:
+            data, mode = found[name]
+            info = zipfile.ZipInfo(name, _EPOCH)
+            info.create_system = 3
+            info.external_attr = (stat.S_IFREG | (0o755 if mode & 0o100 else 0o644)) << 16
+            new.writestr(info, data)
+
+
+def _check_fits(plan: Plan, wheel: Path) -> None:
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    request = plan.request
+    try:
+        _, _, _, tags = parse_wheel_filename(wheel.name)
+    except InvalidWheelFilename:
+        raise EnvironmentBuildError(
+            f"{wheel.name}, on which {request.endpoint} depends, is not named as a wheel is; take "
+            "the name that it was built with."
+        ) from None
+    if tags.isdisjoint(tags_of(plan.interpreter.pair, request.platform)):
+        raise EnvironmentBuildError(
+            f"{wheel.name}, on which {request.endpoint} depends, does not fit Python "
+            f"{request.python} on {described(request.platform)}: build its wheel for that "
+            "(cibuildwheel does) and name the file in dependencies=, or use an image."
+        )
