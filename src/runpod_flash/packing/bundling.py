@@ -48,7 +48,8 @@ async def fetch(
     lacking = [each for each in packages if not _place(home, each).is_file()]
     if lacking:
         size = sum(each.size for each in lacking)
-        say(f"fetching {len(lacking)} packages{f' ({size / 1e6:.0f} MB)' if size else ''}")
+        number = "1 package" if len(lacking) == 1 else f"{len(lacking)} packages"
+        say(f"fetching {number}{f' ({size / 1e6:.0f} MB)' if size else ''}")
     home.mkdir(parents=True, exist_ok=True)
 
     async def one(client: httpx.AsyncClient, package: Package) -> None:

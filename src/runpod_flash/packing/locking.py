@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.environments.plans import EnvironmentRequest, Plan
     from runpod_flash.engines.local.environments.uv import Finished
 
-_NEEDS_WHEEL = re.compile(r"Wheels are required for `([^`]+)`")
+# What uv says of packages whose wheels are for others, or which have none.
+_NEEDS_WHEEL = re.compile(r"(?:[Ww]heels are (?:required|available)|found wheels) for `([^`]+)`")
 # Only these say something to a server; local ones are what is brought.
 _PASSED = {"--index-url", "--extra-index-url", "--find-links", "--no-binary"}
 

@@ -73,7 +73,7 @@ async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]
     if address := finished.unreachable:
         finished = await _uv_install(plan, lock, new, say, "--offline")
         if finished.code:
-            raise unreachable(plan.request.endpoint, address)
+            raise unreachable(plan.request.endpoint, address, locked=plan.request.locked)
     _check(plan, finished)
 
 

@@ -218,7 +218,8 @@ class Resolver:
         return Lock(text, hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32])
 
 
-def unreachable(endpoint: str, address: str) -> EnvironmentBuildError:
+def unreachable(endpoint: str, address: str, *, locked: bool = False) -> EnvironmentBuildError:
+    """Says what was not there; packages that are `locked` may also be brought by the deploy."""
     remedy = (
         "connect to the network, or name an index or a directory of wheels that can be reached "
         "(UV_DEFAULT_INDEX, UV_FIND_LINKS)"
@@ -228,6 +229,8 @@ def unreachable(endpoint: str, address: str) -> EnvironmentBuildError:
             "connect to PyTorch's index, or name a directory that holds torch's wheels "
             "(UV_FIND_LINKS) or the builds of another index (UV_TORCH_BACKEND)"
         )
+    if locked:
+        remedy = f"bring them with `flash deploy --bundle`, or {remedy}"
     return EnvironmentBuildError(
         f"The packages of {endpoint} cannot be fetched: {address} could not be reached and uv's "
         f"cache does not hold all of them; {remedy}."

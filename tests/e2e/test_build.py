@@ -1,0 +1,444 @@
+"""`flash build`, and the builds of `flash deploy`: locks, local packages, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import textwrap
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+from behaviour.servers import server
+from integration.package_index import package_index
+from integration.served import write
+from integration.wheels import LOCAL_ONLY, make_wheel
+from unit.command_line import flash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from behaviour.servers import Target
+
+APP = """
+    from runpod_flash import Endpoint
+
+    @Endpoint(name="parts", cpu="cpu3c-1-2", dependencies={dependencies})
+    def parts() -> dict:
+        import {modules}
+        return {{m.__name__: m.VERSION for m in ({modules},)}}
+"""
+LIBRARY = {
+    "backend.py": """
+        import pathlib, zipfile
+        def build_wheel(directory, config_settings=None, metadata_directory=None):
+            name, info = "helper-2.0-py3-none-any.whl", "helper-2.0.dist-info"
+            with zipfile.ZipFile(pathlib.Path(directory) / name, "w") as wheel:
+                for file in ("helper.py", "data.txt"):
+                    wheel.write(file)
+                wheel.writestr(f"{info}/METADATA",
+                               "Metadata-Version: 2.1\\nName: helper\\nVersion: 2.0\\n")
+                wheel.writestr(f"{info}/WHEEL",
+                               "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+                wheel.writestr(f"{info}/RECORD", "")
+            return name
+    """,
+    "pyproject.toml": """
+        [project]
+        name = "helper"
+        version = "2.0"
+        [build-system]
+        requires = []
+        build-backend = "backend"
+        backend-path = ["."]
+    """,
+    "helper.py": "VERSION = '2.0'\n",
+    "data.txt": "data\n",
+}
+AWS = "AKIA" + "QX7D3NPLW2V9R4TZ"
+
+
+class Project:
+    """A project whose packages are in its own folder `wheels`, or where `index` says."""
+
+    def __init__(self, folder: Path, cache: Path, index: str = "") -> None:
+        self.folder = folder
+        self.env = {"HOME": str(folder.parent), "XDG_CACHE_HOME": str(cache)}
+        if index:
+            self.env["UV_DEFAULT_INDEX"] = index
+        marker = "[project]\nname = 'shop'\nversion = '1'\n"
+        write(folder, {"pyproject.toml": marker, "requirements.txt": "" if index else LOCAL_ONLY})
+
+    def app(self, *dependencies: str, modules: str = "sys") -> None:
+        write(self.folder, {"app.py": APP.format(dependencies=[*dependencies], modules=modules)})
+
+    def flash(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return flash(*words, cwd=self.folder, env={**self.env, **env})
+
+    def build(self, *words: str, **env: str) -> str:
+        done = self.flash("build", *words, **env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refused(self, *words: str) -> str:
+        done = self.flash("build", *words)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert not (self.folder / ".flash").exists()
+        return done.stderr
+
+    @property
+    def archive(self) -> Path:
+        return self.folder / ".flash" / "artifact.tar.gz"
+
+    def packed(self) -> dict[str, bytes]:
+        with tarfile.open(self.archive) as archive:
+            found = {each.name: archive.extractfile(each) for each in archive}
+            return {name: file.read() for name, file in found.items() if file is not None}
+
+    def lock(self) -> list[str]:
+        (text,) = (v for name, v in self.packed().items() if name.startswith("__flash__/locks/"))
+        return [line.partition(" ")[0] for line in text.decode().splitlines()]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = Project(tmp_path / "shop", tmp_path / "cache")
+    make_wheel(made.folder / "wheels", "alpha", "1.0")
+    make_wheel(made.folder / "wheels", "alpha", "1.5")
+    make_wheel(made.folder / "wheels", "beta", requires="alpha<1.2")
+    return made
+
+
+# What is packed
+
+
+def test_a_build_locks_packages_and_packs_files_without_those_that_are_ignored(
+    project: Project,
+) -> None:
+    project.app("beta")
+    write(
+        project.folder,
+        {
+            ".flashignore": "*.csv\n",
+            ".gitignore": "secret*\n",
+            "notes.csv": "1,2\n",
+            "secret.txt": "x\n",
+            ".env": "TOKEN=x\n",
+            "deep/.gitignore": "*.tmp\n!kept.tmp\n",
+            "deep/data.tmp": "x",
+            "deep/kept.tmp": "x",
+            "deep/more/data.tmp": "x",
+        },
+    )
+    said = project.build()
+    assert "alpha-1.0-py3-none-any.whl  package" in said
+    assert "wheels/" in said
+    names = set(project.packed())
+    assert {"app.py", "pyproject.toml", "requirements.txt", "deep/kept.tmp"} <= names
+    assert not {n for n in names if n.endswith(("notes.csv", "secret.txt", ".env", "data.tmp"))}
+    assert project.lock() == [
+        "__flash__/wheels/alpha-1.0-py3-none-any.whl",
+        "__flash__/wheels/beta-1.0-py3-none-any.whl",
+    ]
+    assert (project.folder / ".flash" / ".gitignore").read_text() == "*\n"
+
+
+def test_the_same_project_gives_the_same_bytes_whenever_and_wherever(
+    project: Project, tmp_path: Path
+) -> None:
+    write(project.folder / "lib", LIBRARY)
+    project.app("./lib", "beta", modules="helper, alpha")
+    project.build(env="one")
+    first = project.archive.read_bytes()
+    other = Project(tmp_path / "elsewhere" / "deeper" / "shop", tmp_path / "other-cache")
+    shutil.copytree(project.folder, other.folder, dirs_exist_ok=True)
+    shutil.rmtree(other.folder / ".flash")
+    for path in other.folder.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    main = "import os; os.umask(0o077); "
+    done = flash("build", cwd=other.folder, env={**other.env, "TZ": "Asia/Tokyo"}, before=main)
+    assert done.returncode == 0, done.stderr
+    assert other.archive.read_bytes() == first
+
+
+def test_a_mac_locks_what_linux_workers_install(project: Project, tmp_path: Path) -> None:
+    """The interpreter that uv asks says that it is an arm64 Mac's."""
+    wheels = project.folder / "wheels"
+    for name, tag in (("native", "cp312-cp312-manylinux_2_17_x86_64"), ("lonely", "py3-none-any")):
+        make_wheel(wheels, name, tag=tag)
+    for tag in ("cp312-cp312-macosx_11_0_arm64", "cp311-cp311-manylinux_2_17_x86_64"):
+        make_wheel(wheels, "native", "1.0", tag=tag)
+    make_wheel(wheels, "macos", requires="lonely")
+    project.app("native", "macos; sys_platform == 'darwin'", "beta; platform_machine == 'x86_64'")
+    venv = tmp_path / "mac"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+    pretend = textwrap.dedent("""
+        import os, platform, sys, sysconfig
+        sysconfig.get_config_vars()
+        sys.platform = "darwin"
+        platform.system = lambda: "Darwin"
+        platform.machine = lambda: "arm64"
+        platform.mac_ver = lambda *_: ("14.0", ("", "", ""), "arm64")
+        sysconfig.get_platform = lambda: "macosx-14.0-arm64"
+    """)
+    (packages,) = venv.glob("lib/python3.*/site-packages")
+    (packages / "sitecustomize.py").write_text(pretend)
+    # What it would be without the switch:
+    uv = [sys.executable, "-m", "uv", "pip", "compile", "-", "--python", str(venv / "bin/python")]
+    local = subprocess.run(
+        [*uv, "--no-header", "--no-annotate", "--no-index", "--find-links", str(wheels)],
+        input="macos; sys_platform == 'darwin'\nnative; sys_platform == 'linux'\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert local.stdout.split() == ["lonely==1.0", "macos==1.0"]
+    before = (
+        "import types; from runpod_flash.packing import locking; "
+        f"locking.sys = types.SimpleNamespace(executable={str(venv / 'bin/python')!r}); "
+    )
+    done = flash("build", cwd=project.folder, env=project.env, before=before)
+    assert done.returncode == 0, done.stderr
+    assert project.lock() == [
+        "__flash__/wheels/alpha-1.0-py3-none-any.whl",
+        "__flash__/wheels/beta-1.0-py3-none-any.whl",
+        "__flash__/wheels/native-1.0-cp312-cp312-manylinux_2_17_x86_64.whl",
+    ]
+
+
+# What is refused
+
+
+def test_a_package_without_a_wheel_for_the_workers_is_named_with_what_to_do(
+    project: Project,
+) -> None:
+    make_wheel(project.folder / "wheels", "gamma", tag="cp312-cp312-macosx_11_0_arm64")
+    project.app("gamma")
+    said = project.refused()
+    assert "parts needs gamma, which has no wheel for Python 3.12 on x86_64 Linux" in said
+    assert 'a line "--no-binary gamma" in requirements.txt' in said
+    project.app("./wheels/gamma-1.0-cp312-cp312-macosx_11_0_arm64.whl")
+    said = project.refused()
+    assert "gamma-1.0-cp312-cp312-macosx_11_0_arm64.whl, on which parts depends" in said
+    assert "does not fit Python 3.12 on x86_64 Linux" in said
+    project.app("./nowhere")
+    assert "nowhere, which is not there" in project.refused()
+
+
+def test_credentials_stop_a_build_until_their_files_are_allowed(project: Project) -> None:
+    project.app()
+    write(project.folder, {"conf.py": f"# ours\nKEY = {AWS!r}\n", "prod.env": "A=1\n"})
+    said = project.refused()
+    assert "conf.py:2 (an AWS access key), prod.env" in said
+    assert AWS not in said
+    assert "--allow conf.py" in said
+    assert "prod.env" in project.refused("--allow", "conf.py")
+    project.build("--allow", "conf.py", "--allow", "prod.env")
+
+
+def test_syntax_errors_of_what_endpoints_import_and_collisions_are_found(
+    project: Project,
+) -> None:
+    project.app(modules="broken")
+    write(project.folder, {"broken.py": "VERSION = 1\ndef f(:\n"})
+    assert "an endpoint imports what is no Python: broken.py:2: invalid syntax" in project.refused()
+    write(project.folder, {"broken.py": "VERSION = 1\n"})
+    twice = APP.format(dependencies=[], modules="sys").replace("def parts", "def others")
+    write(project.folder, {"twice.py": twice})
+    said = project.refused()
+    assert "the endpoint 'parts' is declared at app.py:" in said
+    assert "nothing was built" in said
+
+
+@pytest.mark.slow
+def test_501_mb_are_refused_and_499_mb_are_taken(tmp_path: Path, target: Target) -> None:
+    project = Project(tmp_path / "shop", tmp_path / "cache")
+    make_wheel(project.folder / "wheels", "alpha", filler=100_000_000)
+    project.app("alpha", modules="alpha")
+    write(project.folder, {".flashignore": "wheels\n"})
+    for number in range(12):
+        _fill(project.folder / f"data/part-{number:02}.bin", 33_250_000)
+    done = project.flash("deploy", **target.variables)
+    assert done.returncode == 0, done.stderr
+    assert "uploaded 499." in done.stderr
+    assert _call(target) == {"alpha": "1.0"}
+    _fill(project.folder / "data/more.bin", 2_000_000)
+    refused = project.flash("deploy", **target.variables)
+    assert refused.returncode == 1
+    assert "has 501 MB of files, and 500 MB may go to a server" in refused.stderr
+    assert "alpha-1.0-py3-none-any.whl (100 MB), data/part-00.bin (33 MB)" in refused.stderr
+    assert "NetworkVolume" in refused.stderr
+    assert "image" in refused.stderr
+    assert refused.stderr.count(" MB)") == 10
+
+
+def _fill(path: Path, size: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(os.urandom(32) + bytes(size - 32))
+
+
+# What is deployed
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """A server that reaches no index: it has what was sent."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [each for each in os.environ if each.startswith(("UV_", "PIP_"))]:
+            patch.delenv(name)
+        patch.setenv("UV_DEFAULT_INDEX", "http://127.0.0.1:9/simple")
+        patch.setenv("PIP_CONFIG_FILE", os.devnull)
+        folder = tmp_path_factory.mktemp("server")
+        with server(folder, tmp_path_factory.mktemp("server-cache")) as running:
+            yield running
+
+
+@pytest.fixture
+def here(project: Project, target: Target) -> Iterator[Project]:
+    project.env |= target.variables
+    yield project
+    headers = {"authorization": f"Bearer {target.key}"}
+    httpx.delete(f"{target.address}/v2/apps/shop", headers=headers, timeout=60)
+
+
+def _call(target: Target) -> dict[str, Any]:
+    url = f"{target.address}/v2/shop-production-parts/runsync"
+    answer = httpx.post(url, json={"input": {}}, timeout=60).json()
+    assert answer["status"] == "COMPLETED", answer
+    output: dict[str, Any] = answer["output"]
+    return output
+
+
+def _deploy(project: Project, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    done = project.flash("deploy", *words, **env)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def _built(target: Target) -> list[str]:
+    folder = target.home.parent.parent
+    return sorted(str(path) for path in folder.rglob("flash/built/*") if path.is_dir())
+
+
+def test_local_packages_go_along_and_a_lock_that_stays_builds_nothing(
+    here: Project, target: Target
+) -> None:
+    write(here.folder.parent / "lib", LIBRARY)
+    wheel = here.folder / "wheels/alpha-1.5-py3-none-any.whl"
+    here.app("-e ../lib", f"alpha @ file://{wheel}", modules="helper, alpha")
+    _deploy(here)
+    assert _call(target) == {"helper": "2.0", "alpha": "1.5"}
+    blobs = target.blobs()
+    write(here.folder, {"app.py": (here.folder / "app.py").read_text() + "# more\n"})
+    said = _deploy(here)
+    assert "environment" not in said.stderr
+    assert "packages of" not in said.stdout
+    assert target.blobs() == blobs + 1
+    write(here.folder.parent / "lib", {"helper.py": "VERSION = 'new'\n"})
+    _deploy(here)
+    assert _call(target) == {"helper": "new", "alpha": "1.5"}
+
+
+def test_versions_stay_until_an_upgrade_is_asked_for_and_a_preview_tells(
+    here: Project, target: Target, tmp_path: Path
+) -> None:
+    newest = here.folder / "wheels/alpha-1.5-py3-none-any.whl"
+    kept = newest.rename(tmp_path / newest.name)
+    here.app("alpha", modules="alpha")
+    _deploy(here)
+    kept.rename(newest)
+    elsewhere = {"XDG_CACHE_HOME": str(tmp_path / "another-machine")}
+    assert "release 1 is served" in _deploy(here, **elsewhere).stdout.replace("release 2", "")
+    assert _call(target) == {"alpha": "1.0"}
+    preview = _deploy(here, "--preview", "--upgrade").stdout
+    assert "parts     code or packages changed" in preview
+    assert "packages of parts: alpha 1.0 -> 1.5" in preview
+    assert _call(target) == {"alpha": "1.0"}
+    here.app("beta", "alpha", modules="alpha")
+    assert "packages of parts: + beta 1.0\n" in _deploy(here, "--preview").stdout
+    here.app("alpha", modules="alpha")
+    _deploy(here, "--upgrade")
+    assert _call(target) == {"alpha": "1.5"}
+    assert here.flash("rollback").returncode == 0
+    assert _call(target) == {"alpha": "1.0"}
+
+
+def test_a_bundle_works_on_a_server_without_an_index(
+    here: Project, target: Target, tmp_path: Path
+) -> None:
+    wheels = tmp_path / "offered"
+    make_wheel(wheels, "alpha")
+    with package_index(wheels) as index:
+        project = Project(here.folder, tmp_path / "cache-2", index.url)
+        project.env |= target.variables
+        project.app("alpha", modules="alpha")
+        lacking = project.flash("deploy")
+        assert lacking.returncode == 1
+        assert "bring them with `flash deploy --bundle`" in lacking.stderr
+        _deploy(project, "--bundle")
+        assert _call(target) == {"alpha": "1.0"}
+
+
+def test_packages_of_an_index_that_needs_a_login_go_along_and_the_login_does_not(
+    here: Project, target: Target, tmp_path: Path
+) -> None:
+    wheels = tmp_path / "private"
+    make_wheel(wheels, "inner", "3.0")
+    with package_index(wheels, "ada:s3cret") as index:
+        project = Project(here.folder, tmp_path / "cache-2", index.url)
+        project.env |= target.variables
+        project.app("inner", modules="inner")
+        _deploy(project)
+        project.build()
+    assert _call(target) == {"inner": "3.0"}
+    assert not [name for name, data in project.packed().items() if b"s3cret" in data]
+    for path in (tmp_path / "cache-2").rglob("*.json"):
+        assert "s3cret" not in path.read_text()
+
+
+# What a server refuses
+
+
+def test_a_server_refuses_paths_that_lead_out_and_locks_that_are_not_there(
+    here: Project, target: Target
+) -> None:
+    here.app("alpha", modules="alpha")
+    here.build()
+    manifest = json.loads(here.packed()["__flash__/manifest.json"])
+    headers = {"authorization": f"Bearer {target.key}"}
+    url = f"{target.address}/v2/apps/shop/environments/production/releases"
+
+    def refusal(files: list[list[object]]) -> str:
+        wanted = {"project": "p", "files": files, "catalog": manifest, "by": "x"}
+        answer = httpx.post(url, json=wanted, headers=headers)
+        assert answer.status_code == 422, answer.text
+        return answer.text
+
+    digest = "0" * 64
+    lock = manifest["endpoints"][0]["spec"]["build"]["lock"]
+    path = f"__flash__/locks/{lock}.txt"
+    for bad in ("../x", "/etc/x", "a/../../x", "a//b", "a\\b", "a\0b", "./a", ""):
+        assert "no plain path below" in refusal([[bad, digest, False]])
+    assert "is a file and a folder" in refusal([["a", digest, False], ["a/b", digest, False]])
+    assert "the lock of parts is not among the files" in refusal([["a.py", digest, False]])
+    assert "the lock of parts is not among the files" in refusal([[path, digest, False]])
+
+
+def test_a_server_unpacks_no_wheel_that_leads_out(here: Project, target: Target) -> None:
+    wheel = make_wheel(here.folder, "evil")
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("../../../planted.py", "x = 1\n")
+    here.app(f"./{wheel.name}", modules="evil")
+    done = here.flash("deploy")
+    assert done.returncode == 1
+    assert f"{wheel.name} is not unpacked: '../../../planted.py' leads out of it" in done.stderr
+    assert not list(target.home.parent.parent.rglob("planted.py"))

@@ -1,0 +1,184 @@
+"""What a build looks for, and what its locks say."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from runpod_flash.control.locks import check_lock, versions
+from runpod_flash.control.trees import StoredFile
+from runpod_flash.engines.local.environments.index_settings import IndexSettings, index_settings
+from runpod_flash.engines.local.environments.platforms import described, tags_of, this_platform
+from runpod_flash.engines.local.environments.requirement_lines import (
+    local_path,
+    parse_requirements,
+    with_path,
+)
+from runpod_flash.engines.local.environments.torch_builds import (
+    choose_torch_build,
+    locked_torch_build,
+)
+from runpod_flash.packing.artifact import Part, shown
+from runpod_flash.packing.bundling import private_hosts
+from runpod_flash.packing.credentials import credentials
+from runpod_flash.project.tree import TreeFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def settings_of(wheels: Path) -> IndexSettings:
+    environ = {"HOME": str(wheels), "PIP_CONFIG_FILE": os.devnull, "UV_FIND_LINKS": str(wheels)}
+    return index_settings(environ, wheels, wheels)
+
+
+MIXED = "Q7x2Lm9Kp4Rt8Vw3Zb6Nc1Jd5Hf0Gs7Ya2Ue9Xk4Mq8Pz3Tr6Wv1"
+TOKENS = {
+    "AKIA" + MIXED.upper()[:16]: "an AWS access key",
+    "hf_" + MIXED[:34]: "a Hugging Face token",
+    "ghp_" + MIXED[:36]: "a GitHub token",
+    "github_pat_" + MIXED + MIXED[:10]: "a GitHub token",
+    "glpat-" + MIXED[:20]: "a GitLab token",
+    "sk-proj-" + MIXED: "an OpenAI key",
+    "sk-ant-api03-" + MIXED: "an Anthropic key",
+    "rpa_" + MIXED[:40].upper(): "a RunPod key",
+    "AIza" + MIXED[:35]: "a Google API key",
+    "xoxb-" + MIXED[:30]: "a Slack token",
+    "sk_live_" + MIXED[:24]: "a Stripe key",
+    "pypi-AgEI" + MIXED: "a PyPI token",
+    "-----BEGIN OPENSSH PRIVATE KEY-----": "a private key",
+    "-----BEGIN PRIVATE KEY-----": "a private key",
+}
+
+
+def found(folder: Path, text: str | bytes, name: str = "a.py") -> list[str]:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return [str(each) for each in credentials(folder, [TreeFile(name, "", 0)])]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+def test_well_known_tokens_are_found_with_their_line(token: str, tmp_path: Path) -> None:
+    assert found(tmp_path, f"# one\nx = {token!r}\n") == [f"a.py:2 ({TOKENS[token]})"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AKIAIOSFODNN7EXAMPLE",
+        "hf_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "sk-your-key-here",
+        "task-" + "ab-" * 20,
+        "-----BEGIN CERTIFICATE-----",
+        "ghp_short",
+        "https://user:password@example.org in a comment",
+    ],
+)
+def test_examples_and_other_words_are_not(text: str, tmp_path: Path) -> None:
+    assert found(tmp_path, text) == []
+
+
+def test_files_for_credentials_are_found_by_name_and_data_is_not_read(tmp_path: Path) -> None:
+    for name in ("id_ed25519", "prod.env", "service-account.json", "store.p12"):
+        assert found(tmp_path, "", name) == [name]
+    assert found(tmp_path, b"\0" + next(iter(TOKENS)).encode(), "weights.bin") == []
+
+
+def test_passwords_in_addresses_count_where_packages_are_asked_for(tmp_path: Path) -> None:
+    line = "--index-url https://ada:s3cret@example.org/simple\n"
+    assert found(tmp_path, line, "requirements.txt") == ["requirements.txt:1 (a password)"]
+    reference = line.replace("s3cret", "${TOKEN}")
+    assert found(tmp_path, reference, "requirements.txt") == []
+
+
+def test_a_lock_tells_versions_by_name() -> None:
+    lock = """--index-url https://example.org/simple
+numpy==2.5.5 --hash=sha256:00
+torch==2.9.0+cu128 --hash=sha256:00
+__flash__/wheels/My_Lib-1.0.post1-py3-none-any.whl --hash=sha256:00
+tool @ git+https://example.org/tool@0123
+"""
+    assert versions(lock) == {
+        "numpy": "2.5.5",
+        "torch": "2.9.0+cu128",
+        "my-lib": "1.0.post1",
+        "tool": "git+https://example.org/tool@0123",
+    }
+
+
+def test_a_lock_has_to_be_among_the_files_as_it_was_made() -> None:
+    check_lock("a", "x.txt", "", [])
+    check_lock("a", "x.txt", "12", [StoredFile("x.txt", "12")])
+    with pytest.raises(ValueError, match="the lock of a is not among the files"):
+        check_lock("a", "x.txt", "12", [StoredFile("x.txt", "34")])
+
+
+def test_wheels_fit_by_the_platform_s_tags() -> None:
+    linux = {str(tag) for tag in tags_of((3, 12), "x86_64-manylinux_2_28")}
+    assert {"cp312-cp312-manylinux_2_28_x86_64", "cp312-abi3-manylinux2014_x86_64"} <= linux
+    assert {"py3-none-any", "cp310-abi3-linux_x86_64"} <= linux
+    assert not [tag for tag in linux if "macosx" in tag or "manylinux_2_31" in tag]
+    assert "cp311-cp311-manylinux_2_28_x86_64" not in linux
+    old = {str(tag) for tag in tags_of((3, 12), "x86_64-manylinux2014")}
+    assert "cp312-cp312-manylinux_2_28_x86_64" not in old
+    mac = {str(tag) for tag in tags_of((3, 12), "aarch64-apple-darwin")}
+    assert "cp312-cp312-macosx_11_0_arm64" in mac
+    assert described("aarch64-apple-darwin") == "aarch64 macOS"
+    assert described(this_platform()).endswith(("Linux", "macOS"))
+
+
+def test_a_local_path_gives_way_to_a_wheel_and_keeps_extras_and_markers(tmp_path: Path) -> None:
+    wheel = tmp_path / "lib-1-py3-none-any.whl"
+    for line, extras, rest in (
+        ("-e /src/lib", "", ""),
+        ("/src/lib[web] ; python_version > '3'", "[web]", " ; python_version > '3'"),
+        ("lib[web] @ file:///src/lib ; sys_platform == 'linux'", "[web]", " ; sys_platform"),
+        ("file:///src/lib", "", ""),
+    ):
+        found_path = local_path(line)
+        assert found_path is not None
+        assert found_path.as_posix() == "/src/lib"
+        assert with_path(line, wheel).startswith(f"{wheel}{extras}{rest}")
+    assert local_path("lib>=1 ; python_version > '3'") is None
+
+
+@pytest.mark.parametrize(
+    ("cuda", "backend"),
+    [(None, "cpu"), ("12.8", "cu128"), ("12.7", "cu126"), ("13.4", "cu130"), ("10.2", "cpu")],
+)
+def test_another_machine_gets_the_build_of_torch_that_its_driver_runs(
+    cuda: str | None, backend: str, tmp_path: Path
+) -> None:
+    wanted, settings = parse_requirements(("torch",), tmp_path), settings_of(tmp_path)
+    build = choose_torch_build(wanted, settings, (3, 12), cuda, "x86_64-manylinux_2_28")
+    assert build.backend == backend
+    mac = choose_torch_build(wanted, settings, (3, 12), None, "aarch64-apple-darwin")
+    assert mac.backend is None
+
+
+def test_a_locked_build_of_torch_is_got_where_it_is(tmp_path: Path) -> None:
+    locked = parse_requirements(("torch==2.9.0+cu128 --hash=sha256:00", "numpy==2"), tmp_path)
+    assert locked_torch_build(locked, settings_of(tmp_path)).backend == "cu128"
+    (tmp_path / "torch-2.9.0+cu128-cp312-cp312-linux_x86_64.whl").touch()
+    assert locked_torch_build(locked, settings_of(tmp_path)).backend is None
+    plain = parse_requirements(("torch==2.9.0", "numpy==2"), tmp_path)
+    assert locked_torch_build(plain, settings_of(tmp_path)).backend is None
+
+
+def test_logins_of_indexes_are_told_by_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INDEX_TOKEN", "t0")
+    places = ["https://ada:p@one.example/simple", "https://two.example", "/wheels"]
+    assert private_hosts([*places, "https://_:${INDEX_TOKEN}@three.example/x"]) == {
+        "one.example": ("ada", "p"),
+        "three.example": ("_", "t0"),
+    }
+
+
+def test_a_table_has_the_largest_parts_and_the_rest_as_one() -> None:
+    parts = [Part(str(number), "code", 20 - number) for number in range(15)]
+    assert shown(parts[:3]) == parts[:3]
+    short = shown(parts)
+    assert short[:-1] == parts[:11]
+    assert short[-1] == Part("4 more", "", sum(part.size for part in parts[11:]))
