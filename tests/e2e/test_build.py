@@ -7,18 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import textwrap
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from behaviour.servers import server
+from e2e.projects import APP, LIBRARY, Project, call
 from integration.package_index import package_index
 from integration.served import write
-from integration.wheels import LOCAL_ONLY, make_wheel
+from integration.wheels import make_wheel
 from unit.command_line import flash
 
 if TYPE_CHECKING:
@@ -27,85 +27,7 @@ if TYPE_CHECKING:
 
     from behaviour.servers import Target
 
-APP = """
-    from runpod_flash import Endpoint
-
-    @Endpoint(name="parts", cpu="cpu3c-1-2", dependencies={dependencies})
-    def parts() -> dict:
-        import {modules}
-        return {{m.__name__: m.VERSION for m in ({modules},)}}
-"""
-LIBRARY = {
-    "backend.py": """
-        import pathlib, zipfile
-        def build_wheel(directory, config_settings=None, metadata_directory=None):
-            name, info = "helper-2.0-py3-none-any.whl", "helper-2.0.dist-info"
-            with zipfile.ZipFile(pathlib.Path(directory) / name, "w") as wheel:
-                for file in ("helper.py", "data.txt"):
-                    wheel.write(file)
-                wheel.writestr(f"{info}/METADATA",
-                               "Metadata-Version: 2.1\\nName: helper\\nVersion: 2.0\\n")
-                wheel.writestr(f"{info}/WHEEL",
-                               "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-                wheel.writestr(f"{info}/RECORD", "")
-            return name
-    """,
-    "pyproject.toml": """
-        [project]
-        name = "helper"
-        version = "2.0"
-        [build-system]
-        requires = []
-        build-backend = "backend"
-        backend-path = ["."]
-    """,
-    "helper.py": "VERSION = '2.0'\n",
-    "data.txt": "data\n",
-}
 AWS = "AKIA" + "QX7D3NPLW2V9R4TZ"
-
-
-class Project:
-    """A project whose packages are in its own folder `wheels`, or where `index` says."""
-
-    def __init__(self, folder: Path, cache: Path, index: str = "") -> None:
-        self.folder = folder
-        self.env = {"HOME": str(folder.parent), "XDG_CACHE_HOME": str(cache)}
-        if index:
-            self.env["UV_DEFAULT_INDEX"] = index
-        marker = "[project]\nname = 'shop'\nversion = '1'\n"
-        write(folder, {"pyproject.toml": marker, "requirements.txt": "" if index else LOCAL_ONLY})
-
-    def app(self, *dependencies: str, modules: str = "sys") -> None:
-        write(self.folder, {"app.py": APP.format(dependencies=[*dependencies], modules=modules)})
-
-    def flash(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-        return flash(*words, cwd=self.folder, env={**self.env, **env})
-
-    def build(self, *words: str, **env: str) -> str:
-        done = self.flash("build", *words, **env)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def refused(self, *words: str) -> str:
-        done = self.flash("build", *words)
-        assert done.returncode == 1
-        assert "Traceback" not in done.stderr
-        assert not (self.folder / ".flash").exists()
-        return done.stderr
-
-    @property
-    def archive(self) -> Path:
-        return self.folder / ".flash" / "artifact.tar.gz"
-
-    def packed(self) -> dict[str, bytes]:
-        with tarfile.open(self.archive) as archive:
-            found = {each.name: archive.extractfile(each) for each in archive}
-            return {name: file.read() for name, file in found.items() if file is not None}
-
-    def lock(self) -> list[str]:
-        (text,) = (v for name, v in self.packed().items() if name.startswith("__flash__/locks/"))
-        return [line.partition(" ")[0] for line in text.decode().splitlines()]
 
 
 @pytest.fixture
@@ -259,33 +181,6 @@ def test_syntax_errors_of_what_endpoints_import_and_collisions_are_found(
     assert "nothing was built" in said
 
 
-@pytest.mark.slow
-def test_501_mb_are_refused_and_499_mb_are_taken(tmp_path: Path, target: Target) -> None:
-    project = Project(tmp_path / "shop", tmp_path / "cache")
-    make_wheel(project.folder / "wheels", "alpha", filler=100_000_000)
-    project.app("alpha", modules="alpha")
-    write(project.folder, {".flashignore": "wheels\n"})
-    for number in range(12):
-        _fill(project.folder / f"data/part-{number:02}.bin", 33_250_000)
-    done = project.flash("deploy", **target.variables)
-    assert done.returncode == 0, done.stderr
-    assert "uploaded 499." in done.stderr
-    assert _call(target) == {"alpha": "1.0"}
-    _fill(project.folder / "data/more.bin", 2_000_000)
-    refused = project.flash("deploy", **target.variables)
-    assert refused.returncode == 1
-    assert "has 501 MB of files, and 500 MB may go to a server" in refused.stderr
-    assert "alpha-1.0-py3-none-any.whl (100 MB), data/part-00.bin (33 MB)" in refused.stderr
-    assert "NetworkVolume" in refused.stderr
-    assert "image" in refused.stderr
-    assert refused.stderr.count(" MB)") == 10
-
-
-def _fill(path: Path, size: int) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(os.urandom(32) + bytes(size - 32))
-
-
 # What is deployed
 
 
@@ -310,42 +205,23 @@ def here(project: Project, target: Target) -> Iterator[Project]:
     httpx.delete(f"{target.address}/v2/apps/shop", headers=headers, timeout=60)
 
 
-def _call(target: Target) -> dict[str, Any]:
-    url = f"{target.address}/v2/shop-production-parts/runsync"
-    answer = httpx.post(url, json={"input": {}}, timeout=60).json()
-    assert answer["status"] == "COMPLETED", answer
-    output: dict[str, Any] = answer["output"]
-    return output
-
-
-def _deploy(project: Project, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
-    done = project.flash("deploy", *words, **env)
-    assert done.returncode == 0, done.stderr
-    return done
-
-
-def _built(target: Target) -> list[str]:
-    folder = target.home.parent.parent
-    return sorted(str(path) for path in folder.rglob("flash/built/*") if path.is_dir())
-
-
 def test_local_packages_go_along_and_a_lock_that_stays_builds_nothing(
     here: Project, target: Target
 ) -> None:
     write(here.folder.parent / "lib", LIBRARY)
     wheel = here.folder / "wheels/alpha-1.5-py3-none-any.whl"
     here.app("-e ../lib", f"alpha @ file://{wheel}", modules="helper, alpha")
-    _deploy(here)
-    assert _call(target) == {"helper": "2.0", "alpha": "1.5"}
+    here.deploy()
+    assert call(target) == {"helper": "2.0", "alpha": "1.5"}
     blobs = target.blobs()
     write(here.folder, {"app.py": (here.folder / "app.py").read_text() + "# more\n"})
-    said = _deploy(here)
+    said = here.deploy()
     assert "environment" not in said.stderr
     assert "packages of" not in said.stdout
     assert target.blobs() == blobs + 1
     write(here.folder.parent / "lib", {"helper.py": "VERSION = 'new'\n"})
-    _deploy(here)
-    assert _call(target) == {"helper": "new", "alpha": "1.5"}
+    here.deploy()
+    assert call(target) == {"helper": "new", "alpha": "1.5"}
 
 
 def test_versions_stay_until_an_upgrade_is_asked_for_and_a_preview_tells(
@@ -354,22 +230,22 @@ def test_versions_stay_until_an_upgrade_is_asked_for_and_a_preview_tells(
     newest = here.folder / "wheels/alpha-1.5-py3-none-any.whl"
     kept = newest.rename(tmp_path / newest.name)
     here.app("alpha", modules="alpha")
-    _deploy(here)
+    here.deploy()
     kept.rename(newest)
     elsewhere = {"XDG_CACHE_HOME": str(tmp_path / "another-machine")}
-    assert "release 1 is served" in _deploy(here, **elsewhere).stdout.replace("release 2", "")
-    assert _call(target) == {"alpha": "1.0"}
-    preview = _deploy(here, "--preview", "--upgrade").stdout
+    assert "release 1 is served" in here.deploy(**elsewhere).stdout.replace("release 2", "")
+    assert call(target) == {"alpha": "1.0"}
+    preview = here.deploy("--preview", "--upgrade").stdout
     assert "parts     code or packages changed" in preview
     assert "packages of parts: alpha 1.0 -> 1.5" in preview
-    assert _call(target) == {"alpha": "1.0"}
+    assert call(target) == {"alpha": "1.0"}
     here.app("beta", "alpha", modules="alpha")
-    assert "packages of parts: + beta 1.0\n" in _deploy(here, "--preview").stdout
+    assert "packages of parts: + beta 1.0\n" in here.deploy("--preview").stdout
     here.app("alpha", modules="alpha")
-    _deploy(here, "--upgrade")
-    assert _call(target) == {"alpha": "1.5"}
+    here.deploy("--upgrade")
+    assert call(target) == {"alpha": "1.5"}
     assert here.flash("rollback").returncode == 0
-    assert _call(target) == {"alpha": "1.0"}
+    assert call(target) == {"alpha": "1.0"}
 
 
 def test_a_bundle_works_on_a_server_without_an_index(
@@ -384,8 +260,8 @@ def test_a_bundle_works_on_a_server_without_an_index(
         lacking = project.flash("deploy")
         assert lacking.returncode == 1
         assert "bring them with `flash deploy --bundle`" in lacking.stderr
-        _deploy(project, "--bundle")
-        assert _call(target) == {"alpha": "1.0"}
+        project.deploy("--bundle")
+        assert call(target) == {"alpha": "1.0"}
 
 
 def test_packages_of_an_index_that_needs_a_login_go_along_and_the_login_does_not(
@@ -397,9 +273,9 @@ def test_packages_of_an_index_that_needs_a_login_go_along_and_the_login_does_not
         project = Project(here.folder, tmp_path / "cache-2", index.url)
         project.env |= target.variables
         project.app("inner", modules="inner")
-        _deploy(project)
+        project.deploy()
         project.build()
-    assert _call(target) == {"inner": "3.0"}
+    assert call(target) == {"inner": "3.0"}
     assert not [name for name, data in project.packed().items() if b"s3cret" in data]
     for path in (tmp_path / "cache-2").rglob("*.json"):
         assert "s3cret" not in path.read_text()

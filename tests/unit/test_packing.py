@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.locks import check_lock, versions
 from runpod_flash.control.trees import StoredFile
 from runpod_flash.engines.local.environments.index_settings import IndexSettings, index_settings
@@ -182,3 +184,36 @@ def test_a_table_has_the_largest_parts_and_the_rest_as_one() -> None:
     short = shown(parts)
     assert short[:-1] == parts[:11]
     assert short[-1] == Part("4 more", "", sum(part.size for part in parts[11:]))
+
+
+# Parts of large files
+
+
+def test_a_file_comes_in_parts_and_goes_on_where_it_has_ended(tmp_path: Path) -> None:
+    data = os.urandom(1000)
+    digest = hashlib.sha256(data).hexdigest()
+    blobs = Blobs(tmp_path)
+    assert blobs.add(digest, 0, 1000, b"") == 0
+    assert blobs.add(digest, 0, 1000, data[:400]) == 400
+    assert blobs.add(digest, 0, 1000, data[:400]) == 400  # sent again
+    assert blobs.add(digest, 500, 1000, data[500:]) == 400  # with a gap
+    assert blobs.add(digest, 400, 1000, data[400:] + b"more") == 400
+    blobs = Blobs(tmp_path)  # a server that was started anew
+    assert blobs.missing([digest]) == [digest]
+    assert blobs.add(digest, 0, 1000, b"") == 400
+    assert blobs.add(digest, 400, 1000, data[400:]) == 1000
+    assert blobs.missing([digest]) == []
+    blobs.copy(digest, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
+    assert blobs.add(digest, 0, 1000, b"") == 1000
+
+
+def test_parts_that_make_another_file_are_dropped(tmp_path: Path) -> None:
+    blobs, digest = Blobs(tmp_path), hashlib.sha256(b"abcd").hexdigest()
+    assert blobs.add(digest, 0, 4, b"ab") == 2
+    with pytest.raises(ValueError, match="is another one"):
+        blobs.add(digest, 2, 4, b"xx")
+    assert blobs.missing([digest]) == [digest]
+    assert blobs.add(digest, 0, 4, b"abcd") == 4
+    with pytest.raises(ValueError, match="is no SHA-256"):
+        blobs.add("../../x", 0, 4, b"abcd")

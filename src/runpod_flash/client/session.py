@@ -187,11 +187,17 @@ async def upload(
     content: Callable[[TreeFile], bytes],
     sent: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Send the content of files in a few requests; `sent` is told of the bytes of each."""
+    """Send the content of files in a few requests; `sent` is told of the bytes of each.
+
+    A large file goes in parts, from where an earlier upload of it has ended.
+    """
     batch: list[Frame] = []
     size = 0
     for file in {file.digest: file for file in files}.values():
         data = content(file)
+        if len(data) > _BATCH:
+            await _upload_parts(connection, file.digest, data, sent)
+            continue
         batch.append(Frame("blob", {"digest": file.digest}, (data,)))
         size += len(data)
         if size >= _BATCH:
@@ -203,9 +209,23 @@ async def upload(
         sent(size)
 
 
-async def _send(connection: Connection, batch: Sequence[Frame]) -> None:
+async def _upload_parts(
+    connection: Connection, digest: str, data: bytes, sent: Callable[[int], None]
+) -> None:
+    there, part = 0, b""
+    while there < len(data):
+        fields = {"digest": digest, "offset": there, "size": len(data)}
+        kept = await _send(connection, [Frame("part", fields, (part,))])
+        sent(kept[digest] - there)
+        there = kept[digest]
+        part = data[there : there + _BATCH]
+
+
+async def _send(connection: Connection, batch: Sequence[Frame]) -> dict[str, int]:
+    """How much of each file the server has then."""
     body = b"".join(piece for frame in batch for piece in frames.encode(frame))
-    await connection.ask_json("POST", "/v2/blobs", body=body)
+    kept: dict[str, int] = (await connection.ask_json("POST", "/v2/blobs", body=body))["kept"]
+    return kept
 
 
 async def listen(connection: Connection, path: str, printer: terminal.Printer) -> None:

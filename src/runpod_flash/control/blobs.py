@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Blobs:
         self.pinned: set[str] = set()
         self._folder = folder
         self._max_bytes = max_bytes
+        self._adding = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def missing(self, digests: Iterable[str]) -> list[str]:
@@ -42,6 +44,39 @@ class Blobs:
         part = place.with_suffix(f".{secrets.token_hex(4)}")
         with open(part, "wb") as stream:  # noqa: PTH123
             stream.write(data)
+        part.replace(place)
+
+    def add(self, digest: str, offset: int, size: int, data: bytes) -> int:
+        """Keep a part of a file of that size; how much of it is here now, from its start.
+
+        A part that begins elsewhere is dropped: its sender goes on from where this says. Raises
+        `ValueError` where the whole is another file than its digest says.
+        """
+        if not 0 <= offset <= size:
+            raise ValueError(f"a part at {offset} is none of a file of {size} bytes")
+        place = self._place(digest)
+        if self._touch(digest):
+            return size
+        place.parent.mkdir(exist_ok=True, mode=0o700)
+        part = place.with_suffix(".part")
+        with self._adding:
+            there = part.stat().st_size if part.exists() else 0
+            if offset == there and there + len(data) <= size:
+                with part.open("ab") as stream:
+                    stream.write(data)
+                there += len(data)
+            if there == size:
+                self._complete(part, place, digest)
+        return there
+
+    def _complete(self, part: Path, place: Path, digest: str) -> None:
+        found = hashlib.sha256()
+        with part.open("rb") as stream:
+            while piece := stream.read(1 << 20):
+                found.update(piece)
+        if found.hexdigest() != digest:
+            part.unlink()
+            raise ValueError(f"the content of {digest[:12]} is another one; upload it again")
         part.replace(place)
 
     def copy(self, digest: str, target: Path) -> None:

@@ -24,7 +24,7 @@ from runpod_flash.plane.events import Notice
 from runpod_flash.wire import frames
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from runpod_flash.control.blobs import Blobs
@@ -129,11 +129,10 @@ class Sessions:
         blobs = self._room().blobs
         body = await read_body(scope, receive, _BLOBS_LIMIT, "upload fewer files at a time")
         try:
-            sent = [(str(f.fields["digest"]), f.buffers) for f in frames.decode(body)]
-            await asyncio.to_thread(_put_all, blobs, sent)
+            kept = await asyncio.to_thread(_put_all, blobs, frames.decode(body))
         except (ValueError, KeyError, TypeError) as error:
             raise Refusal(400, f"the upload cannot be read: {error}") from None
-        return answer(200, {"kept": len(sent)})
+        return answer(200, {"kept": kept})
 
     def _room(self) -> Place:
         if self._place is None:
@@ -313,7 +312,16 @@ class _Wanted:
         )
 
 
-def _put_all(blobs: Blobs, sent: Sequence[tuple[str, Sequence[frames.Buffer]]]) -> None:
-    for digest, buffers in sent:
-        blobs.put(digest, b"".join(buffers))
+def _put_all(blobs: Blobs, sent: Iterable[frames.Frame]) -> dict[str, int]:
+    """Keep whole files and parts; how much of each is here."""
+    kept = {}
+    for frame in sent:
+        digest, data = str(frame.fields["digest"]), b"".join(frame.buffers)
+        if frame.type == "part":
+            offset, size = int(frame.fields["offset"]), int(frame.fields["size"])
+            kept[digest] = blobs.add(digest, offset, size, data)
+        else:
+            blobs.put(digest, data)
+            kept[digest] = len(data)
     blobs.sweep()
+    return kept
