@@ -224,6 +224,25 @@ def test_local_packages_go_along_and_a_lock_that_stays_builds_nothing(
     assert call(target) == {"helper": "new", "alpha": "1.5"}
 
 
+def test_a_repository_goes_along_as_the_wheel_of_its_commit(
+    here: Project, target: Target, tmp_path: Path
+) -> None:
+    repository = tmp_path / "repository"
+    write(repository / "python", LIBRARY)
+    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "one"]):
+        subprocess.run([*git, *words], check=True)
+    subprocess.run([*git, "tag", "v1"], check=True)
+    address = f"git+file://{repository}"
+    here.app(f"helper @ {address}@v1#subdirectory=python", modules="helper")
+    here.deploy()
+    assert call(target) == {"helper": "2.0"}
+    here.app(f"helper @ {address}@nowhere#subdirectory=python", modules="helper")
+    refused = here.flash("deploy")
+    assert refused.returncode == 1
+    assert f"file://{repository} has no revision 'nowhere'" in refused.stderr
+
+
 def test_versions_stay_until_an_upgrade_is_asked_for_and_a_preview_tells(
     here: Project, target: Target, tmp_path: Path
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import shutil
 import stat
 import sys
 import tempfile
@@ -13,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.local.environments.archives import check_archive
+from runpod_flash.engines.local.environments.credentials import without_credentials
 from runpod_flash.engines.local.environments.platforms import described, tags_of
 from runpod_flash.engines.local.environments.requirement_lines import (
     content_stamp,
     local_path,
+    project_name,
     with_path,
 )
 from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
+from runpod_flash.packing.repositories import Repository
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +43,9 @@ async def as_wheels(plan: Plan, home: Path, say: Callable[[str], None]) -> list[
 
 
 async def _as_wheel(plan: Plan, line: str, home: Path, say: Callable[[str], None]) -> str:
+    if repository := Repository.of(line):
+        wheel = await _from_repository(plan, repository, home, say)
+        return f"{wheel}{repository.extras} {repository.marker}".strip()
     path = local_path(line)
     if path is None:
         return line
@@ -52,36 +57,49 @@ async def _as_wheel(plan: Plan, line: str, home: Path, say: Callable[[str], None
     if path.suffix == ".whl":
         _check_fits(plan, path)
         return with_path(line, path)
-    wheel = await _built(plan, path, home, say)
-    _check_fits(plan, wheel)
-    return with_path(line, wheel)
+    if path.is_file():
+        await asyncio.to_thread(check_archive, path)
+    place = home / _digest(f"{path} {content_stamp(path)}")
+    return with_path(line, await _built(plan, path, place, say))
 
 
-async def _built(plan: Plan, source: Path, home: Path, say: Callable[[str], None]) -> Path:
-    """The wheel of a source; built once for each state of it."""
-    stamp = hashlib.sha256(f"{source} {content_stamp(source)}".encode()).hexdigest()[:24]
-    place = home / stamp
-    if found := next(place.glob("*.whl"), None):
-        return found
-    if source.is_file():
-        await asyncio.to_thread(check_archive, source)
-    say(f"building {source.name}")
-    place.mkdir(parents=True, exist_ok=True)
+async def _from_repository(
+    plan: Plan, repository: Repository, home: Path, say: Callable[[str], None]
+) -> Path:
+    """The wheel of one of its commits. Which one is looked up each time."""
+    say(f"fetching {without_credentials(repository.url)}")
+    home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=home) as new:
+        commit = await repository.fetch(Path(new))
+        place = home / _digest(f"{repository.url} {commit} {repository.folder}")
+        return await _built(plan, Path(new, repository.folder), place, say)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+async def _built(plan: Plan, source: Path, place: Path, say: Callable[[str], None]) -> Path:
+    """The wheel of a source, which is at `place` from then on."""
+    if found := next(place.glob("*.whl"), None):
+        _check_fits(plan, found)
+        return found
+    say(f"building {project_name(source) or source.name}")
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place.parent) as new:
         command = [uv_binary(), "build", "--wheel", "--out-dir", new, "--python", sys.executable]
         variables = {**plan.uv_variables(), "SOURCE_DATE_EPOCH": _EPOCH_SECONDS}
         variables.pop("UV_TORCH_BACKEND", None)
-        finished = await run_guarded(
-            [*command, "--no-create-gitignore", str(source)], env=variables, cwd=plan.directory
-        )
+        finished = await run_guarded([*command, str(source)], env=variables, cwd=plan.directory)
         made = next(Path(new).glob("*.whl"), None)
         if finished.code or made is None:
             raise EnvironmentBuildError(
                 f"{source}, on which {plan.request.endpoint} depends, cannot be built: "
                 f"{finished.reason}."
             )
+        _check_fits(plan, made)
         await asyncio.to_thread(_normalise, made)
-        return Path(shutil.move(made, place / made.name))
+        return made.replace(place / made.name)
 
 
 def _normalise(wheel: Path) -> None:

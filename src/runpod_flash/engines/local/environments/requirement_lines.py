@@ -64,7 +64,7 @@ class Requirements:
     def local_names(self) -> tuple[str | None, ...]:
         """The packages whose source directories are named; None for one that doesn't tell."""
         named = (local_path(line) for line in self.lines)
-        return tuple(_project_name(path) for path in named if path and path.is_dir())
+        return tuple(project_name(path) for path in named if path and path.is_dir())
 
     @property
     def local_archives(self) -> tuple[Path, ...]:
@@ -202,7 +202,8 @@ def with_path(line: str, path: Path) -> str:
     return f"{path}{extras[0] if extras else ''}{line[match.end() :]}"
 
 
-def _project_name(directory: Path) -> str | None:
+def project_name(directory: Path) -> str | None:
+    """What the project file of a source directory says; None where it says nothing."""
     try:
         text = (directory / "pyproject.toml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
