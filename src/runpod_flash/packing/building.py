@@ -169,7 +169,9 @@ class _Building:
     def _cuda(self, spec: EndpointSpec) -> str | None:
         if not spec.uses_gpu:
             return None
-        return spec.placement.min_cuda if self._target is None else self._target.cuda
+        if self._target is None or not (self._target.cuda or spec.scaling.workers_max):
+            return spec.placement.min_cuda  # (on machines that nobody knows yet)
+        return self._target.cuda
 
     # Together
 
