@@ -422,7 +422,7 @@ def pythons() -> list[str]:
     found = []
     for minor in ("3.10", "3.11", "3.12", "3.13"):
         pyenv = sorted(pathlib.Path("~/.pyenv/versions").expanduser().glob(f"{minor}.*/bin/python"))
-        for candidate in [shutil.which(f"python{minor}"), *map(str, pyenv)]:
+        for candidate in [*map(str, pyenv), shutil.which(f"python{minor}")]:
             check = "import sys; print('%d.%d' % sys.version_info[:2])"
             if candidate and _output(candidate, "-c", check) == minor:
                 found.append(candidate)
