@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -79,12 +80,19 @@ class Bench:
     async def start(
         self, code: str, env: dict[str, str] | None = None, **rest: Any
     ) -> tuple[Process, Watcher]:
-        script = self.folder / "script.py"
+        # One file for each: a fork may read its own only after the next one was started.
+        script = self.folder / f"script_{hashlib.sha256(code.encode()).hexdigest()[:8]}.py"
         script.write_text(code)
         ours, theirs = socket.socketpair()
         self._links.append(ours)
         watcher = Watcher(ours)
-        ahead = Ahead(HOME, "runpod_flash.context", self.modules, rest.pop("folders", ()))
+        ahead = Ahead(
+            HOME,
+            "runpod_flash.context",
+            self.modules,
+            rest.pop("folders", ()),
+            rest.pop("learned", ()),
+        )
         env = {"PYTHONPATH": str(self.folder), **(env or {})}
         argv = (rest.pop("python", sys.executable), str(script), "{link}", "word")
         cwd = rest.pop("cwd", self.folder)
@@ -96,11 +104,11 @@ class Bench:
         assert await watcher.ended() == 0, watcher.lines
         return watcher.lines
 
-    async def warm(self) -> None:
+    async def warm(self, **rest: Any) -> None:
         """Returns when the next worker will be a fork."""
-        await self.lines("pass")
+        await self.lines("pass", **rest)
         (zygote,) = self.launcher._zygotes.values()
-        await until(lambda: zygote._names is not None)
+        await until(lambda: zygote.is_ready and zygote._coming is None)
 
     async def close(self) -> None:
         await self.launcher.close()
@@ -150,7 +158,7 @@ def test_a_fork_finds_itself_as_a_fresh_process_does(minor: str, tmp_path: Path)
         async with bench(tmp_path) as b:
             fresh = await b.lines(REPORT, env=env, cpus=cpus, python=python)
             (zygote,) = b.launcher._zygotes.values()
-            await until(lambda: zygote._names is not None)
+            await until(lambda: zygote.is_ready)
             forked = await b.lines(REPORT, env=env, cpus=cpus, python=python)
         assert json.loads(forked[0]) == json.loads(fresh[0])
         assert json.loads(forked[0])["env"]["A"] == "ä=ö"
@@ -311,6 +319,106 @@ def test_a_fork_sees_its_volume(tmp_path: Path) -> None:
     run(body())
 
 
+# --- what it has learned -------------------------------------------------------------------------
+
+
+def test_learned_modules_are_there_and_one_that_is_absent_or_fails_does_no_harm(
+    tmp_path: Path,
+) -> None:
+    module(tmp_path, "heavy", "import os\nBY = os.getpid()")
+    module(tmp_path, "broken", "raise ValueError('no GPU')")
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            learned = ("broken", "no_such_module", "heavy")
+            await b.warm(learned=learned)
+            code = "import heavy, os, sys; print(heavy.BY == os.getpid(), 'broken' in sys.modules)"
+            assert await b.lines(code, learned=learned) == ["False False"]
+
+    run(body())
+
+
+def test_what_is_learned_later_is_there_from_then_on_and_no_worker_waits_for_it(
+    tmp_path: Path,
+) -> None:
+    for name in ("first", "second"):
+        module(tmp_path, name, "")
+    code = "import sys; print([n for n in ('first', 'second') if n in sys.modules])"
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm(learned=("first",))
+            learned = ("first", "second")
+            assert await b.lines(code, learned=learned) == ["['first']"]
+            (zygote,) = b.launcher._zygotes.values()
+            await until(lambda: zygote.is_ready and zygote._coming is None)
+            assert await b.lines(code, learned=learned) == ["['first', 'second']"]
+            await until(lambda: len(zygotes()) == 1)
+
+    run(body())
+
+
+def test_a_learned_module_after_which_no_fork_is_safe_is_left_out(tmp_path: Path) -> None:
+    module(tmp_path, "busy", "import _thread, time; _thread.start_new_thread(time.sleep, (99,))")
+    module(tmp_path, "good", "")
+    module(tmp_path, "uses", "import busy")
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            learned = ("good", "uses", "busy", "busy.part")
+            await b.warm(learned=learned)
+            process, watcher = await b.start(
+                "import sys; print('good' in sys.modules, 'busy' in sys.modules)", learned=learned
+            )
+            assert await watcher.ended() == 0
+            assert watcher.lines == ["True False"]
+            assert process.slow_start == ""
+            assert sorted(process.left_out) == ["busy", "uses"]
+            assert "2 threads run in the process to fork" in process.left_out["uses"]
+
+    run(body())
+
+
+def test_packages_see_the_variables_of_their_endpoint_when_they_are_imported(
+    tmp_path: Path,
+) -> None:
+    module(tmp_path, "reads", "import os\nAT_IMPORT = os.environ.get('HOME_OF_IT')")
+    code = "import reads; print(reads.AT_IMPORT)"
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            for place in ("one", "two"):
+                env = {"HOME_OF_IT": place}
+                await b.lines("pass", env=env, learned=("reads",))
+                await until(lambda: all(z.is_ready for z in b.launcher._zygotes.values()))
+                own = {**env, "FLASH_WORKER_ID": "w-1"}
+                assert await b.lines(code, env=own, learned=("reads",)) == [place]
+            assert len(zygotes()) == 2
+
+    run(body())
+
+
+def test_forks_have_their_own_numpy_random_numbers_and_its_threads_are_no_obstacle(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("numpy")
+    code = (
+        "import sys; numpy = sys.modules['numpy']\n"
+        "a = numpy.ones((300, 300))\n"
+        "print(numpy.random.random(), (a @ a).sum() == 300**3)"
+    )
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            learned = ("numpy", "numpy.random")
+            await b.warm(learned=learned)
+            lines = [(await b.lines(code, learned=learned))[0].split() for _ in range(3)]
+            assert len({number for number, _ in lines}) == 3
+            assert {sum_is_right for _, sum_is_right in lines} == {"True"}
+
+    run(body())
+
+
 # --- when there is one ---------------------------------------------------------------------------
 
 
@@ -397,7 +505,7 @@ def test_an_idle_zygote_ends_and_its_workers_do_not(tmp_path: Path) -> None:
 
 
 def is_ready(b: Bench) -> bool:
-    return any(zygote._names is not None for zygote in b.launcher._zygotes.values())
+    return any(zygote.is_ready for zygote in b.launcher._zygotes.values())
 
 
 # --- when it fails -------------------------------------------------------------------------------
@@ -455,7 +563,7 @@ def test_what_cannot_be_imported_ahead_is_said_and_workers_start_afresh(
         async with bench(tmp_path, "unfit") as b:
             await b.lines("pass")
             (zygote,) = b.launcher._zygotes.values()
-            await until(lambda: zygote._names is not None or bool(zygote.unfit))
+            await until(lambda: zygote.is_ready or bool(zygote.unfit))
             for _ in range(2):
                 process, watcher = await b.start("print('fine')")
                 assert await watcher.ended() == 0

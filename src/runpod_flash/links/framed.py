@@ -18,7 +18,7 @@ from runpod_flash.wire.frames import PROTOCOL, Frame, FrameError, FrameReader
 if TYPE_CHECKING:
     import asyncio
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from runpod_flash.links.base import LinkEvents
     from runpod_flash.plane.store.base import Job
@@ -44,16 +44,24 @@ class FramedLink:
     A write goes straight to the socket, so that a call costs its caller's thread no hop; what the
     socket does not take at once is queued and written by the loop. Reading is the loop's as well,
     unless it is lent to a caller's (`lending`).
+
+    `on_imported` hears of the modules that the worker has imported from its environment.
     """
 
     def __init__(
-        self, sock: socket.socket, loop: asyncio.AbstractEventLoop, worker_id: str, token: str
+        self,
+        sock: socket.socket,
+        loop: asyncio.AbstractEventLoop,
+        worker_id: str,
+        token: str,
+        on_imported: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._loop = loop
         self._worker_id = worker_id
         self._token = token
+        self._on_imported = on_imported
         self._reader = FrameReader(sock)
         self._lock = threading.Lock()
         self._outbox: deque[_Unsent] = deque()
@@ -257,6 +265,10 @@ class FramedLink:
     def _ready(self, frame: Frame) -> None:
         self._events.ready()
 
+    def _imported(self, frame: Frame) -> None:
+        if self._on_imported is not None:
+            self._on_imported([str(name) for name in frame.fields["modules"]])
+
     def _start_failed(self, frame: Frame) -> None:
         self._events.start_failed(failures.from_wire(frame.fields["failure"]))
 
@@ -312,6 +324,7 @@ def _ref(frame: Frame) -> JobRef:
 _HANDLERS: dict[str, Callable[[FramedLink, Frame], None]] = {
     "hello": FramedLink._hello,
     "ready": FramedLink._ready,
+    "imported": FramedLink._imported,
     "start_failed": FramedLink._start_failed,
     "chunk": FramedLink._chunk,
     "result": FramedLink._result,

@@ -163,10 +163,16 @@ class _Exchange:
 
 
 class ExchangeRunner:
-    """Runs `app`, the FastAPI application of an endpoint's routes; `state` is its lifespan's."""
+    """Runs `app`, the FastAPI application of an endpoint's routes; `state` is its lifespan's.
 
-    def __init__(self, link: PlaneLink, app: Any, state: Any, out: Output) -> None:
+    `ended` is called after each exchange.
+    """
+
+    def __init__(
+        self, link: PlaneLink, app: Any, state: Any, out: Output, ended: Callable[[], None]
+    ) -> None:
         self._link = link
+        self._ended = ended
         self._app = app
         self._state = state
         self._out = out
@@ -220,6 +226,7 @@ class ExchangeRunner:
             current_job.reset(token)
             self._exchanges.pop(exchange.id, None)
             exchange.end(failure)
+            self._ended()
 
     async def _tell(self, exchange: _Exchange) -> None:
         body = json.dumps(self._app.openapi()).encode()

@@ -86,10 +86,21 @@ def _shape(function: Callable[..., Any]) -> str:
 
 
 class JobRunner:
-    """Runs up to `max_concurrency` jobs at once; the plane does not send more."""
+    """Runs up to `max_concurrency` jobs at once; the plane does not send more.
 
-    def __init__(self, link: PlaneLink, spec: EndpointSpec, target: Any, out: Output) -> None:
+    `ended` is called after each.
+    """
+
+    def __init__(
+        self,
+        link: PlaneLink,
+        spec: EndpointSpec,
+        target: Any,
+        out: Output,
+        ended: Callable[[], None],
+    ) -> None:
         self._link = link
+        self._ended = ended
         self._spec = spec
         self._target = target
         self._out = out
@@ -139,6 +150,7 @@ class JobRunner:
         finally:
             current_job.reset(token)
             self._jobs.pop(job.id, None)
+            self._ended()
 
     def _fail(self, job: _Running, error: BaseException) -> None:
         self._out.end_job(job.id)

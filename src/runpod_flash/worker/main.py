@@ -18,6 +18,7 @@ from runpod_flash.spec import EndpointSpec
 from runpod_flash.wire import failures
 from runpod_flash.wire.frames import Frame
 from runpod_flash.worker import breakpoints, code, environ, output, undeclared, unsettled
+from runpod_flash.worker.imported import Imported
 from runpod_flash.worker.jobs import JobRunner
 from runpod_flash.worker.link import PlaneLink
 
@@ -45,6 +46,7 @@ class Worker:
         self.spec = spec
         self.importing = ""
         self.runner: Runner | None = None
+        self.imported = Imported(link.send)
 
     @property
     def endpoint(self) -> str:
@@ -97,6 +99,7 @@ class Worker:
         try:
             async with self._runner(target, out) as self.runner:
                 self.link.send(Frame("ready"))
+                self.imported.tell()
                 await done.wait()
         except BaseException as error:
             if self.runner is not None:
@@ -106,8 +109,9 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def _runner(self, target: Any, out: output.Output) -> AsyncIterator[Runner]:
+        ended = self.imported.tell
         if self.spec.entry.kind != "routes":
-            with contextlib.closing(JobRunner(self.link, self.spec, target, out)) as jobs:
+            with contextlib.closing(JobRunner(self.link, self.spec, target, out, ended)) as jobs:
                 yield jobs
             return
         from runpod_flash.worker.exchanges import ExchangeRunner
@@ -115,7 +119,7 @@ class Worker:
 
         app = application(target)
         async with app.router.lifespan_context(app) as state:
-            yield ExchangeRunner(self.link, app, state, out)
+            yield ExchangeRunner(self.link, app, state, out, ended)
 
     def refuse(self, error: BaseException) -> None:
         """Tell the plane why this worker cannot start."""

@@ -15,6 +15,7 @@ from runpod_flash.engines.base import CapacityError, Device, Refusal, WorkerExit
 from runpod_flash.engines.local import variables
 from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
 from runpod_flash.engines.local.devices.gpu_pool import visible_devices
+from runpod_flash.engines.local.environments.imports import Imports
 from runpod_flash.engines.local.isolation import interpreter_folder, packages_in
 from runpod_flash.engines.local.preparation import (
     check_machine,
@@ -72,6 +73,7 @@ class LocalWorker:
     lease: GpuLease | None
     cpus: frozenset[int] = frozenset()
     node: str = _NODE
+    launched: LaunchOrder | None = None
     process: Process | None = None
     advice: str = ""
     output_tail: deque[str] = field(default_factory=lambda: deque(maxlen=_OUTPUT_KEPT))
@@ -82,7 +84,8 @@ class LocalWorker:
 
     @cached_property
     def link(self) -> FramedLink:
-        return FramedLink(self.stream, asyncio.get_running_loop(), self.order.worker_id, self.token)
+        loop, learn = asyncio.get_running_loop(), partial(self.engine.learn, self)
+        return FramedLink(self.stream, loop, self.order.worker_id, self.token, learn)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -126,6 +129,7 @@ class LocalEngine:
         self._gpu_fallback = gpu_fallback
         self._isolation = isolation
         self._volumes = volumes or UsersVolumes()
+        self._imports = Imports()
         self._workers: dict[str, LocalWorker] = {}
         self._peak_bytes: dict[str, int] = {}
         self._said: set[tuple[str, object]] = set()
@@ -201,6 +205,16 @@ class LocalEngine:
         """The process is gone: its devices are free."""
         self._workers.pop(worker.worker_id, None)
         self._gpus.release(worker.worker_id)
+
+    def learn(self, worker: LocalWorker, modules: Sequence[str]) -> None:
+        """Have what a worker has imported of its environment imported ahead for the next one."""
+        order = worker.launched
+        if order is None or order.ahead is None:
+            return
+        environment = _environment_of(order)
+        self._imports.add(environment, modules)
+        ahead = replace(order.ahead, learned=self._imports.known(environment))
+        self._launcher.prepare(replace(order, ahead=ahead))
 
     # Devices
 
@@ -312,9 +326,10 @@ class LocalEngine:
             held=lease.fds if lease is not None else (),
             cpus=worker.cpus,
             mounts=self._mounts(spec, environment, home, volume),
-            ahead=self._imported_ahead(spec, home),
+            ahead=self._imported_ahead(spec, environment, home),
             user=self._user(),
         )
+        worker.launched = launch
         self._workers[order.worker_id] = worker
         try:
             worker.process = await self._launcher.launch(launch, worker)
@@ -325,6 +340,10 @@ class LocalEngine:
         worker.advice = self._advice(worker, volume, worker.process.mounts_error)
         if reason := worker.process.slow_start:
             say(f"{spec.name} starts its workers without modules imported ahead: {reason}")
+        left_out = worker.process.left_out
+        if left_out and self._imports.leave_out(environment.path, left_out):
+            for module, reason in left_out.items():
+                say(f"{spec.name}: each worker imports {module} by itself: {reason}", about=module)
         return worker
 
     async def _volume(self, spec: EndpointSpec, say: _Say) -> Path | None:
@@ -367,8 +386,10 @@ class LocalEngine:
         user = self._isolation.user if self._isolation is not None else None
         return {} if user is None else {"USER": user.name, "LOGNAME": user.name}
 
-    def _imported_ahead(self, spec: EndpointSpec, home: Path) -> Ahead | None:
-        """What every worker imports after the user's code, or with it.
+    def _imported_ahead(
+        self, spec: EndpointSpec, environment: Environment, home: Path
+    ) -> Ahead | None:
+        """What every worker imports after the user's code, or with it, and what some have.
 
         None for the isolated with packages of their own: those would run in a process that sees
         what its forks do not.
@@ -377,12 +398,22 @@ class LocalEngine:
             return None
         modules = _ROUTES_IMPORT if spec.entry.kind == "routes" else ()
         folders = [Path(spec.entry.root, place) for place in spec.entry.search_path]
-        return Ahead(home, "runpod_flash.worker.main", (*_ALL_IMPORT, *modules), tuple(folders))
+        return Ahead(
+            home,
+            "runpod_flash.worker.main",
+            (*_ALL_IMPORT, *modules),
+            tuple(folders),
+            self._imports.known(environment.path),
+        )
 
     def _can_mount(self) -> bool:
         if self._mounts_work is None:
             self._mounts_work = self._node.can_mount()
         return self._mounts_work
+
+
+def _environment_of(order: LaunchOrder) -> Path:
+    return Path(order.argv[0]).parents[1]
 
 
 class _Say(Protocol):

@@ -8,24 +8,24 @@ import ctypes
 import functools
 import gc
 import io
-import json
 import os
 import signal
+import socket
 import sys
 import time
-from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from runpod_flash.engines.local.processes import namespaces, supervisor
+from runpod_flash.engines.local.processes.importing import import_ahead, reseed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 
 def supervise(
-    orders: int, plane: int, apart: bool, modules: Sequence[str], before: Collection[str]
+    orders: int, plane: int, apart: bool, before: Collection[str]
 ) -> dict[str, Any] | None:
     """Import and supervise. Returns twice: in each worker with its order, and None at the end."""
     with open("/proc/self/comm", "rb") as stream:
@@ -36,8 +36,12 @@ def supervise(
     gc.disable()
     if apart:
         namespaces.enter_user_namespace()  # an import may start threads: then it is too late
-    ready = _import(modules, before)
-    os.write(orders, json.dumps(ready).encode() + b"\n")
+    with socket.socket(fileno=os.dup(orders)) as plane_end:
+        told = supervisor.read_order(plane_end)
+        if told is None:
+            return None
+        ready = import_ahead(told["modules"], told["learned"], before)
+        supervisor.send(plane_end, ready)
     if "error" in ready:
         return None
     supervisor.prctl(supervisor.PR_SET_PDEATHSIG, 0)
@@ -46,19 +50,6 @@ def supervise(
     except supervisor.Birth as birth:
         return birth.order
     return None
-
-
-def _import(modules: Sequence[str], before: Collection[str]) -> dict[str, Any]:
-    try:
-        for module in modules:
-            import_module(module)
-    except Exception as error:
-        return {"error": f"{type(error).__name__}: {error}"}
-    return {"names": sorted(_top(sys.modules) - _top(before))}
-
-
-def _top(modules: Collection[str]) -> set[str]:
-    return {name.partition(".")[0] for name in modules}
 
 
 def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
@@ -78,6 +69,7 @@ def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
 def run_script(argv: Sequence[str], path: Sequence[str]) -> None:
     """As `argv` would: a Python, a script, and its arguments. `path` is the Python's own."""
     gc.enable()
+    reseed()
     script = argv[1]
     sys.orig_argv[:], sys.argv[:] = argv, argv[1:]
     sys.path[:] = [os.path.dirname(script), *path[1:]]

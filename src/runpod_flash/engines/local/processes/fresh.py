@@ -43,6 +43,9 @@ class FreshProcessLauncher(Launcher):
                     # It was killed between two launches, or during this one: a new one, once.
                     return await self._launch(order, events)
 
+    def prepare(self, order: LaunchOrder) -> None:
+        """A new program is as slow each time."""
+
     async def close(self) -> None:
         self._closed = True
         workers = list(self._workers)

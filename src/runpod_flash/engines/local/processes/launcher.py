@@ -38,12 +38,14 @@ class Ahead:
 
     `program` is its own module, found in `home`; `modules` are those that it comes to need. Between
     the two, `folders` become the first places where it looks: what has a name there stays theirs.
+    `learned` are modules of its packages that it is likely to need; one may be left out.
     """
 
     home: Path
     program: str
     modules: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
+    learned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class Process(Protocol):
 
     `mounts_error` says why it runs without its mounts; empty: it has them.
 
-    `slow_start` says why it could not be had with modules imported ahead, where that is for good.
+    `slow_start` says why it could not be had with modules imported ahead, where that is for good;
+    `left_out` which modules could not be, and why.
     """
 
     @property
@@ -109,6 +112,9 @@ class Process(Protocol):
     @property
     def slow_start(self) -> str: ...
 
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+
     def kill(self) -> None:
         """End the process and all its descendants; the exit is reported as an event."""
 
@@ -116,6 +122,12 @@ class Process(Protocol):
 class Launcher(Protocol):
     async def launch(self, order: LaunchOrder, events: ProcessEvents) -> Process:
         """Start a process; returns when its program runs. Raises OSError, naming what failed."""
+
+    def prepare(self, order: LaunchOrder) -> None:
+        """Have ready what makes the next launch of such an order fast. Starts nothing of its own.
+
+        The order's link may be closed.
+        """
 
     async def close(self) -> None:
         """Kill every process; returns when all are gone and their exits were reported."""

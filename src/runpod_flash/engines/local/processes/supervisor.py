@@ -462,10 +462,15 @@ def keep_only(fds: Collection[int]) -> None:
                 os.close(int(name))
 
 
+def threads() -> int:
+    """How many run in this process, by whomever they were started."""
+    return len(os.listdir("/proc/self/task")) if LINUX else 1
+
+
 def check_threads() -> None:
     """A lock that another thread has at a fork stays locked for ever in the child."""
-    if LINUX and (threads := len(os.listdir("/proc/self/task"))) > 1:
-        raise OSError(0, f"{threads} threads run in the process to fork")
+    if (count := threads()) > 1:
+        raise OSError(0, f"{count} threads run in the process to fork")
 
 
 def reset_signals() -> None:

@@ -16,7 +16,7 @@ from runpod_flash.engines.local.processes.lines import Lines
 from runpod_flash.engines.local.processes.supervisors import SupervisorLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from runpod_flash.engines.local.processes.descriptors import Descriptors
     from runpod_flash.engines.local.processes.launcher import LaunchOrder, Mount, ProcessEvents
@@ -52,6 +52,7 @@ class WorkerProcess(Process):
         self._lines = Lines()
         self._ended = False
         self._slow_start = ""
+        self._left_out: Mapping[str, str] = {}
         self._reporting = False
         self._reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._returncode = -signal.SIGKILL  # what a killed minder's worker dies of
@@ -69,8 +70,12 @@ class WorkerProcess(Process):
     def slow_start(self) -> str:
         return self._slow_start
 
-    def explain_slow_start(self, reason: str) -> None:
-        self._slow_start = reason
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        return self._left_out
+
+    def explain(self, slow_start: str, left_out: Mapping[str, str]) -> None:
+        self._slow_start, self._left_out = slow_start, left_out
 
     def kill(self) -> None:
         # The minder cannot tell this from the end of the plane, and need not.

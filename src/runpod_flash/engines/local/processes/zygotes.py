@@ -44,20 +44,34 @@ class ZygoteLauncher(FreshProcessLauncher):
         for zygote in self._zygotes.values():
             zygote.abandon()
 
-    async def _launch(self, order: LaunchOrder, events: ProcessEvents) -> WorkerProcess:
-        zygote, refusal = self._zygote(order), None
-        if zygote is not None and zygote.is_ready_for(order):
-            try:
-                worker = await self._start(order, events, zygote.supervisor)
-            except OSError as error:
-                refusal = error
-            else:
-                zygote.has_forked()
-                return worker
-        worker = await super()._launch(order, events)
+    def prepare(self, order: LaunchOrder) -> None:
+        zygote = self._zygote(order)
         if zygote is not None:
-            zygote.was_missed(refusal)
-            worker.explain_slow_start(zygote.unfit)
+            zygote.want(order)
+
+    async def _launch(self, order: LaunchOrder, events: ProcessEvents) -> WorkerProcess:
+        zygote = self._zygote(order)
+        if zygote is None:
+            return await super()._launch(order, events)
+        worker = await self._fork(order, events, zygote)
+        if worker is None:
+            worker = await super()._launch(order, events)
+        zygote.want(order)
+        worker.explain(zygote.unfit, zygote.left_out)
+        return worker
+
+    async def _fork(
+        self, order: LaunchOrder, events: ProcessEvents, zygote: Zygote
+    ) -> WorkerProcess | None:
+        """A fork of the zygote, or None where there is to be a fresh process instead."""
+        if not zygote.is_ready_for(order):
+            return None
+        try:
+            worker = await self._start(order, events, zygote.supervisor)
+        except OSError as error:
+            zygote.was_refused(error)
+            return None
+        zygote.has_forked()
         return worker
 
     def _zygote(self, order: LaunchOrder) -> Zygote | None:
