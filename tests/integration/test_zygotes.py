@@ -130,6 +130,11 @@ def zygotes() -> list[psutil.Process]:
     return [each for each in children if each.name() == "flash-zygote"]
 
 
+def spares() -> list[psutil.Process]:
+    """The processes below zygotes, where no worker is running."""
+    return [child for zygote in zygotes() for child in zygote.children(recursive=True)]
+
+
 def is_fork(process: Process) -> bool:
     """Whether the worker's minder is a zygote's."""
     minder = psutil.Process(process.pid).parent()
@@ -574,6 +579,27 @@ def test_what_cannot_be_imported_ahead_is_said_and_workers_start_afresh(
     run(body())
 
 
+def test_workers_that_start_together_and_after_their_spare_was_killed_are_all_there(
+    tmp_path: Path,
+) -> None:
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm()
+            for _ in range(2):
+                await until(lambda: len(spares()) == 2)
+                started = await asyncio.gather(*(b.start(f"print({n})") for n in range(5)))
+                for n, (process, watcher) in enumerate(started):
+                    assert await watcher.ended() == 0
+                    assert watcher.lines == [str(n)]
+                    assert process.slow_start == ""
+                await until(lambda: len(spares()) == 2)
+                for spare in spares():
+                    with contextlib.suppress(psutil.NoSuchProcess):  # it ends with its minder
+                        spare.kill()
+
+    run(body())
+
+
 # --- nothing is left over ------------------------------------------------------------------------
 
 PLANE = """
@@ -625,7 +651,8 @@ def test_after_kill_9_of_the_plane_nothing_is_left(
         (zygote,) = [
             each for each in psutil.Process(process.pid).children() if "zygote.py" in str(cmd(each))
         ]
-        forks = 0 if source else 3
+        # A worker, its child and its minder; a spare for the next worker, and its minder.
+        forks = 0 if source else 5
         assert len(zygote.children(recursive=True)) == forks
         if killed != "plane":
             zygote.kill()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from runpod_flash.engines.local.processes import namespaces, supervisor
 from runpod_flash.engines.local.processes.importing import import_ahead, reseed
+from runpod_flash.engines.local.processes.spares import SparingSupervisor
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -46,7 +47,7 @@ def supervise(
         return None
     supervisor.prctl(supervisor.PR_SET_PDEATHSIG, 0)
     try:
-        supervisor.serve(orders, plane, functools.partial(begin, name), apart)
+        supervisor.serve(orders, plane, functools.partial(begin, name), apart, SparingSupervisor)
     except supervisor.Birth as birth:
         return birth.order
     return None

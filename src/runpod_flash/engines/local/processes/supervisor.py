@@ -99,6 +99,14 @@ class Parent(NamedTuple):
         return bool(poll.poll(0))
 
 
+class Prepared(NamedTuple):
+    """A worker's process that waits for its order on `channel`, and the list of those outside."""
+
+    pid: int
+    channel: socket.socket
+    outside: int
+
+
 class Birth(BaseException):
     """Leaves all frames of this program, in the process that goes on as a worker; see zygote.py."""
 
@@ -121,12 +129,20 @@ class Supervisor:
     def run(self) -> None:
         while self._open or self._minders or self._ended:
             watched = (self._orders.fileno(), self._plane) if self._open else ()
-            ready = self._waker.wait(watched, 0.01 if self._ended else None)
+            ready = self._waker.wait(watched, 0.01 if self._ended else self.patience())
             if self._plane in ready:
                 self._open = False
             elif ready:
                 self._receive()
+            self.turn()
             self._settle()
+
+    def patience(self) -> float | None:
+        """For how many seconds nothing but news needs a turn."""
+        return None
+
+    def turn(self) -> None:
+        """What else there is to do now."""
 
     def _receive(self) -> None:
         try:
@@ -138,39 +154,53 @@ class Supervisor:
         if not data:
             self._open = False
         elif len(fds) == data[0]:
-            self._fork(fds)
+            self._take(fds)
         else:
             close_all(fds)  # out of descriptors; the plane sees the control socket end
 
-    def _fork(self, fds: list[int]) -> None:
-        seat = Seat(fds[1], fds[2], self._begin, self._apart)
+    def _take(self, fds: list[int]) -> None:
         charge = Charge(socket.socket(fileno=fds[0]), held=fds[3:])
         charge.control.setblocking(True)
         try:
-            check_threads()
-            pid = namespaces.fork_apart() if self._apart else os.fork()
+            pid = self.mind(charge, fds)
         except OSError as error:
             send(charge.control, {"errno": error.errno, "error": f"fork: {error.strerror}"})
             charge.release()
         else:
-            if pid == 0:
-                self._let_go()
-                run_minder(charge, seat, self._plane, self._own)
             self._minders[pid] = charge
-        close_all([seat.link, seat.output])
+        close_all(fds[1:3])
 
-    def _let_go(self) -> None:
-        """In a child, sockets must not close numbers that something else may have by then."""
-        for other in (*self._minders.values(), *self._ended):
-            other.control.detach()
-        self._orders.detach()
+    def mind(self, charge: Charge, fds: list[int]) -> int:
+        """Have a minder for the worker of these descriptors; its process id. Raises OSError."""
+        pid = self.fork()
+        if pid == 0:
+            seat = Seat(fds[1], fds[2], self._begin, self._apart)
+            run_minder(charge, seat, self._plane, self._own)
+        return pid
+
+    def fork(self) -> int:
+        """As `os.fork`, for a minder."""
+        check_threads()
+        pid = namespaces.fork_apart() if self._apart else os.fork()
+        if pid == 0:
+            # Sockets must not close numbers that something else may have by then.
+            for other in (*self._minders.values(), *self._ended):
+                other.control.detach()
+            self._orders.detach()
+        return pid
+
+    def spared(self, reaped: int) -> Collection[int]:
+        """Other children to let live; `reaped` is one that has ended."""
+        return ()
 
     def _settle(self) -> None:
         """Reap; when no orphan of a minder that was killed is left, let the ended ones go."""
+        spared = self.spared(0)
         for pid, _ in reap()[0]:
             if pid in self._minders:
                 self._ended.append(self._minders.pop(pid))
-        orphans = [pid for pid in children() if pid not in self._minders]
+            spared = self.spared(pid)
+        orphans = {*children()} - {*self._minders, *spared}
         if not [pid for pid in orphans if kill(pid)]:
             for charge in self._ended:
                 charge.release()
@@ -180,15 +210,15 @@ class Supervisor:
 # --- the minder ----------------------------------------------------------------------------------
 
 
-def run_minder(charge: Charge, seat: Seat, plane: int, supervisor: Parent) -> NoReturn:
+def run_minder(
+    charge: Charge, seat: Seat, plane: int, supervisor: Parent, prepared: Prepared | None = None
+) -> NoReturn:
     try:
-        signal.set_wakeup_fd(-1)
-        # The descriptors of other workers among them: a lock must not wait for a stranger's end.
-        kept = (charge.control.fileno(), seat.link, seat.output, plane, supervisor.process)
-        keep_only([*kept, *charge.held])
-        prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        prctl(PR_SET_NAME, b"flash-minder")
-        mind(charge.control, seat, plane)
+        if prepared is None:
+            # The descriptors of other workers among them: a lock must not wait for their end.
+            kept = (charge.control.fileno(), seat.link, seat.output, plane, supervisor.process)
+            be_minder([*kept, *charge.held])
+        mind(charge.control, seat, plane, prepared)
     except Birth:
         charge.control.detach()
         raise
@@ -202,14 +232,22 @@ def run_minder(charge: Charge, seat: Seat, plane: int, supervisor: Parent) -> No
         os._exit(0)
 
 
-def mind(control: socket.socket, seat: Seat, plane: int) -> None:
+def be_minder(fds: Collection[int]) -> None:
+    """Become one that has no other descriptors than these."""
+    signal.set_wakeup_fd(-1)
+    keep_only(fds)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_NAME, b"flash-minder")
+
+
+def mind(control: socket.socket, seat: Seat, plane: int, prepared: Prepared | None) -> None:
     waker = Waker()
     order = read_order(control)
     if order is None:
         return
     try:
-        outside = show_own_processes() if seat.apart else -1
-        worker, without_mounts = start_worker(order, seat)
+        outside = prepared.outside if prepared else show_own_processes(seat.apart)
+        worker, without_mounts = start_worker(order, seat, prepared)
     except StartError as error:
         send(control, {"errno": error.errno, "error": error.what})
         return
@@ -221,7 +259,10 @@ def mind(control: socket.socket, seat: Seat, plane: int) -> None:
     send(control, {"returncode": os.waitstatus_to_exitcode(last if status is None else status)})
 
 
-def show_own_processes() -> int:
+def show_own_processes(apart: bool) -> int:
+    """What lists this process's children by the ids that they have outside; -1 where all have."""
+    if not apart:
+        return -1
     with step("its own processes"):
         return namespaces.show_own_processes()
 
@@ -285,31 +326,33 @@ class StartError(Exception):
         self.errno = errno
 
 
-def start_worker(order: dict[str, Any], seat: Seat) -> tuple[int, str]:
+def start_worker(order: dict[str, Any], seat: Seat, prepared: Prepared | None) -> tuple[int, str]:
     """Returns the worker's process id, and why it has no mounts where it should."""
     try:
-        return spawn(order, seat, order["mounts"]), ""
+        return spawn(order, seat, order["mounts"], prepared), ""
     except StartError as error:
         if seat.apart or not error.what.startswith(MOUNT_VIEW):
             raise
         # A half-made view is no place to be: start over in a new process.
-        return spawn(order, seat, []), error.what
+        return spawn(order, seat, [], None), error.what
 
 
-def spawn(order: dict[str, Any], seat: Seat, mounts: list[tuple[str, str, bool]]) -> int:
+def spawn(
+    order: dict[str, Any],
+    seat: Seat,
+    mounts: list[tuple[str, str, bool]],
+    prepared: Prepared | None,
+) -> int:
     """Returns when the worker's program runs; raises StartError when it cannot."""
     minder = os.getpid()
     failure, report = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        # Away from the number that the link will take.
-        report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, order["link"] + 1)
-        try:
-            become_worker(order, seat, mounts, minder)
-        except Birth:
-            raise
-        except BaseException as error:
-            give_up(error, report)
+    if prepared:
+        pid = prepared.pid
+        wake(prepared, order, seat, report)
+    else:
+        pid = os.fork()
+        if pid == 0:
+            begin_worker(order, seat, mounts, minder, report)
     os.close(report)
     with open(failure, "rb") as stream:
         text = stream.read()
@@ -317,6 +360,31 @@ def spawn(order: dict[str, Any], seat: Seat, mounts: list[tuple[str, str, bool]]
         os.waitpid(pid, 0)
         raise StartError(*json.loads(text))
     return pid
+
+
+def wake(prepared: Prepared, order: dict[str, Any], seat: Seat, report: int) -> None:
+    body = json.dumps(order).encode()
+    with suppress(OSError), prepared.channel as channel:  # killed: seen by the end of the report
+        socket.send_fds(channel, [b"1"], [seat.link, seat.output, report])
+        channel.sendall(struct.pack("!I", len(body)) + body)
+
+
+def begin_worker(
+    order: dict[str, Any],
+    seat: Seat,
+    mounts: list[tuple[str, str, bool]],
+    minder: int,
+    report: int,
+) -> NoReturn:
+    """In the worker's process: the end of `report` says that the program runs, text why not."""
+    # Away from the number that the link will take.
+    report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, order["link"] + 1)
+    try:
+        become_worker(order, seat, mounts, minder)
+    except Birth:
+        raise
+    except BaseException as error:
+        give_up(error, report)
 
 
 def give_up(error: BaseException, report: int) -> NoReturn:
@@ -515,7 +583,13 @@ def main() -> None:
     serve(int(sys.argv[1]), int(sys.argv[2]), begin_program, apart)
 
 
-def serve(orders: int, plane: int, begin: Begin, apart: bool) -> None:
+def serve(
+    orders: int,
+    plane: int,
+    begin: Begin,
+    apart: bool,
+    kind: type[Supervisor] = Supervisor,
+) -> None:
     """Supervise until the plane is gone and all minders have ended."""
     # A terminal or a service manager may signal all processes at once: the plane answers that,
     # and when it is done or dead, this program and its minders see it.
@@ -530,7 +604,7 @@ def serve(orders: int, plane: int, begin: Begin, apart: bool) -> None:
     ordered.setblocking(True)
     gc.disable()
     gc.freeze()  # forks share what the collector never touches
-    Supervisor(ordered, plane, begin, apart).run()
+    kind(ordered, plane, begin, apart).run()
 
 
 if __name__ == "__main__":
