@@ -1,4 +1,4 @@
-"""Tells the plane which packages of the environment were imported, so that they may be ahead."""
+"""Tells the plane which libraries were imported, so that the next worker has them ahead."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from runpod_flash.wire.frames import Frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_PACKAGES = sys.prefix + os.sep
+_STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
 
 
 class Imported:
@@ -27,12 +30,17 @@ class Imported:
         new = [name for name in list(sys.modules) if name not in self._seen]
         self._count = len(sys.modules)
         self._seen.update(new)
-        names = [name for name in new if _is_of_environment(name)]
+        names = [name for name in new if _is_library(name)]
         if names:
             self._send(Frame("imported", {"modules": names}))
 
 
-def _is_of_environment(name: str) -> bool:
+def _is_library(name: str) -> bool:
+    """Whether it is of the environment's packages or the standard library, and not the user's."""
     spec = getattr(sys.modules.get(name), "__spec__", None)
     origin = getattr(spec, "origin", None)
-    return isinstance(origin, str) and origin.startswith(sys.prefix + os.sep)
+    if not isinstance(origin, str):
+        return False
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        return origin in ("built-in", "frozen") or origin.startswith(_STANDARD)
+    return origin.startswith(_PACKAGES)

@@ -50,7 +50,17 @@ if TYPE_CHECKING:
     from runpod_flash.spec import EndpointSpec
 
 _OUTPUT_KEPT = 20
-_ALL_IMPORT = ("runpod_flash.endpoint",)
+# What the declarations in a user's file need, and calls from it.
+_ALL_IMPORT = (
+    "runpod_flash.functions",
+    "runpod_flash.hardware",
+    "runpod_flash.client.chosen",
+    "runpod_flash.client.in_worker",
+    "runpod_flash.endpoint",
+    "runpod_flash.project.root",
+    "runpod_flash.template",
+    "runpod_flash.volume",
+)
 _ROUTES_IMPORT = ("runpod_flash.worker.exchanges", "runpod_flash.worker.routes")
 _NODE = "local"
 # What a worker runs on whose GPU no node has.

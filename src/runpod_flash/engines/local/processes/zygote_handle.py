@@ -53,7 +53,8 @@ def conditions(order: LaunchOrder) -> Conditions | None:
     """Those of an order, or None where no fork can serve it."""
     if order.ahead is None or sys.platform != "linux":
         return None
-    is_read = _is_not_workers_own if order.ahead.learned else _is_read_at_start
+    imports_packages = not sys.stdlib_module_names.issuperset(_top(order.ahead.learned))
+    is_read = _is_not_workers_own if imports_packages else _is_read_at_start
     env = frozenset((key, value) for key, value in order.env.items() if is_read(key))
     modules = (order.ahead.program, *order.ahead.modules)
     return Conditions(order.argv[0], env, _start_folder(order), order.ahead.home, modules)
@@ -298,6 +299,10 @@ class Zygote:
         self._timer = None
         if seconds is not None and action is not None:
             self._timer = self._loop.call_later(seconds, action)
+
+
+def _top(names: Iterable[str]) -> Iterator[str]:
+    return (name.partition(".")[0] for name in names)
 
 
 def _without(names: Iterable[str], left_out: Collection[str]) -> Iterator[str]:
