@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 IN_WORKER = "import os, time\nGREETING = 'slow'\nif 'FLASH_WORKER_ID' in os.environ:\n"
 
 
+def waiting_for(file: Path) -> str:
+    """A module that takes as long to import in a worker as the file is not there."""
+    return f"{IN_WORKER}    while not os.path.exists({str(file)!r}):\n        time.sleep(0.02)\n"
+
+
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Target]:
     folder = tmp_path_factory.mktemp("server")
@@ -138,7 +143,8 @@ def test_no_request_fails_while_releases_follow_each_other(shop: Shop) -> None:
 
 
 def test_of_two_deploys_at_once_one_says_that_the_other_is_under_way(shop: Shop) -> None:
-    write(shop.folder, {"texts.py": f"{IN_WORKER}    time.sleep(5)\n"})
+    go = shop.folder.parent / "go"
+    write(shop.folder, {"texts.py": waiting_for(go)})
     command = [sys.executable, "-c", MAIN, "deploy"]
     environ = {**os.environ, **shop.env}
     with subprocess.Popen(
@@ -149,6 +155,7 @@ def test_of_two_deploys_at_once_one_says_that_the_other_is_under_way(shop: Shop)
         assert second.returncode == 1
         assert "release 1 of shop-production is being made by " in second.stderr
         assert "deploy again when it is there" in second.stderr
+        go.touch()
         assert first.wait(60) == 0
     assert shop.releases() == [(1, "active")]
     assert shop.call()["text"] == "slow you"
@@ -161,13 +168,15 @@ def _known(shop: Shop) -> list[str]:
 
 
 def test_a_client_that_is_killed_leaves_a_release_that_goes_on(shop: Shop) -> None:
-    write(shop.folder, {"texts.py": f"{IN_WORKER}    time.sleep(1)\n"})
+    go = shop.folder.parent / "go"
+    write(shop.folder, {"texts.py": waiting_for(go)})
     command = [sys.executable, "-c", MAIN, "deploy"]
     with subprocess.Popen(
         command, cwd=shop.folder, env={**shop.env, "PATH": "/usr/bin"}, stdout=subprocess.DEVNULL
     ) as process:
         until(lambda: "shop-production" in _known(shop))
         process.send_signal(signal.SIGKILL)
+    go.touch()
     until(lambda: shop.releases() == [(1, "active")])
     assert shop.call()["text"] == "slow you"
 
@@ -175,7 +184,7 @@ def test_a_client_that_is_killed_leaves_a_release_that_goes_on(shop: Shop) -> No
 def test_a_server_that_is_killed_serves_what_it_served_and_nothing_half_made(shop: Shop) -> None:
     shop.deploy()
     assert shop.call()["text"] == "hello you"
-    write(shop.folder, {"texts.py": f"{IN_WORKER}    time.sleep(3)\n"})
+    write(shop.folder, {"texts.py": waiting_for(shop.folder / "never")})
     command = [sys.executable, "-c", MAIN, "deploy"]
     with subprocess.Popen(
         command, cwd=shop.folder, env={**shop.env, "PATH": "/usr/bin"}, stderr=subprocess.PIPE
