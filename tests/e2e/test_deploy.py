@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -28,9 +29,33 @@ if TYPE_CHECKING:
 IN_WORKER = "import os, time\nGREETING = 'slow'\nif 'FLASH_WORKER_ID' in os.environ:\n"
 
 
-def waiting_for(file: Path) -> str:
-    """A module that takes as long to import in a worker as the file is not there."""
-    return f"{IN_WORKER}    while not os.path.exists({str(file)!r}):\n        time.sleep(0.02)\n"
+class Gate:
+    """Keeps workers from starting. (They see none of a test's files, but the loopback.)"""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+
+    @property
+    def module(self) -> str:
+        """One that is not imported in a worker before the gate is open."""
+        address = self._socket.getsockname()
+        lines = (
+            "import socket",
+            f"while socket.socket().connect_ex({address!r}):",
+            "    time.sleep(0.02)",
+        )
+        return IN_WORKER + "".join(f"    {line}\n" for line in lines)
+
+    def open(self) -> None:
+        self._socket.listen()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    made = Gate()
+    with made._socket:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -142,9 +167,10 @@ def test_no_request_fails_while_releases_follow_each_other(shop: Shop) -> None:
     assert shop.call()["text"] == "3 you"
 
 
-def test_of_two_deploys_at_once_one_says_that_the_other_is_under_way(shop: Shop) -> None:
-    go = shop.folder.parent / "go"
-    write(shop.folder, {"texts.py": waiting_for(go)})
+def test_of_two_deploys_at_once_one_says_that_the_other_is_under_way(
+    shop: Shop, gate: Gate
+) -> None:
+    write(shop.folder, {"texts.py": gate.module})
     command = [sys.executable, "-c", MAIN, "deploy"]
     environ = {**os.environ, **shop.env}
     with subprocess.Popen(
@@ -155,7 +181,7 @@ def test_of_two_deploys_at_once_one_says_that_the_other_is_under_way(shop: Shop)
         assert second.returncode == 1
         assert "release 1 of shop-production is being made by " in second.stderr
         assert "deploy again when it is there" in second.stderr
-        go.touch()
+        gate.open()
         assert first.wait(60) == 0
     assert shop.releases() == [(1, "active")]
     assert shop.call()["text"] == "slow you"
@@ -167,24 +193,25 @@ def _known(shop: Shop) -> list[str]:
     return [f"{app['name']}-{name}" for app in apps for name in app["environments"]]
 
 
-def test_a_client_that_is_killed_leaves_a_release_that_goes_on(shop: Shop) -> None:
-    go = shop.folder.parent / "go"
-    write(shop.folder, {"texts.py": waiting_for(go)})
+def test_a_client_that_is_killed_leaves_a_release_that_goes_on(shop: Shop, gate: Gate) -> None:
+    write(shop.folder, {"texts.py": gate.module})
     command = [sys.executable, "-c", MAIN, "deploy"]
     with subprocess.Popen(
         command, cwd=shop.folder, env={**shop.env, "PATH": "/usr/bin"}, stdout=subprocess.DEVNULL
     ) as process:
         until(lambda: "shop-production" in _known(shop))
         process.send_signal(signal.SIGKILL)
-    go.touch()
+    gate.open()
     until(lambda: shop.releases() == [(1, "active")])
     assert shop.call()["text"] == "slow you"
 
 
-def test_a_server_that_is_killed_serves_what_it_served_and_nothing_half_made(shop: Shop) -> None:
+def test_a_server_that_is_killed_serves_what_it_served_and_nothing_half_made(
+    shop: Shop, gate: Gate
+) -> None:
     shop.deploy()
     assert shop.call()["text"] == "hello you"
-    write(shop.folder, {"texts.py": waiting_for(shop.folder / "never")})
+    write(shop.folder, {"texts.py": gate.module})
     command = [sys.executable, "-c", MAIN, "deploy"]
     with subprocess.Popen(
         command, cwd=shop.folder, env={**shop.env, "PATH": "/usr/bin"}, stderr=subprocess.PIPE
