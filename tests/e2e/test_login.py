@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ import pytest
 
 from behaviour.servers import server
 from integration.served import write
-from unit.command_line import flash
+from unit.command_line import MAIN, flash, in_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from behaviour.servers import Target
 
+NO_SSH = {"SSH_CONNECTION": "", "SSH_CLIENT": "", "SSH_TTY": ""}
 PROGRAM = """
     import os
     from runpod_flash import Endpoint
@@ -144,3 +147,88 @@ def test_who_cannot_log_in_is_told_why_and_nothing_is_kept(
     assert "Traceback" not in done.stderr
     assert not (place.home / ".local/state/flash").exists()
     assert place.program() == "here"
+
+
+# In a terminal, where somebody allows it in a browser
+
+
+def test_without_a_browser_here_a_code_is_shown(place: Place) -> None:
+    address = place.target.address
+    for env in ({"SSH_CONNECTION": "1 2 3 4", "DISPLAY": ":0"}, {"DISPLAY": ""}):
+        screen = in_terminal(
+            "login", "--server", address, "--timeout", "1", cwd=place.folder,
+            env={**place.env, "NO_COLOR": "1", **env},
+        )  # fmt: skip
+        assert screen.code == 1
+        assert f"Open {address}/oauth/device in a browser" in screen.text
+        assert re.search(r"^  [A-Z]{4}-[A-Z]{4}$", screen.text, re.MULTILINE)
+        assert "nobody allowed the login within 1 seconds" in screen.text
+        assert "Traceback" not in screen.text
+    assert not (place.home / ".local/state/flash").exists()
+
+
+def test_with_a_browser_here_it_opens_the_page(place: Place) -> None:
+    seen = place.home / "seen"
+    opener = place.home / "open"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    opener.chmod(0o755)
+    screen = in_terminal(
+        "login", "--server", place.target.address, "--timeout", "2", cwd=place.folder,
+        env={**place.env, "BROWSER": f"{opener} %s", **NO_SSH},
+    )  # fmt: skip
+    assert screen.code == 1
+    assert "nobody allowed the login within 2 seconds" in screen.text
+    opened = seen.read_text()
+    assert opened.startswith(f"{place.target.address}/oauth/authorize?")
+    assert "code_challenge_method=S256" in opened
+    assert opened.strip() in screen.text.replace("\n", "")
+
+
+def test_who_has_a_key_that_counts_needs_no_other(place: Place) -> None:
+    address = place.target.address
+    words = ("login", "--server", address, "--timeout", "1")
+    for name, already in (("two", True), ("one", False)):
+        key = place.key(name, "--scope", "deploy" if already else "invoke")
+        place.flash("login", "--server", address, "--api-key", key)
+        screen = in_terminal(*words, cwd=place.folder, env={**place.env, "DISPLAY": ""})
+        assert (screen.code == 0) == already
+        assert (f"Logged in as two at {address}" in screen.text) == already
+
+
+@pytest.mark.parametrize("way", ["--device", "--no-browser"])
+def test_ctrl_c_ends_a_login_that_waits_and_leaves_nothing(place: Place, way: str) -> None:
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "login", "--server", place.target.address, way],
+        cwd=place.folder,
+        env={**place.env, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    waiting.stdout.readline()
+    waiting.send_signal(signal.SIGINT)
+    _, error = waiting.communicate(timeout=30)
+    assert (waiting.returncode, error.strip()) == (130, "")
+    assert not (place.home / ".local/state/flash").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--server", "http://gpu-box:1", "--device"), 1, "over plain http"),
+        (("--server", "http://gpu-box:1", "--no-browser"), 1, "over plain http"),
+        (("--server", "http://localhost:9", "--device"), 1, "cannot be reached"),
+        (("--server", "http://localhost:9", "--no-browser"), 1, "cannot be reached"),
+        (("--server", "URL", "--device", "--api-key", "x"), 2, "--api-key needs no browser"),
+    ],
+)
+def test_a_login_that_cannot_begin_says_why(
+    place: Place, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    given = [place.target.address if word == "URL" else word for word in words]
+    done = place.flash("login", *given)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr

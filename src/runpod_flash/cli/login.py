@@ -59,24 +59,38 @@ def login(
     """
     from runpod_flash.client.chosen import keep_choice
     from runpod_flash.client.control import ControlClient
-    from runpod_flash.client.credentials import keep_key
+    from runpod_flash.client.credentials import keep_key, kept_key
     from runpod_flash.client.login import LoginServer
 
     address = server or _only_known()
     asks = device or no_browser or (api_key is None and output.can_ask())
     if api_key is not None and (device or no_browser):
         raise click.UsageError("--api-key needs no browser: leave --device and --no-browser out.")
-    key = (
-        _allowed(LoginServer(address, scope, insecure), device, no_browser, timeout)
-        if asks
-        else _given(api_key)
-    )
+    kept = kept_key(address) if asks and not (device or no_browser) else None
+    if kept and _may(ControlClient(address, insecure=insecure, key=kept), scope):
+        key = kept
+        click.echo("There is a key of this server here already; `flash logout` forgets it.")
+    elif asks:
+        key = _allowed(LoginServer(address, scope, insecure), device, no_browser, timeout)
+    else:
+        key = _given(api_key)
     client = ControlClient(address, insecure=insecure, key=key)
     whose = account(client)
     keep_key(client.origin, key)
     keep_choice(client.origin)
     click.echo(f"Logged in as {whose}.")
     click.echo("Programs and commands run there now; `flash target use none`: on this machine.")
+
+
+def _may(client: ControlClient, scope: str) -> bool:
+    """Whether its key counts, and may do that."""
+    from runpod_flash.control.key import SCOPES
+    from runpod_flash.errors import ConfigurationError
+
+    try:
+        return scope in SCOPES[client.ask("GET", "/v2/account")["key"]["scope"]]
+    except ConfigurationError:
+        return False
 
 
 def _allowed(server: LoginServer, device: bool, no_browser: bool, seconds: float) -> str:

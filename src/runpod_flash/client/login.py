@@ -141,8 +141,8 @@ def login_by_code(server: LoginServer, show: Callable[[str, str], None], seconds
     page = f"{server.origin}{urlsplit(told['verification_uri']).path}"
     show(page, told["user_code"])
     interval = float(told.get("interval", _SLOWER_SECONDS))
-    while time.monotonic() - begun + interval < seconds:
-        time.sleep(interval)
+    while (left := begun + seconds - time.monotonic()) > 0:
+        time.sleep(min(interval, left))
         try:
             answered = server.send(
                 "/oauth/token",
