@@ -65,9 +65,11 @@ class Room:
         self.folder = folder
 
     async def login(self, home: str, *options: str) -> Command:
+        return await self.flash(home, "login", "--server", self.served.address, *options)
+
+    async def flash(self, home: str, *words: str) -> Command:
         folder = self.folder / home
         folder.mkdir(exist_ok=True)
-        words = ["login", "--server", self.served.address, *options]
         return Command(
             await asyncio.create_subprocess_exec(
                 sys.executable, "-c", MAIN, *words,
@@ -161,6 +163,16 @@ def test_a_person_logs_in_by_the_browser_and_by_a_code(tmp_path: Path) -> None:
         assert (code, "who may deploy" in output) == (0, True), output
         assert len(list(room.keys.ring)) == 3
 
+        # The second one logs out, and the first one logs in anew: both keys end.
+        code, output = await (await room.flash("box", "logout")).end()
+        assert (code, output) == (0, f"The key of {room.served.address} is forgotten here.\n")
+        command = await room.login("laptop", "--no-browser")
+        await room.page.open(await command.line(r"^  (http\S+)"))
+        await room.sees("Allow this login?")
+        await room.page.click(APPROVE)
+        assert (await command.end())[0] == 0
+        assert [key.name for key in room.keys.ring] == ["ada", f"{name}-2"]
+
         # And one that is denied.
         command = await room.login("denied", "--no-browser", "--scope", "admin")
         await room.page.open(await command.line(r"^  (http\S+)"))
@@ -171,7 +183,7 @@ def test_a_person_logs_in_by_the_browser_and_by_a_code(tmp_path: Path) -> None:
         code, output = await command.end()
         assert (code, "the login was denied" in output) == (1, True), output
         assert not (tmp_path / "denied/.local").exists()
-        assert len(list(room.keys.ring)) == 3
+        assert len(list(room.keys.ring)) == 2
 
     with_browser(tmp_path, scenario)
 

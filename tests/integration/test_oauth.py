@@ -512,6 +512,24 @@ def test_unfinished_logins_are_bounded(tmp_path: Path) -> None:
     login(tmp_path, scenario)
 
 
+# The end
+
+
+def test_whoever_has_a_key_can_end_it_but_not_the_last_one_that_makes_keys(
+    tmp_path: Path,
+) -> None:
+    async def scenario(side: Side) -> None:
+        root, ada = await side.keys.create("root", "admin"), await side.keys.create("ada")
+        for token, status in ((ada.secret, 200), (ada.secret, 200), ("x", 200), (root.secret, 400)):
+            fields = {"client_id": "flash-cli", "token": token}
+            answer = await side.served.http.post("/oauth/revoke", data=fields)
+            assert answer.status_code == status
+        assert "last key that can make keys" in answer.json()["error_description"]
+        assert [key.name for key in side.keys.ring] == ["root"]
+
+    login(tmp_path, scenario)
+
+
 # Forms of others
 
 

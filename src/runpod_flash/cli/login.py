@@ -48,7 +48,7 @@ def login(
     timeout: float,
     insecure: bool,
 ) -> None:
-    """Keep a key of a server, and have programs run there from now on.
+    """Get a key of a server, and have programs run there from now on.
 
     A page of the server opens in your browser, where you allow it: with a key that you have
     already, or in a browser that has signed in before. Without a browser here (as over SSH) you get
@@ -57,26 +57,50 @@ def login(
 
     Example: flash login --server https://gpu-box:8000
     """
-    from runpod_flash.client.chosen import keep_choice
     from runpod_flash.client.control import ControlClient
-    from runpod_flash.client.credentials import keep_key, kept_key
+    from runpod_flash.client.credentials import kept_key
     from runpod_flash.client.login import LoginServer
 
     address = server or _only_known()
-    asks = device or no_browser or (api_key is None and output.can_ask())
     if api_key is not None and (device or no_browser):
         raise click.UsageError("--api-key needs no browser: leave --device and --no-browser out.")
-    kept = kept_key(address) if asks and not (device or no_browser) else None
-    if kept and _may(ControlClient(address, insecure=insecure, key=kept), scope):
-        key = kept
-        click.echo("There is a key of this server here already; `flash logout` forgets it.")
-    elif asks:
+    told_how = device or no_browser
+    asks = told_how or (api_key is None and output.can_ask())
+    kept = kept_key(address) if asks and not told_how else None
+    if kept is not None:
+        client = ControlClient(address, insecure=insecure, key=kept)
+        if _may(client, scope):
+            click.echo("There is a key of this server here already; `flash logout` forgets it.")
+            _choose(client, account(client))
+            return
+    if asks:
         key = _allowed(LoginServer(address, scope, insecure), device, no_browser, timeout)
     else:
         key = _given(api_key)
     client = ControlClient(address, insecure=insecure, key=key)
-    whose = account(client)
-    keep_key(client.origin, key)
+    whose = account(client)  # (one that does not count is not kept)
+    _keep(client, key, by_login=asks)
+    _choose(client, whose)
+
+
+def _keep(client: ControlClient, key: str, *, by_login: bool) -> None:
+    """Keep the key in the place of another, which ends if it was made for here."""
+    from contextlib import suppress
+
+    from runpod_flash.client.credentials import keep_key, kept_by_login
+    from runpod_flash.client.login import end_key
+    from runpod_flash.errors import FlashError
+
+    old = kept_by_login(client.origin)
+    keep_key(client.origin, key, by_login=by_login)
+    if old not in (None, key):
+        with suppress(FlashError):
+            end_key(client.origin, str(old))
+
+
+def _choose(client: ControlClient, whose: str) -> None:
+    from runpod_flash.client.chosen import keep_choice
+
     keep_choice(client.origin)
     click.echo(f"Logged in as {whose}.")
     click.echo("Programs and commands run there now; `flash target use none`: on this machine.")

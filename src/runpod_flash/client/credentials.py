@@ -72,20 +72,31 @@ def keeps_secrets(address: str) -> bool:
 
 def kept_key(address: str) -> str | None:
     """The key that is kept for a server's origin."""
+    return _kept(address).get("key")
+
+
+def kept_by_login(address: str) -> str | None:
+    """The key that is kept for a server's origin, if a login made it, for here alone."""
+    kept = _kept(address)
+    return kept.get("key") if kept.get("from") == "login" else None
+
+
+def _kept(address: str) -> dict[str, str]:
     for alias in _aliases(origin_of(address)):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return str(json.loads(_file(alias).read_text(encoding="utf-8"))["key"])
-    return None
+            kept = json.loads(_file(alias).read_text(encoding="utf-8"))
+            return {"key": str(kept["key"]), "from": str(kept.get("from", ""))}
+    return {}
 
 
-def keep_key(address: str, key: str) -> Path:
+def keep_key(address: str, key: str, *, by_login: bool = False) -> Path:
     """Keep a key for this user's programs; the file that it is in."""
     file = _file(origin_of(address))
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     new = file.with_suffix(".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as stream:  # noqa: PTH123 - it is a descriptor
-        json.dump({"key": key}, stream)
+        json.dump({"key": key, **({"from": "login"} if by_login else {})}, stream)
     new.replace(file)
     return file
 

@@ -158,6 +158,20 @@ def login_by_code(server: LoginServer, show: Callable[[str, str], None], seconds
     raise _too_late(seconds)
 
 
+def end_key(origin: str, key: str) -> None:
+    """Have a server know a key no more (RFC 7009).
+
+    Raises `ConnectionClosedError` where it cannot be reached, and `ConfigurationError` where it
+    refuses, or where the key could be read on its way.
+    """
+    check_kept_secret(origin, "key")
+    with asking(origin) as client:
+        answered = client.post(f"{origin}/oauth/revoke", data={"client_id": _CLIENT, "token": key})
+    if not answered.is_success:
+        told = answered.json() if answered.status_code == 400 else {}
+        raise ConfigurationError(told.get("error_description", "it refused to end it"))
+
+
 def _key_of(server: LoginServer, told: dict[str, Any]) -> str:
     key = told.get("access_token")
     if not key:

@@ -1,6 +1,7 @@
-"""What is below /oauth: two addresses for programs that log in, and two pages for their people.
+"""What is below /oauth: addresses for programs that log in or out, and pages for their people.
 
 POST /oauth/device_authorization, /oauth/token     RFC 8628, RFC 6749
+POST /oauth/revoke                                 RFC 7009: `flash logout`
 /oauth/authorize                                   a person allows a login of this machine
 /oauth/device                                      a person allows a login of a terminal anywhere
 /.well-known/oauth-authorization-server            all of that, as RFC 8414 has it
@@ -9,9 +10,11 @@ POST /oauth/device_authorization, /oauth/token     RFC 8628, RFC 6749
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runpod_flash.control.key import SCOPES
+from runpod_flash.control.keys import LastAdminError
 from runpod_flash.control.logins import Logins, TooManyLoginsError
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.messages import Answer, Refusal, address_of, answer
@@ -53,6 +56,9 @@ class Login:
             case "/oauth/token":
                 allow(scope, "POST")
                 return await self._token(scope, await form_text(scope, receive))
+            case "/oauth/revoke":
+                allow(scope, "POST")
+                return await self._revoke(fields(await form_text(scope, receive)))
             case "/oauth/device_authorization":
                 allow(scope, "POST")
                 return self._begin_device(scope, await form_text(scope, receive))
@@ -96,11 +102,22 @@ class Login:
             told["expires_in"] = int(new.key.expires_at - self._keys.ring.clock())
         return _sent(judged._replace(body=json.dumps(told)))
 
+    async def _revoke(self, form: dict[str, str]) -> Answer:
+        """Whoever has a key may end it. RFC 7009: what is no key is as good as ended."""
+        key = self._keys.ring.find(form.get("token", "").encode())
+        try:
+            if key is not None:
+                await self._keys.revoke(key.id)
+        except LastAdminError as error:
+            return _refused(400, "invalid_request", str(error))
+        return _sent(Judged(200, {}, "{}"))
+
     async def _end_replayed(self, code: str) -> None:
         """RFC 6749, section 4.1.2: of two who have a code, one has stolen it."""
         key_id = self._logins.key_of_spent(code)
         if key_id is not None:
-            await self._keys.revoke(key_id)
+            with suppress(LastAdminError):
+                await self._keys.revoke(key_id)
 
 
 async def _shown(page: Awaitable[Answer]) -> Answer:
@@ -131,6 +148,8 @@ def _metadata(address: str) -> dict[str, Any]:
         "authorization_endpoint": f"{address}/oauth/authorize",
         "device_authorization_endpoint": f"{address}/oauth/device_authorization",
         "token_endpoint": f"{address}/oauth/token",
+        "revocation_endpoint": f"{address}/oauth/revoke",
+        "revocation_endpoint_auth_methods_supported": ["none"],
         "scopes_supported": list(SCOPES),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
