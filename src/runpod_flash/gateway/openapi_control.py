@@ -41,6 +41,10 @@ _KEY_CREATED: Node = {
     },
     "additionalProperties": False,
 }
+_INVITATION_CREATED: Node = {
+    **_KEY_CREATED,
+    "properties": {**_KEY_CREATED["properties"], "validFor": {"type": "integer", "minimum": 1}},
+}
 _SECRET: Node = {
     "type": "object",
     "required": ["value"],
@@ -104,6 +108,9 @@ _OPERATIONS = (
     _Operation("post", "keys", "Make one: the answer alone shows it", 201, _KEY_CREATED),
     _Operation("get", "keys/{id}", "A key, but for its secret"),
     _Operation("delete", "keys/{id}", "Revoke it", 204),
+    _Operation("get", "invitations", "Links that make a key", listed="invitations"),
+    _Operation("post", "invitations", "Make one, which works once", 201, _INVITATION_CREATED),
+    _Operation("delete", "invitations/{id}", "End it", 204),
     _Operation("get", "account", "Whose key asks"),
 )
 
