@@ -120,6 +120,14 @@ def test_the_variables_are_those_of_the_hosted_service_s_clients(place: Place) -
     assert found["RUNPOD_API_KEY"] == found["FLASH_API_KEY"] == key
 
 
+def test_variables_that_count_before_the_login_are_named(place: Place) -> None:
+    key = place.key("varied", "--scope", "invoke")
+    place.env |= {"FLASH_TARGET": "", "FLASH_API_KEY": "other"}
+    done = place.flash("login", "--server", place.target.address, "--api-key", key)
+    assert done.returncode == 0, done.stderr
+    assert "But FLASH_TARGET and FLASH_API_KEY of your shell count before that" in done.stdout
+
+
 def test_a_key_that_is_kept_to_an_endpoint_can_log_in(place: Place) -> None:
     key = place.key("narrow", "--endpoint", "resize")
     done = place.flash("login", "--server", place.target.address, "--api-key", key)

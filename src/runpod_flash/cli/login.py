@@ -99,11 +99,18 @@ def _keep(client: ControlClient, key: str, *, by_login: bool) -> None:
 
 
 def _choose(client: ControlClient, whose: str) -> None:
-    from runpod_flash.client.chosen import keep_choice
+    import os
+
+    from runpod_flash.client.chosen import VARIABLE, keep_choice
 
     keep_choice(client.origin)
     click.echo(f"Logged in as {whose}.")
-    click.echo("Programs and commands run there now; `flash target use none`: on this machine.")
+    before = [VARIABLE] if VARIABLE in os.environ else []  # (an empty one counts as well)
+    before += ["FLASH_API_KEY"] if os.environ.get("FLASH_API_KEY") else []
+    if before:
+        click.echo(f"But {' and '.join(before)} of your shell count before that: unset them.")
+    else:
+        click.echo("Programs and commands run there now; `flash target use none`: on this machine.")
 
 
 def _may(client: ControlClient, scope: str) -> bool:
