@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from runpod_flash.gateway.guard import Guard, cors_headers, preflight
+from runpod_flash.gateway.guard import Guard, can_be_read, cors_headers, preflight
 from runpod_flash.gateway.messages import Refusal
+from runpod_flash.gateway.oauth.pages import Server, sign_in
 
 
 def scope(method: str = "POST", host: str | None = "localhost:8888", **headers: str) -> Any:
@@ -142,3 +143,22 @@ def test_a_browser_that_asks_first_gets_an_answer() -> None:
     assert headers[b"access-control-allow-methods"] == b"POST"
     assert headers[b"access-control-allow-headers"] == b"content-type, x-own"
     assert preflight(scope("OPTIONS")) is None
+
+
+@pytest.mark.parametrize(
+    ("scheme", "host", "readable"),
+    [
+        ("http", "gpu-box:8000", True),
+        ("http", "10.0.0.7", True),
+        ("https", "gpu-box:8000", False),
+        ("http", "localhost:8000", False),
+        ("http", "[::1]:8000", False),
+    ],
+)
+def test_who_types_a_key_is_told_where_others_can_read_it(
+    scheme: str, host: str, readable: bool
+) -> None:
+    request = {**scope(host=host), "scheme": scheme}
+    assert can_be_read(request) == readable
+    page = sign_in(Server(f"{scheme}://{host}", can_be_read(request)), "laptop").body.decode()
+    assert ("others on the network can read" in page) == readable

@@ -68,6 +68,12 @@ class Guard:
         return not self._allowed.isdisjoint(names)
 
 
+def can_be_read(scope: Scope) -> bool:
+    """Whether others on the network can read what is sent: plain http, beyond this machine."""
+    host = host_name(header(scope, b"host") or "localhost")
+    return scope["scheme"] == "http" and not is_loopback(host)
+
+
 def host_name(authority: str) -> str:
     """The host of "host:port", in small letters; empty for what is none."""
     match = _AUTHORITY.fullmatch(authority)

@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 from runpod_flash.control.invitations import Invitations, SpentLinkError
-from runpod_flash.gateway.guard import host_name
+from runpod_flash.gateway.guard import can_be_read
 from runpod_flash.gateway.messages import (
     Refusal,
     address_of,
-    header,
     query,
     read_body,
     wrong_method,
 )
 from runpod_flash.gateway.oauth.browser import Browsers
 from runpod_flash.gateway.page import MAY, filled, page
-from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from runpod_flash.control.keys import Keys
@@ -96,8 +94,7 @@ class SetupPage:
         except (ValueError, KeyError):
             raise Refusal(400, "the form lacks the token; open the link again") from None
         new = await self._invitations.redeem(token)
-        host = header(scope, b"host") or "localhost"
-        readable = scope["scheme"] == "http" and not is_loopback(host_name(host))
+        readable = can_be_read(scope)
         content = filled(
             _SHOWN,
             key=new.secret,

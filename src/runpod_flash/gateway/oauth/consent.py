@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from oauthlib.oauth2 import AccessDeniedError, FatalClientError, OAuth2Error
 
 from runpod_flash.control.logins import Approval, TooManyGuessesError
+from runpod_flash.gateway.guard import can_be_read
 from runpod_flash.gateway.messages import Answer, address_of, query, wrong_method
 from runpod_flash.gateway.oauth import pages
 from runpod_flash.gateway.oauth.browser import check_navigation, check_own_form
@@ -67,7 +68,7 @@ class ConsentPages:
             return person
         place = urlsplit(asked.redirect_uri).netloc
         shown = pages.Consent(
-            server=address_of(scope),
+            server=_server(scope),
             by=person.key,
             asked=asked.scope,
             given=_narrowed(asked.scope, person.key),
@@ -103,7 +104,7 @@ class ConsentPages:
             return pages.enter_code(_NO_LOGIN)
         action = f"device {login.user_code}"
         shown = pages.Consent(
-            server=address_of(scope),
+            server=_server(scope),
             by=person.key,
             asked=login.scope,
             given=_narrowed(login.scope, person.key),
@@ -141,10 +142,10 @@ class ConsentPages:
         if form is not None and "decision" not in form:
             key = self._browsers.proven(form.get("key", ""))
             if key is None:
-                return pages.sign_in(address_of(scope), machine, _UNKNOWN_KEY)
+                return pages.sign_in(_server(scope), machine, _UNKNOWN_KEY)
             return redirect(_here(scope), await self._browsers.sign_in(scope, key))
         found = await self._browsers.person(scope)
-        return pages.sign_in(address_of(scope), machine) if found is None else found
+        return pages.sign_in(_server(scope), machine) if found is None else found
 
     async def _decide(
         self,
@@ -175,6 +176,10 @@ class ConsentPages:
 
 def _narrowed(asked: KeyScope, key: Key) -> KeyScope:
     return asked if key.may(asked) else key.scope
+
+
+def _server(scope: Scope) -> pages.Server:
+    return pages.Server(address_of(scope), can_be_read(scope))
 
 
 def _here(scope: Scope) -> str:

@@ -61,7 +61,22 @@ _WRONG = Template("""<p class="bad" role="alert">$wrong</p>
 """)
 _NOTE = Template("""<p>$note</p>
 """)
+_READABLE = (
+    "This page came over plain http: others on the network can read a key that is typed here, and "
+    "the new one."
+)
 _PARAGRAPH = Template("<p>$text</p>")
+
+
+class Server(NamedTuple):
+    """The one whose page it is; whether others can read what is typed there."""
+
+    address: str
+    readable: bool
+
+    @property
+    def warning(self) -> Html:
+        return _alert(_READABLE if self.readable else "")
 
 
 class Consent(NamedTuple):
@@ -70,7 +85,7 @@ class Consent(NamedTuple):
     `origin` says where the login was begun, `code` is what the terminal shows, if it shows one.
     """
 
-    server: str
+    server: Server
     by: Key
     asked: KeyScope
     given: KeyScope
@@ -82,10 +97,10 @@ class Consent(NamedTuple):
     leads_to: str = ""
 
 
-def sign_in(server: str, machine: str, wrong: str = "") -> Answer:
+def sign_in(server: Server, machine: str, wrong: str = "") -> Answer:
     """Asks for a key; `machine` is the one that logs in, where that may be said already."""
-    asks = f"{machine or 'A terminal'} wants to log in to {server}."
-    content = filled(_SIGN_IN, asks=asks, wrong=_alert(wrong))
+    asks = f"{machine or 'A terminal'} wants to log in to {server.address}."
+    content = filled(_SIGN_IN, asks=asks, wrong=Html(server.warning + _alert(wrong)))
     return page(401 if wrong else 200, "Sign in", content, keeps_origin=True)
 
 
@@ -99,16 +114,17 @@ def consent(asked: Consent, wrong: str = "") -> Answer:
     )
     if asked.by.endpoints:
         note += f" As yours, it will be only for {', '.join(asked.by.endpoints)}."
+    said = filled(_NOTE, note=note.strip()) if note else ""
     content = filled(
         _CONSENT,
-        asks=f"{asked.machine} asks for a key of {asked.server}.",
+        asks=f"{asked.machine} asks for a key of {asked.server.address}.",
         scope=asked.given,
         may=MAY[asked.given],
         machine=asked.machine,
         origin=asked.origin,
         code=filled(_CODE, code=asked.code) if asked.code else Html(),
         name=asked.name,
-        notes=Html(_alert(wrong) + (filled(_NOTE, note=note.strip()) if note else "")),
+        notes=Html("".join((asked.server.warning, _alert(wrong), said))),
         seal=asked.seal,
         proof=Html(_PROOF if asked.given == "admin" else ""),
         same=", where the terminal shows this very code" if asked.code else "",
