@@ -42,7 +42,7 @@ FILES = {
     """,
     "web.py": """
         import asyncio
-        from fastapi import Request, WebSocket, WebSocketDisconnect
+        from fastapi import Request, Response, WebSocket, WebSocketDisconnect
         from fastapi.responses import StreamingResponse
         from runpod_flash import Endpoint
 
@@ -51,7 +51,8 @@ FILES = {
         api = Endpoint(name="api", cpu="cpu3c-1-2")
 
         @api.get("/seen")
-        async def seen(request: Request) -> dict:
+        async def seen(request: Request, response: Response) -> dict:
+            response.headers["service-worker-allowed"] = "/"
             return {"authorization": request.headers.getlist("authorization")}
 
         @api.websocket("/echo")
@@ -362,6 +363,10 @@ def test_a_route_does_not_see_the_key_and_a_websocket_needs_one(tmp_path: Path) 
         key = await bearer(keys, "ci")
         answer = await served.get("/web/seen", headers=key)
         assert answer.json() == {"authorization": []}
+        # (No service worker of user code stands before a page of the server's own.)
+        assert "service-worker-allowed" in answer.headers
+        script = await served.get("/web/seen", headers={**key, "service-worker": "script"})
+        assert (script.status_code, "service-worker-allowed" in script.headers) == (200, False)
         address = served.address.replace("http", "ws") + "/web/echo"
         async with connect(address, additional_headers=key) as socket:
             assert await socket.recv() == "none"

@@ -39,7 +39,7 @@ from runpod_flash.gateway.deployments import Deployments
 from runpod_flash.gateway.documents import V2_DOCUMENT, Documents
 from runpod_flash.gateway.external import with_externals
 from runpod_flash.gateway.functions import FunctionApi
-from runpod_flash.gateway.guard import Guard, preflight
+from runpod_flash.gateway.guard import Guard, kept_to_its_folder, preflight
 from runpod_flash.gateway.hosted.graphql import PATH as GRAPHQL
 from runpod_flash.gateway.hosted.graphql import open_hosted
 from runpod_flash.gateway.invitations_api import InvitationsApi
@@ -483,7 +483,7 @@ class Gateway:
         }
         pool = self.pool_of(endpoint)
         try:
-            await self._plane.serve_request(pool, scope, receive, send)
+            await self._plane.serve_request(pool, scope, receive, kept_to_its_folder(scope, send))
         except (ConnectionError, Refusal):
             raise
         except Exception as error:

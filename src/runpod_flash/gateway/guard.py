@@ -15,7 +15,7 @@ from runpod_flash.loopback import is_loopback
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runpod_flash.gateway.messages import Headers, Scope
+    from runpod_flash.gateway.messages import Headers, Message, Scope, Send
 
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:/@\[\]]*)(?::\d{1,5})?")
 _REMEMBERED = 64
@@ -72,6 +72,21 @@ def can_be_read(scope: Scope) -> bool:
     """Whether others on the network can read what is sent: plain http, beyond this machine."""
     host = host_name(header(scope, b"host") or "localhost")
     return scope["scheme"] == "http" and not is_loopback(host)
+
+
+def kept_to_its_folder(scope: Scope, send: Send) -> Send:
+    """User code may have a service worker, but none that stands before the server's own pages."""
+    if header(scope, b"service-worker") is None:
+        return send
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = message.get("headers", [])
+            kept = [each for each in headers if each[0].lower() != b"service-worker-allowed"]
+            message = {**message, "headers": kept}
+        await send(message)
+
+    return sent
 
 
 def host_name(authority: str) -> str:
