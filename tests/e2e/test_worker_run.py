@@ -14,6 +14,7 @@ from behaviour.programs import Programs
 from behaviour.servers import server
 from e2e.elsewhere import Elsewhere, Machine, until
 from integration.served import KEY, serve
+from integration.wheels import make_wheel
 from unit.command_line import flash
 
 if TYPE_CHECKING:
@@ -432,6 +433,11 @@ def test_a_deployed_endpoint_is_served_from_there_and_a_release_takes_over(
             server_of_it = '__import__("os").environ["FLASH_TARGET"]'
             deploy(shop, target, {"app.py": REPLACED.replace('"TEXT"', server_of_it)})
             assert there.call("shop-production-where") == target.address
+            wheel = make_wheel(shop, "alpha", "2.0").name
+            locked = REPLACED.replace("workers=0", f'workers=0, dependencies=["./{wheel}"]')
+            locked = locked.replace('"TEXT"', '__import__("alpha").VERSION')
+            deploy(shop, target, {"app.py": locked})
+            assert there.call("shop-production-where") == "2.0"
             at(shop, target, "app", "delete", "shop", "--yes")
             worker.wait_for("there is no endpoint 'shop-production-where' here any more")
 
