@@ -156,6 +156,21 @@ def test_a_package_without_a_wheel_for_the_workers_is_named_with_what_to_do(
     assert "nowhere, which is not there" in project.refused()
 
 
+@pytest.mark.network
+def test_a_package_without_wheels_is_built_by_the_server_if_it_may_be(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path / "shop", tmp_path / "cache")
+    write(project.folder, {"requirements.txt": "--no-binary docopt\n"})
+    project.app("docopt", "idna")
+    project.build()
+    assert [line.partition("==")[0] for line in project.lock()] == ["--no-binary", "docopt", "idna"]
+    write(project.folder, {"requirements.txt": ""})
+    done = project.flash("build")
+    assert done.returncode == 1
+    assert "parts needs docopt, which has no wheel for Python 3.12" in done.stderr
+
+
 def test_credentials_stop_a_build_until_their_files_are_allowed(project: Project) -> None:
     project.app()
     write(project.folder, {"conf.py": f"# ours\nKEY = {AWS!r}\n", "prod.env": "A=1\n"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
@@ -82,9 +83,20 @@ def test_hard_links_are_refused(tmp_path: Path) -> None:
 
 
 def test_what_would_become_far_larger_is_refused_before_it_is(tmp_path: Path) -> None:
-    bomb = wheel(tmp_path, *((f"{n}.bin", 0) for n in range(3)), data=bytes(50_000_000))
-    assert "would become 150 MB or more" in refusal(bomb)
-    assert "MB or more" in refusal(source(tmp_path, member("a", size=150_000_000)))
+    bomb = wheel(tmp_path, *((f"{n}.bin", 0) for n in range(3)), data=bytes(20_000_000))
+    assert "would become 60 MB or more" in refusal(bomb)
+    assert "MB or more" in refusal(source(tmp_path, member("a", size=60_000_000)))
+
+
+def test_a_header_that_is_a_bomb_by_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a-1.tar.gz"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 60_000_000
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(header.tobuf(tarfile.USTAR_FORMAT))
+        for _ in range(60):
+            stream.write(bytes(1_000_000))
+    assert "would become 50 MB or more" in refusal(path)
 
 
 def test_what_is_no_archive_is_one_sentence(tmp_path: Path) -> None:

@@ -128,8 +128,8 @@ class Locker:
         check_lines(plan.requirements)
         lines = await as_wheels(plan, self._home / "wheels", say)
         options = [*options, *_target(plan.request)]
-        if not plan.requirements.values("--no-binary"):
-            options.append("--no-build")
+        if ":all:" not in plan.requirements.values("--no-binary"):
+            options.append("--no-build")  # (but for those that are named so)
         if not wanted.upgrade and (kept := self._preferred(wanted.versions)):
             options += ["--output-file", str(kept)]
         finished = await self._resolver.compile(plan, lines, *options)

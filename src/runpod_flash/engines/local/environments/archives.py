@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import stat
 import tarfile
 import zipfile
-from typing import TYPE_CHECKING, NamedTuple
+import zlib
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from runpod_flash.errors import EnvironmentBuildError
 
@@ -15,9 +19,16 @@ if TYPE_CHECKING:
 
 # Code packs to a fifth or so, weights to what they were; a bomb to a thousandth.
 _MAX_RATIO = 100
-_SMALL = 100_000_000  # what may be unpacked whatever its ratio
+_SMALL = 50_000_000  # what may be unpacked whatever its ratio
 _MAX_BYTES = 20_000_000_000
 _MAX_MEMBERS = 200_000
+_OPENERS: dict[str, Any] = {
+    ".gz": gzip.open,
+    ".tgz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+_UNREADABLE = (zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error)
 
 
 class _Member(NamedTuple):
@@ -35,7 +46,7 @@ def check_archive(path: Path) -> None:
             _check_member(path, member)
             size += member.size
             _check_size(path, size, number)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (*_UNREADABLE, OSError, EOFError, ValueError) as error:
         raise EnvironmentBuildError(f"{path.name} cannot be read: {error}; build it anew") from None
 
 
@@ -49,12 +60,33 @@ def _members(path: Path) -> Iterator[_Member]:
                 kind = "" if plain else "a link" if stat.S_ISLNK(mode) else "a device"
                 yield _Member(info.filename, info.file_size, kind)
         return
-    with tarfile.open(path, "r|*") as archive:
+    with _OPENERS.get(path.suffix, open)(path, "rb") as stream:
+        bounded = cast("IO[bytes]", _Bounded(stream, path))
+        yield from _tar_members(bounded)
+
+
+def _tar_members(stream: IO[bytes]) -> Iterator[_Member]:
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
         for entry in archive:
             linked = entry.issym() or entry.islnk()
             kind = "" if entry.isfile() or entry.isdir() else "a link" if linked else "a device"
             # (Python's own filter "data" refuses links that lead out, and lets others pass.)
             yield _Member(entry.name, entry.size, kind)
+
+
+class _Bounded:
+    """Of a stream only as much as an archive may become: a header can be a bomb by itself."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream = stream
+        self._path = path
+        self._size = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._size += len(data)
+        _check_size(self._path, self._size, 0)
+        return data
 
 
 def _check_member(path: Path, member: _Member) -> None:
