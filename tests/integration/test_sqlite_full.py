@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.disks import disk, take_all_but
 from integration.stores import claim, job, lives, new, value
 from runpod_flash.errors import StoreFullError
 from runpod_flash.plane.store.base import Chunk, JobState, Outcome
 from runpod_flash.plane.store.sqlite import Bounds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from runpod_flash.plane.store.sqlite import SqliteStore
@@ -187,32 +184,6 @@ def test_room_that_no_job_needs_any_more_is_given_back(tmp_path: Path) -> None:
 
 
 # A disk of its own
-
-
-@contextmanager
-def disk(path: Path, megabytes: int) -> Iterator[Path]:
-    """A small file system in memory."""
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)]
-    try:
-        done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no mount command")
-    if done.returncode:
-        pytest.skip(f"no file system may be mounted here: {done.stderr.strip()}")
-    try:
-        yield path
-    finally:
-        subprocess.run(["umount", str(path)], check=True)
-
-
-def take_all_but(path: Path, left: int) -> Path:
-    """A file that takes what the disk has."""
-    filler = path / "filler"
-    status = os.statvfs(path)
-    with filler.open("wb") as file:
-        file.write(bytes(max(status.f_bavail * status.f_frsize - left, 0)))
-    return filler
 
 
 def test_a_full_disk_refuses_jobs_and_loses_none(tmp_path: Path) -> None:
