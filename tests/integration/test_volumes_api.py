@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration.disks import disk, take_all_but
 from integration.served import KEY, serve
 from integration.test_keyed_server import bearer, guarded
 from integration.test_keys_api import problem
@@ -76,14 +77,16 @@ class Asking:
 
 
 def asking(
-    root: Path, scenario: Callable[[Asking], Awaitable[None]], files: dict[str, str] = NOTHING
+    root: Path,
+    scenario: Callable[[Asking], Awaitable[None]],
+    files: dict[str, str] = NOTHING,
+    folder: Path | None = None,
 ) -> None:
     async def whole(served: Served) -> None:
         await scenario(Asking(served, volumes))
 
     prepare(root / "flash.db")
-    volumes = Volumes(root / "volumes", root / "flash.db", time.time)
-    asyncio.run(volumes.load())
+    volumes = Volumes(folder or root / "volumes", root / "flash.db", time.time)
     serve(root, files, whole, volumes=volumes)
 
 
@@ -336,3 +339,51 @@ def test_a_part_has_the_size_that_it_must_have(tmp_path: Path) -> None:
         assert "no room for" in problem(full, 507)["detail"]
 
     asking(tmp_path, scenario)
+
+
+def test_what_a_full_disk_does_not_take_leaves_nothing(tmp_path: Path) -> None:
+    async def scenario(api: Asking) -> None:
+        volume_id = await api.made()
+        files, uploads = f"/{volume_id}/files", small / volume_id / "uploads"
+        sha256 = hashlib.sha256(DATA).hexdigest()
+        assert (await api.ask("PUT", f"{files}/kept", content=b"kept")).status_code == 201
+        fields = {"sha256": sha256, "size": len(DATA)}
+        assert (await api.ask("POST", f"/{volume_id}/uploads", fields)).status_code == 200
+        filler = take_all_but(small, 1_000_000)
+        refused = await api.ask("PUT", f"/{volume_id}/uploads/{sha256}/0", content=DATA)
+        assert "no room for what came" in problem(refused, 507)["detail"]
+        refused = await api.ask("PUT", f"{files}/new", content=DATA)
+        assert "no room for 3 MB more" in problem(refused, 507)["detail"]
+        assert not [path for path in uploads.iterdir() if "digests" not in path.name]
+        listed = (await api.ask("GET", files)).json()["files"]
+        assert [each["path"] for each in listed] == ["kept"]
+        filler.unlink()
+        assert (await api.ask("PUT", f"{files}/new", content=DATA)).status_code == 201
+
+    with disk(tmp_path / "disk", 100) as small:
+        asking(tmp_path, scenario, folder=small)
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+    async def scenario(api: Asking) -> None:
+        volume_id = await api.made()
+        uploads = tmp_path / "volumes" / volume_id / "uploads"
+        host, port = api.served.address.removeprefix("http://").split(":")
+        _reader, writer = await asyncio.open_connection(host, int(port))
+        path = f"{PATH}/{volume_id}/files/half"
+        head = f"PUT {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 3000000\r\n"
+        writer.write(f"{head}authorization: Bearer {KEY}\r\n\r\n".encode() + DATA[:2_000_000])
+        await writer.drain()
+        await until(lambda: any(uploads.glob("whole-*")))
+        writer.close()
+        await until(lambda: not any(uploads.glob("whole-*")))
+        problem(await api.ask("GET", f"/{volume_id}/files/half"), 404)
+
+    asking(tmp_path, scenario)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.disks import disk
 from runpod_flash.control.volumes.beneath import PathError
-from runpod_flash.control.volumes.files import ChangedError, NoRoomError, VolumeFiles, Wanted
+from runpod_flash.control.volumes.files import (
+    ChangedError,
+    NoRoomError,
+    NoUploadError,
+    VolumeFiles,
+    Wanted,
+    delete,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 PART_BYTES = 1000
@@ -114,7 +119,7 @@ def test_there_is_no_part_beyond_the_end_nor_of_an_upload_that_was_not_begun(
     files: VolumeFiles,
 ) -> None:
     sha256 = digest_of(LARGE)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(NoUploadError, match="begin it again"):
         files.coming_part(sha256, 0)
     files.begin(sha256, len(LARGE))
     with pytest.raises(ChangedError, match="has no part 3"):
@@ -174,8 +179,8 @@ def test_folders_and_links_are_removed_with_nothing_that_they_lead_to(
     put(files, "folder/deep/file", b"x")
     (tmp_path / "files" / "folder" / "link").symlink_to(outside)
     (tmp_path / "files" / "link").symlink_to(outside)
-    files.remove("folder")
-    files.remove("link")
+    delete(files.remove("folder"))
+    delete(files.remove("link"))
     assert list((tmp_path / "files").iterdir()) == []
     assert (outside / "kept").exists()
     assert left(tmp_path) == []
@@ -204,13 +209,13 @@ def test_what_would_fill_the_disk_is_refused_before_it_comes(tmp_path: Path) -> 
 
 
 def test_a_disk_that_fills_meanwhile_leaves_nothing(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 1 << 20) as disk:
-        files = made(disk)
+    with disk(tmp_path / "disk", 1) as small:
+        files = made(small)
         put(files, "first", b"x" * 400_000)
         with pytest.raises(NoRoomError, match="no room for what came"), files.coming(None) as part:
             part.write([b"x" * 2_000_000])
-        assert [path.name for path in (disk / "files").iterdir()] == ["first"]
-        assert left(disk) == []
+        assert [path.name for path in (small / "files").iterdir()] == ["first"]
+        assert left(small) == []
         put(files, "second", b"x" * 100_000)
 
 
@@ -229,16 +234,3 @@ def test_what_a_killed_server_has_left_is_swept_and_uploads_stay_a_week(
         os.utime(uploads / name, (0, 0))
     files.sweep()
     assert sorted(left(tmp_path)) == [f"{new}.data", f"{new}.parts"]
-
-
-@contextmanager
-def small_disk(folder: Path, size: int) -> Iterator[Path]:
-    """A file system of its own."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user mounts no file systems here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)

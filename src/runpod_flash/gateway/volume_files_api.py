@@ -26,8 +26,10 @@ from runpod_flash.control.volumes.files import (
     PART_BYTES,
     ChangedError,
     NoRoomError,
+    NoUploadError,
     VolumeFiles,
     Wanted,
+    delete,
 )
 from runpod_flash.gateway.file_download import FileDownload
 from runpod_flash.gateway.messages import (
@@ -118,7 +120,8 @@ class VolumeFilesApi:
             case "PUT":
                 return await self._put(files, path, scope, receive)
             case "DELETE":
-                await self._in_thread(lambda: files.remove(path))
+                away = await self._in_thread(lambda: files.remove(path))
+                self._threads.submit(delete, away)
                 return Answer(204, b"")
         descriptor = await self._in_thread(lambda: files.open(path))
         try:
@@ -228,6 +231,8 @@ def _problems() -> Iterator[None]:
         raise problem(400, str(error)) from None
     except ChangedError as error:
         raise problem(409, str(error)) from None
+    except NoUploadError as error:
+        raise problem(404, str(error)) from None
     except FileNotFoundError:
         raise problem(404, "there is no such file in the volume") from None
     except IsADirectoryError:

@@ -67,6 +67,7 @@ class Transfer:
         self._work: list[Future[None]] = []
         self._heard_at = time.monotonic()
         self._failed = threading.Event()
+        self._failure: BaseException | None = None
 
     def __enter__(self) -> Transfer:
         return self
@@ -91,18 +92,21 @@ class Transfer:
                 return
             try:
                 work()
-            except BaseException:
+            except BaseException as error:
+                with self._lock:
+                    self._failure = self._failure or error
                 self._failed.set()
                 raise
 
         self._work.append(self._threads.submit(done))
 
     def finish(self) -> None:
-        """Wait until all that was spawned is done; raises the first failure."""
-        done, self._work = self._work, []
-        errors = [error for each in done if (error := each.exception()) is not None]
-        if errors:
-            raise errors[0]
+        """Wait until all that was spawned is done; raises what failed first."""
+        begun, self._work = self._work, []
+        for each in begun:
+            each.exception()
+        if self._failure is not None:
+            raise self._failure
 
     # Requests
 

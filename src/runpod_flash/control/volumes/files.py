@@ -43,6 +43,10 @@ class ChangedError(ValueError):
     """What came is not what was announced."""
 
 
+class NoUploadError(LookupError):
+    """No such upload was begun, or it has ended."""
+
+
 class Wanted(NamedTuple):
     """A file that a client has: its place, its size in bytes and its SHA-256."""
 
@@ -94,8 +98,10 @@ class VolumeFiles:
         finally:
             os.close(descriptor)
 
-    def remove(self, path: str) -> None:
-        """Remove a file, a link, or a folder with all that is in it; gone at once."""
+    def remove(self, path: str) -> Path:
+        """Take away a file, a link, or a folder with all that is in it: it is gone at once, and
+        `delete`d from where it is then.
+        """
         *folders, name = parts_of(path) or ("",)
         if not name:
             raise PathError("a path in the volume is needed; `flash volume delete` ends a volume")
@@ -103,7 +109,7 @@ class VolumeFiles:
         with Beneath(self._files) as place:
             place.enter(folders)
             os.rename(name, away, src_dir_fd=place.folder)
-        _delete(away)
+        return away
 
     # In one piece
 
@@ -144,8 +150,8 @@ class VolumeFiles:
         return missing
 
     def coming_part(self, sha256: str, number: int) -> Incoming:
-        """A part that comes; raises `FileNotFoundError` for an upload that was not begun."""
-        part = self._upload(sha256)
+        """A part that comes; raises `NoUploadError` for an upload that was not begun."""
+        part = self._begun(sha256)
         size, at = part.stat().st_size, number * PART_BYTES
         if at >= size:
             raise ChangedError(f"an upload of {size} bytes has no part {number}")
@@ -162,7 +168,7 @@ class VolumeFiles:
 
     def commit(self, sha256: str, path: str, *, executable: bool) -> None:
         """Move what came to its place, verified; raises `ChangedError`, and then it is dropped."""
-        part = self._upload(sha256)
+        part = self._begun(sha256)
         descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
         try:
             missing = self.begin(sha256, os.fstat(descriptor).st_size)
@@ -182,7 +188,7 @@ class VolumeFiles:
             with suppress(FileNotFoundError):
                 old = time.time() - path.stat().st_mtime > _KEPT_SECONDS
                 if path.name.startswith(("removed-", "whole-")):
-                    _delete(path)
+                    delete(path)
                 elif old and _DIGEST.fullmatch(path.stem):
                     self._forget(path.stem)
 
@@ -196,6 +202,12 @@ class VolumeFiles:
         if not _DIGEST.fullmatch(sha256):
             raise PathError(f"{sha256!r:.80} is no SHA-256")
         return self._uploads / f"{sha256}.data"
+
+    def _begun(self, sha256: str) -> Path:
+        part = self._upload(sha256)
+        if not part.exists():
+            raise NoUploadError(f"no upload of {sha256[:12]} is here; begin it again")
+        return part
 
     def _list(self, sha256: str) -> Path:
         return self._upload(sha256).with_suffix(".parts")
@@ -277,7 +289,8 @@ def _no_room(size: int = 0) -> NoRoomError:
     )
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
+    """Delete a file, a link or a folder."""
     if path.is_dir() and not path.is_symlink():
         with suppress(RecursionError):  # (deeper than any tree that is worth waiting for)
             shutil.rmtree(path, ignore_errors=True)

@@ -62,6 +62,7 @@ class Volumes:
         self._give = give
         self._volumes: dict[str, Volume] = {}
         self._changing = asyncio.Lock()
+        self._sweeping: asyncio.Future[None] | None = None
 
     async def load(self) -> None:
         """Read which there are, and finish removing those that were being removed."""
@@ -71,7 +72,7 @@ class Volumes:
             self._make_folders(volume)
             files = VolumeFiles(self.files(volume), self.uploads(volume))
             await asyncio.to_thread(files.sweep)
-        await asyncio.to_thread(shutil.rmtree, self._removed, ignore_errors=True)
+        self._sweep()
 
     def __iter__(self) -> Iterator[Volume]:
         return iter(sorted(self._volumes.values(), key=lambda each: (each.name, each.datacenter)))
@@ -120,10 +121,9 @@ class Volumes:
             statement = "DELETE FROM volumes WHERE id = ?"
             await self._transact(lambda file: file.execute(statement, (volume.id,)))
         self._removed.mkdir(exist_ok=True, mode=0o700)
-        away = self._removed / volume.id
         with suppress(FileNotFoundError):  # somebody has deleted it by hand
-            (self._folder / volume.id).rename(away)
-        await asyncio.to_thread(shutil.rmtree, away, ignore_errors=True)
+            (self._folder / volume.id).rename(self._removed / volume.id)
+        self._sweep()
 
     async def meant(self, mount: VolumeMount) -> Volume:
         """The volume that an endpoint means: made where it is named and absent.
@@ -165,6 +165,11 @@ class Volumes:
     @property
     def _removed(self) -> Path:
         return self._folder / "removed"
+
+    def _sweep(self) -> None:
+        """Delete what is removed; nobody waits for that: it may be a million files."""
+        arguments = (self._removed, True)
+        self._sweeping = asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, *arguments)
 
     def _check_name(self, volume: Volume) -> None:
         for each in self:
