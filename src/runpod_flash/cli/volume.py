@@ -69,7 +69,10 @@ def create(
 
     Example: flash volume create models --size 200
     """
-    fields = {"name": name, "size": size, "dataCenter": datacenter}
+    from runpod_flash.volume import NetworkVolume
+
+    declared = NetworkVolume(name=name, size=size, datacenter=datacenter)  # (says what is wrong)
+    fields = {"name": name, "size": size, "dataCenter": declared.datacenter.value}
     made = chosen_server(server, insecure).ask("POST", _PATH, fields)
     if as_json:
         click.echo(json.dumps(made, indent=2))

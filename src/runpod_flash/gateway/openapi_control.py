@@ -13,6 +13,8 @@ from runpod_flash.gateway.serverless_bodies import (
     TEMPLATE_CREATED,
     TEMPLATE_UPDATED,
 )
+from runpod_flash.gateway.volume_files_api import FILES_ASKED, UPLOAD_BEGUN, UPLOAD_COMMITTED
+from runpod_flash.gateway.volumes_api import VOLUME_CREATED, VOLUME_UPDATED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -53,6 +55,10 @@ _SECRET: Node = {
 }
 
 
+_BYTES = "application/octet-stream"
+_ANY_BYTES: Node = {"type": "string", "format": "binary"}
+
+
 class _Operation(NamedTuple):
     method: str
     path: str
@@ -61,6 +67,7 @@ class _Operation(NamedTuple):
     body: Node | None = None
     listed: str = ""
     query: tuple[str, ...] = ()
+    media: str = "application/json"
 
 
 _OPERATIONS = (
@@ -91,6 +98,44 @@ _OPERATIONS = (
     ),
     _Operation("get", "catalog/datacenters/{id}", "One of them", query=("include",)),
     _Operation("get", "catalog/templates", "Public templates: none", listed="templates"),
+    _Operation("get", "network-volumes", "The volumes", listed="networkVolumes"),
+    _Operation("post", "network-volumes", "Make one", 201, VOLUME_CREATED.schema),
+    _Operation("get", "network-volumes/{id}", "A volume"),
+    _Operation("patch", "network-volumes/{id}", "Change it", body=VOLUME_UPDATED.schema),
+    _Operation("delete", "network-volumes/{id}", "Delete it, with its files", 204),
+    _Operation(
+        "get",
+        "network-volumes/{id}/files",
+        "What is in a folder of it",
+        listed="files",
+        query=("path", "deep", "cursor"),
+    ),
+    _Operation("get", "network-volumes/{id}/files/{path}", "A file of it", media=_BYTES),
+    _Operation("put", "network-volumes/{id}/files/{path}", "Put a file there", 201, _ANY_BYTES),
+    _Operation("delete", "network-volumes/{id}/files/{path}", "Remove a file or a folder", 204),
+    _Operation(
+        "post",
+        "network-volumes/{id}/missing",
+        "Which files are not there so",
+        body=FILES_ASKED.schema,
+        listed="missing",
+    ),
+    _Operation(
+        "post",
+        "network-volumes/{id}/uploads",
+        "Take up a file that comes in parts",
+        body=UPLOAD_BEGUN.schema,
+    ),
+    _Operation(
+        "put", "network-volumes/{id}/uploads/{sha256}/{number}", "A part of it", 204, _ANY_BYTES
+    ),
+    _Operation(
+        "post",
+        "network-volumes/{id}/uploads/{sha256}/commit",
+        "All of its parts have come",
+        201,
+        UPLOAD_COMMITTED.schema,
+    ),
     _Operation("get", "apps", "The apps that are deployed", listed="apps"),
     _Operation("get", "apps/{app}", "An app"),
     _Operation("delete", "apps/{app}", "End it, with all that it has", 204),
@@ -127,11 +172,13 @@ def control_paths(resources: Collection[str]) -> Node:
 def _node(operation: _Operation) -> Node:
     schema: Node = {"type": "object"}
     if operation.listed:
-        items = {"type": "array", "items": {"type": "object"}}
+        items = {"type": "array", "items": {}}
         schema |= {"required": [operation.listed], "properties": {operation.listed: items}}
     done: Node = {"description": "Done"}
-    if operation.status != 204:
-        done["content"] = {"application/json": {"schema": schema}}
+    if operation.media == _BYTES:
+        done["content"] = {_BYTES: {"schema": _ANY_BYTES}}
+    elif operation.status != 204:
+        done["content"] = {operation.media: {"schema": schema}}
     refused = {"application/problem+json": {"schema": _PROBLEM}}
     node: Node = {
         "tags": [operation.path.split("/")[0]],
@@ -143,7 +190,8 @@ def _node(operation: _Operation) -> Node:
         },
     }
     if operation.body is not None:
-        content = {"application/json": {"schema": _in_words_of_openapi(operation.body)}}
+        media = _BYTES if operation.body is _ANY_BYTES else "application/json"
+        content = {media: {"schema": _in_words_of_openapi(operation.body)}}
         node["requestBody"] = {"required": True, "content": content}
     return node
 

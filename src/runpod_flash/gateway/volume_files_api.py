@@ -31,18 +31,17 @@ from runpod_flash.control.volumes.files import (
     Wanted,
     delete,
 )
+from runpod_flash.gateway.bodies import Body, closed, listed
 from runpod_flash.gateway.file_download import FileDownload
 from runpod_flash.gateway.messages import (
     Answer,
     answer,
     body_pieces,
     header,
-    parse_json,
     query,
-    read_body,
 )
-from runpod_flash.gateway.problems import invalid, problem
-from runpod_flash.gateway.resources import allow, read_fields
+from runpod_flash.gateway.problems import problem
+from runpod_flash.gateway.resources import allow
 from runpod_flash.gateway.times import rfc3339
 from runpod_flash.volume import MAX_SIZE_GB
 
@@ -52,16 +51,25 @@ if TYPE_CHECKING:
     from runpod_flash.control.volumes.beneath import Found
     from runpod_flash.control.volumes.files import Incoming
     from runpod_flash.control.volumes.registry import Volume, Volumes
+    from runpod_flash.gateway.bodies import Schema
     from runpod_flash.gateway.messages import Receive, Scope, Sendable
 
 T = TypeVar("T")
 
 _LISTED = 1000
-_MISSING_LIMIT = 16_000_000
 _WRITTEN = 1 << 20
 _MAX_BYTES = MAX_SIZE_GB * 1_000_000_000
 # Disks are slow and hashing takes long: neither may hold up the threads of the rest.
 _THREADS = 4
+_PATH = {"type": "string", "minLength": 1}
+_SIZE = {"type": "integer", "minimum": 0, "maximum": _MAX_BYTES}
+_SHA256 = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_FILE: dict[str, Schema] = {"path": _PATH, "size": _SIZE, "sha256": _SHA256}
+
+FILES_ASKED = Body({"files": listed(closed(_FILE, list(_FILE)), maxItems=1000)}, ["files"])
+UPLOAD_BEGUN = Body({"sha256": _SHA256, "size": _SIZE}, ["sha256", "size"])
+UPLOAD_COMMITTED = Body({"path": _PATH, "executable": {"type": "boolean"}}, ["path"])
+
 _DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]{44}):")
 
 
@@ -146,28 +154,15 @@ class VolumeFilesApi:
             return answer(201, {"path": path, "size": incoming.written, "sha256": digest})
 
     async def _missing(self, files: VolumeFiles, scope: Scope, receive: Receive) -> Answer:
-        value = parse_json(await read_body(scope, receive, _MISSING_LIMIT, "ask for fewer files"))
-        try:
-            wanted = [
-                Wanted(str(each["path"]), int(each["size"]), str(each["sha256"]))
-                for each in value["files"]
-            ]
-        except (LookupError, TypeError, ValueError):
-            raise invalid(
-                "$.files: a list of objects with path, size and sha256 is needed"
-            ) from None
+        fields = await FILES_ASKED.read(scope, receive)
+        wanted = [Wanted(each["path"], each["size"], each["sha256"]) for each in fields["files"]]
         return answer(200, {"missing": await self._in_thread(lambda: files.missing(wanted))})
 
     # In parts
 
     async def _begin(self, files: VolumeFiles, scope: Scope, receive: Receive) -> Answer:
-        fields = await read_fields(scope, receive, ("sha256", "size"))
-        sha256, size = fields.get("sha256"), fields.get("size")
-        whole = isinstance(size, int) and not isinstance(size, bool)
-        if not isinstance(sha256, str):
-            raise invalid("$.sha256: the file's SHA-256 is needed, in hexadecimal digits")
-        if not isinstance(size, int) or not whole or not 0 <= size <= _MAX_BYTES:
-            raise invalid("$.size: the file's size in bytes is needed")
+        fields = await UPLOAD_BEGUN.read(scope, receive)
+        sha256, size = fields["sha256"], fields["size"]
         missing = await self._in_thread(lambda: files.begin(sha256, size))
         return answer(200, {"sha256": sha256, "partBytes": PART_BYTES, "missing": missing})
 
@@ -190,11 +185,8 @@ class VolumeFilesApi:
     async def _commit(
         self, files: VolumeFiles, sha256: str, scope: Scope, receive: Receive
     ) -> Answer:
-        fields = await read_fields(scope, receive, ("path", "executable"))
-        path = fields.get("path")
-        if not isinstance(path, str):
-            raise invalid("$.path: the file's place in the volume is needed")
-        executable = fields.get("executable") is True
+        fields = await UPLOAD_COMMITTED.read(scope, receive)
+        path, executable = fields["path"], fields.get("executable", False)
         await self._in_thread(lambda: files.commit(sha256, path, executable=executable))
         return answer(201, {"path": path, "sha256": sha256})
 

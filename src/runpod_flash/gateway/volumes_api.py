@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.control.volumes.registry import VolumeExistsError
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
+from runpod_flash.gateway.bodies import Body
 from runpod_flash.gateway.messages import Answer, answer
 from runpod_flash.gateway.problems import invalid, problem
-from runpod_flash.gateway.resources import allow, read_fields
+from runpod_flash.gateway.resources import allow
 from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.gateway.times import rfc3339
 from runpod_flash.gateway.volume_files_api import VolumeFilesApi
 from runpod_flash.suggest import did_you_mean
-from runpod_flash.volume import NetworkVolume
+from runpod_flash.volume import MAX_SIZE_GB, MIN_SIZE_GB, NetworkVolume
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +26,19 @@ if TYPE_CHECKING:
 
 # What the hosted service has two of, and a directory is.
 _TYPE = "STANDARD"
+_SIZE = {"type": "integer", "minimum": MIN_SIZE_GB, "maximum": MAX_SIZE_GB}
+_NAME = {"type": "string", "minLength": 1}
+
+VOLUME_CREATED = Body(
+    {
+        "name": _NAME,
+        "size": _SIZE,
+        "dataCenter": {"type": "string"},
+        "type": {"type": "string", "enum": [_TYPE]},
+    },
+    ["name", "size", "dataCenter"],
+)
+VOLUME_UPDATED = Body({"name": _NAME, "size": _SIZE})
 
 
 class VolumesApi:
@@ -64,12 +78,7 @@ class VolumesApi:
         return found
 
     async def _create(self, scope: Scope, receive: Receive) -> Answer:
-        fields = await read_fields(scope, receive, ("name", "size", "dataCenter", "type"))
-        lacking = [name for name in ("name", "size", "dataCenter") if fields.get(name) is None]
-        if lacking:
-            raise invalid(*(f"$.{name}: it is needed" for name in lacking))
-        if fields.get("type", _TYPE) != _TYPE:
-            raise invalid(f"$.type: {fields['type']!r} is not there; this server has {_TYPE}")
+        fields = await VOLUME_CREATED.read(scope, receive)
         declared = _checked(fields["name"], fields["size"], fields["dataCenter"])
         try:
             made = await self._volumes.create(
@@ -80,7 +89,7 @@ class VolumesApi:
         return answer(201, _shown(made))
 
     async def _update(self, volume: Volume, scope: Scope, receive: Receive) -> Answer:
-        fields = await read_fields(scope, receive, ("name", "size"))
+        fields = await VOLUME_UPDATED.read(scope, receive)
         if not fields:
             raise invalid("$: name or size is needed")
         name, size = fields.get("name", volume.name), fields.get("size", volume.size)
