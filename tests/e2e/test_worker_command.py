@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from e2e.dev_server import DevServer
-from integration.foreign import RUNPOD, python_with
+from integration.foreign import QUICK_ANSWERS, RUNPOD, python_with
 from unit.command_line import flash
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ def test_an_unmodified_program_serves_with_the_variables_that_are_printed(
     assert made.returncode == 0, made.stderr
     worker = subprocess.Popen(
         [python_with(RUNPOD), tmp_path / "handler.py"],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **json.loads(made.stdout)},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            **QUICK_ANSWERS,
+            **json.loads(made.stdout),
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

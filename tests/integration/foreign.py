@@ -10,6 +10,11 @@ RUNPOD = "runpod==1.12.0"
 SCHEMATHESIS = "schemathesis==4.32.5"
 
 
+# RunPod's package asks for the processor's name at import, through one that starts a process.
+# The folder has a shorter answer, which saves a third of a second each time.
+QUICK_ANSWERS = {"PYTHONPATH": str(Path(__file__).resolve().parent / "data" / "quick")}
+
+
 def python_with(package: str) -> Path:
     """The interpreter of an environment with the package, made once and kept in the checkout."""
     name = package.partition("=")[0]

@@ -10,7 +10,7 @@ import textwrap
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from integration.foreign import RUNPOD, python_with
+from integration.foreign import QUICK_ANSWERS, RUNPOD, python_with
 from integration.served import KEY
 from runpod_flash.links.runpod_variables import runpod_variables
 
@@ -56,7 +56,7 @@ class RunPodWorker:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env={"PATH": os.environ["PATH"], "HOME": str(root), **env},
+                env={"PATH": os.environ["PATH"], "HOME": str(root), **QUICK_ANSWERS, **env},
                 start_new_session=True,
             )
 

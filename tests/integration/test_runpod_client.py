@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.foreign import RUNPOD, python_with
+from integration.foreign import QUICK_ANSWERS, RUNPOD, python_with
 from integration.served import KEY, serve, serving
 from runpod_flash.control.key import owners_ring
 from runpod_flash.gateway.access import Keyed
@@ -197,6 +197,7 @@ async def client(served: Served, code: str) -> Any:
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(served.root),
+            **QUICK_ANSWERS,
             "RUNPOD_ENDPOINT_BASE_URL": f"{served.address}/v2",
         },
     )  # fmt: skip
