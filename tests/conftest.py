@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from behaviour.programs import Programs
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+# httpx reads all certificates of the system for each client, also for plain http: 30 ms each time.
+_transports = httpx._transports.default
+_transports.create_ssl_context = functools.cache(_transports.create_ssl_context)
 
 
 @pytest.fixture(scope="session")

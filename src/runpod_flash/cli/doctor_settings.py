@@ -100,8 +100,10 @@ def _unreachable(place: str) -> str:
     """Why the server does not answer; any answer will do."""
     import httpx
 
+    from runpod_flash.client.connection import trusted
+
     try:
-        httpx.get(f"{place}/ping", timeout=3, trust_env=False, verify=httpx.create_ssl_context())
+        httpx.get(f"{place}/ping", timeout=3, trust_env=False, verify=trusted(place))
     except httpx.HTTPError as error:
         return str(error) or type(error).__name__
     return ""
