@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -257,10 +258,11 @@ class StoreMachine(RuleBasedStateMachine):
         assert counts.oldest_queued_at == min((k.created_at for k in queued), default=None)
 
 
+@pytest.mark.parametrize("examples", [30, pytest.param(300, marks=pytest.mark.slow)])
 def test_no_sequence_of_commands_loses_a_job_or_ends_it_twice(
-    make_store: Callable[[ManualClock], Store],
+    make_store: Callable[[ManualClock], Store], examples: int
 ) -> None:
     machine = type("Machine", (StoreMachine,), {"make_store": staticmethod(make_store)})
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        machine, settings=settings(max_examples=examples, stateful_step_count=40, deadline=None)
     )
