@@ -159,12 +159,12 @@ def test_what_a_function_changes_in_its_argument_stays_there(programs: Programs)
 def test_a_large_argument_and_result_arrive_with_little_memory_beside_them(
     programs: Programs,
 ) -> None:
-    """200 MB each way: the values themselves, and at most three times one of them in all."""
+    """60 MB each way: the values themselves, and at most three times one of them in all."""
     done = programs.run(
         """
         import hashlib
 
-        SIZE = 200_000_000
+        SIZE = 60_000_000
 
         def peak():
             with open("/proc/self/status") as file:
@@ -197,7 +197,7 @@ def test_a_large_argument_and_result_arrive_with_little_memory_beside_them(
         timeout=100,
     )
     right, (caller, worker), seconds = done.result
-    print(f"200 MB both ways in {seconds:.2f} s; peak, in values: {caller:.2f} + {worker:.2f}")
+    print(f"60 MB both ways in {seconds:.2f} s; peak, in values: {caller:.2f} + {worker:.2f}")
     assert right, done
     # Four values exist in any case: the argument and the result, here and there.
     assert caller + worker <= 4 + 3, done

@@ -144,6 +144,9 @@ init = function()
     requests[2] = wrk.format("GET", "/web/routes/items/1")
 end
 local count = 0
+delay = function()
+    return 10  -- enough requests, and time for the reloads
+end
 request = function()
     count = count + 1
     return requests[count % 2 + 1]
@@ -154,6 +157,7 @@ end
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_no_request_of_wrk_fails_across_ten_reloads(tmp_path: Path) -> None:
     def version() -> int:
+        time.sleep(0.02)
         answer = httpx.post(f"{server.address}/worker/runsync", json={"input": {}}, timeout=60)
         return int(answer.json()["output"]["version"])
 
