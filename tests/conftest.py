@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 
 # httpx reads all certificates of the system for each client, also for plain http: 30 ms each time.
-_transports = httpx._transports.default
-_transports.create_ssl_context = functools.cache(_transports.create_ssl_context)
+httpx._transports.default.create_ssl_context = functools.cache(  # type: ignore[attr-defined]
+    httpx.create_ssl_context
+)
 
 
 @pytest.fixture(scope="session")
