@@ -141,6 +141,7 @@ def test_workers_and_their_logs_are_asked_for_by_the_endpoint_s_id(deployed: Con
         ({"name": "other"}, 400, "has the name that its code gives it"),
         ({"flashboot": "PRIORITY_FLASHBOOT"}, 400, "no priorities"),
         ({"dataCenterIds": ["MARS-1"]}, 400, "MARS-1"),
+        ({"networkVolumes": ["nothing"]}, 400, "there is no volume 'nothing'"),
         ({"env": {"NEW": "********"}}, 400, "NEW had no value to keep"),
         ({"templateId": "none"}, 404, "there is no template 'none'"),
     ],
@@ -214,6 +215,17 @@ def test_the_catalog_says_what_there_is(deployed: Control) -> None:
     assert {each["availability"] for each in place["cpuAvailability"]} == {"HIGH"}
     assert "come together" in deployed.refused("GET", "catalog/cpus?include=AVAILABILITY", 400)
     assert "has no 'x'" in deployed.refused("GET", "catalog/gpus/x", 404)
+
+
+def test_a_volume_is_given_to_an_endpoint_by_its_id(deployed: Control) -> None:
+    fields = {"name": "models", "size": 10, "dataCenter": "EU-RO-1"}
+    volume = deployed.ask("POST", "network-volumes", 201, fields)["id"]
+    assert deployed.endpoint(networkVolumes=[volume])["networkVolumes"] == [volume]
+    deployed.shop.call()
+    in_use = deployed.refused("DELETE", f"network-volumes/{volume}", 409)
+    assert "hello (shop-production)" in in_use
+    assert deployed.endpoint(networkVolumes=[])["networkVolumes"] == []
+    deployed.ask("DELETE", f"network-volumes/{volume}", 204)
 
 
 def test_a_deleted_endpoint_ends_and_the_others_go_on(deployed: Control) -> None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.control.gpu_pools import devices_of, pools_of
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import CpuInstanceType, DataCenter
-from runpod_flash.spec import EndpointSpec
+from runpod_flash.spec import EndpointSpec, VolumeMount
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.spec import Placement, Scaling
 
     Fields = dict[str, Any]
@@ -33,7 +34,7 @@ NO_IMAGES = (
 
 
 def settings(endpoint: Fields) -> Fields:
-    """Its settings. Values of variables are masked, and volumes have their names."""
+    """Its settings. Values of variables are masked, and volumes have the names that it declares."""
     spec = EndpointSpec.from_wire(endpoint["spec"])
     placement = spec.placement
     found = {
@@ -69,7 +70,14 @@ def kind(endpoint: Fields) -> str:
     return LOAD_BALANCER if routes else QUEUE
 
 
-def edited(endpoint: Fields, fields: Mapping[str, Any]) -> Fields:
+def volume_ids(endpoint: Fields, volumes: Volumes) -> list[str]:
+    """The ids of the volumes that it has; of one that is not made yet, the name."""
+    mounts = EndpointSpec.from_wire(endpoint["spec"]).placement.volumes
+    found = [(mount, volumes.named(mount)) for mount in mounts]
+    return [mount.name if volume is None else volume.id for mount, volume in found]
+
+
+def edited(endpoint: Fields, fields: Mapping[str, Any], volumes: Volumes | None = None) -> Fields:
     """The endpoint with the fields of an update, which are of the kinds that they have to be.
 
     Raises `ConfigurationError` for those that contradict each other or the endpoint, or that have
@@ -83,6 +91,8 @@ def edited(endpoint: Fields, fields: Mapping[str, Any]) -> Fields:
         raise ConfigurationError("name: an endpoint has the name that its code gives it")
     scaling = _edited_scaling(spec.scaling, fields, kind(endpoint))
     placement = _edited_placement(spec.placement, fields)
+    if "networkVolumes" in fields:
+        placement = _with_volumes(placement, fields["networkVolumes"], volumes)
     env = endpoint["env"]
     if "env" in fields:
         unknown = [n for n, value in fields["env"].items() if value == MASK and n not in env]
@@ -180,6 +190,24 @@ def _edited_placement(placement: Placement, fields: Mapping[str, Any]) -> Placem
     if "dataCenterIds" in fields:
         placement = replace(placement, datacenters=datacenters_of(fields["dataCenterIds"]))
     return placement
+
+
+def _with_volumes(placement: Placement, ids: Sequence[str], volumes: Volumes | None) -> Placement:
+    """With the volumes of these ids. One that it names already stays named."""
+    if volumes is None:
+        raise ConfigurationError("networkVolumes: this server has none of its own")
+    named = {v.id: m for m in placement.volumes if (v := volumes.named(m)) is not None}
+    mounts: dict[str, VolumeMount] = {}
+    for each in ids:
+        volume = volumes.get(each)
+        if volume is None:
+            raise ConfigurationError(f"networkVolumes: there is no volume {each!r:.80}")
+        new = VolumeMount(volume.name, volume.datacenter, volume.size, volume.id)
+        mounts[each] = named.get(each, new)
+    places = [mount.datacenter for mount in mounts.values()]
+    if len(set(places)) < len(places):
+        raise ConfigurationError("networkVolumes: at most one in each data center")
+    return replace(placement, volumes=tuple(mounts.values()))
 
 
 def _edited_gpu(placement: Placement, gpu: Mapping[str, Any]) -> Placement:

@@ -40,7 +40,6 @@ from runpod_flash.gateway.documents import V2_DOCUMENT, Documents
 from runpod_flash.gateway.external import with_externals
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, kept_to_its_folder, preflight
-from runpod_flash.gateway.hosted.graphql import PATH as GRAPHQL
 from runpod_flash.gateway.hosted.graphql import open_hosted
 from runpod_flash.gateway.invitations_api import InvitationsApi
 from runpod_flash.gateway.jobs import Jobs
@@ -171,10 +170,10 @@ class Gateway:
         self._hosted: HostedApi | None = None
         if shelf is not None and self._deployments is not None and place is not None:
             others = resources.get("serverless")
-            resources["serverless"] = ServerlessApi(self._deployments, shelf, others)
+            resources["serverless"] = ServerlessApi(self._deployments, shelf, volumes, others)
             resources["templates"] = TemplatesApi(shelf)
             resources["registries"] = RegistriesApi(shelf)
-            self._hosted = open_hosted(plane, jobs, self._deployments, shelf, place)
+            self._hosted = open_hosted(plane, jobs, self._deployments, shelf, place, volumes)
         self._resources = Resources(resources)
         self._setup = None if keys is None else SetupPage(keys)
         self._login = None if keys is None else LoginPages(keys)
@@ -405,7 +404,7 @@ class Gateway:
                 return own
         if self._resources.owns(path):
             return await self._resources.answer(scope, receive)
-        if path == GRAPHQL and self._hosted is not None:
+        if self._hosted is not None and self._hosted.asked(path):
             return await self._hosted.answer(scope, receive)
         if path == "/setup" and self._setup is not None:
             return await self._setup.answer(scope, receive)

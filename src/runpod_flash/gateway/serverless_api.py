@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.releases import AppEnv, Release
     from runpod_flash.control.shelf import Shelf
+    from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.gateway.deployments import Deployments
     from runpod_flash.gateway.messages import Receive, Refusal, Scope, Sendable
     from runpod_flash.gateway.resources import Resource
@@ -50,11 +51,18 @@ class Served(NamedTuple):
 class ServerlessApi:
     """A `Resource`; what it does not know is for `others`."""
 
-    def __init__(self, deployments: Deployments, shelf: Shelf, others: Resource | None) -> None:
+    def __init__(
+        self,
+        deployments: Deployments,
+        shelf: Shelf,
+        volumes: Volumes | None,
+        others: Resource | None,
+    ) -> None:
         self._deployments = deployments
         self._releases = deployments.releases
         self._rollouts = Rollouts(deployments.releases, deployments)
         self._shelf = shelf
+        self._volumes = volumes
         self._others = others
 
     async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable:
@@ -64,7 +72,7 @@ class ServerlessApi:
                 allow(scope, "GET", "POST")
                 if scope["method"] == "POST":
                     return await self._create(scope, receive)
-                found = [_shown(each, scope) for each in await self._all()]
+                found = [_shown(each, scope, self._volumes) for each in await self._all()]
                 return answer(200, page("endpoints", found))
             case [endpoint_id] if self._deployments.at_id(endpoint_id) is not None:
                 allow(scope, "GET", "PATCH", "DELETE")
@@ -82,7 +90,7 @@ class ServerlessApi:
     async def _one(self, endpoint_id: str, scope: Scope, receive: Receive) -> Answer:
         served = await self._served(endpoint_id)
         if scope["method"] == "GET":
-            return answer(200, _shown(served, scope))
+            return answer(200, _shown(served, scope, self._volumes))
         if scope["method"] == "DELETE":
             await self._change(served, lambda catalog: _without(catalog, served), {}, scope)
             return Answer(204, b"")
@@ -90,12 +98,12 @@ class ServerlessApi:
         await self._apply_template(fields)
         check_scaling(fields)
         try:
-            changed = serverless.edited(served.endpoint, fields)
+            changed = serverless.edited(served.endpoint, fields, self._volumes)
         except ConfigurationError as error:
             raise problem(400, str(error)) from None
         values = {changed["spec"]["name"]: serverless.values(fields)}
         await self._change(served, lambda catalog: _with(catalog, changed), values, scope)
-        return answer(200, _shown(await self._served(endpoint_id), scope))
+        return answer(200, _shown(await self._served(endpoint_id), scope, self._volumes))
 
     async def _change(self, served: Served, edit: Any, variables: Any, scope: Scope) -> None:
         try:
@@ -180,8 +188,10 @@ def _without(catalog: dict[str, Any], served: Served) -> dict[str, Any]:
     return {**catalog, "endpoints": [e for e in catalog["endpoints"] if e["spec"]["name"] != name]}
 
 
-def _shown(served: Served, scope: Scope) -> dict[str, Any]:
+def _shown(served: Served, scope: Scope, volumes: Volumes | None) -> dict[str, Any]:
     settings = serverless.settings(served.endpoint)
+    if volumes is not None:
+        settings["networkVolumes"] = serverless.volume_ids(served.endpoint, volumes)
     return {
         "id": served.id,
         **settings,

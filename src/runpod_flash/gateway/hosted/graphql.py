@@ -15,10 +15,12 @@ from runpod_flash.gateway.hosted.builds import Builds
 from runpod_flash.gateway.hosted.operations import Operations
 from runpod_flash.gateway.hosted.reading import DeclarationReader
 from runpod_flash.gateway.hosted.selection import parse, pick
+from runpod_flash.gateway.hosted.volumes import HostedVolumes
 from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, read_body
 
 if TYPE_CHECKING:
     from runpod_flash.control.shelf import Shelf
+    from runpod_flash.control.volumes.registry import Volumes
     from runpod_flash.gateway.deployments import Deployments
     from runpod_flash.gateway.jobs import Jobs
     from runpod_flash.gateway.messages import Receive, Scope
@@ -30,11 +32,18 @@ _BODY_LIMIT = 16_000_000
 
 
 class HostedApi:
-    """See the module; uploads are below it."""
+    """See the module; uploads are below it, and volumes beside it."""
 
-    def __init__(self, operations: Operations, builds: Builds) -> None:
+    def __init__(
+        self, operations: Operations, builds: Builds, volumes: HostedVolumes | None
+    ) -> None:
         self._operations = operations
         self._builds = builds
+        self._volumes = volumes
+
+    def asked(self, path: str) -> bool:
+        """Whether the path is one of these, for a key."""
+        return path == PATH or (self._volumes is not None and self._volumes.asked(path))
 
     @staticmethod
     def uploads(path: str) -> bool:
@@ -46,7 +55,9 @@ class HostedApi:
         return await self._builds.receive(token, scope, receive)
 
     async def answer(self, scope: Scope, receive: Receive) -> Answer:
-        """The answer to a request for `PATH`."""
+        """The answer to a request for a path that was `asked` for."""
+        if self._volumes is not None and self._volumes.asked(scope["path"]):
+            return await self._volumes.answer(scope, receive)
         if scope["method"] != "POST":
             raise Refusal(405, f"{PATH} takes POST")
         require(scope, "deploy")
@@ -68,12 +79,18 @@ class HostedApi:
 
 
 def open_hosted(
-    plane: Plane, jobs: Jobs, deployments: Deployments, shelf: Shelf, place: Place
+    plane: Plane,
+    jobs: Jobs,
+    deployments: Deployments,
+    shelf: Shelf,
+    place: Place,
+    volumes: Volumes | None,
 ) -> HostedApi:
     """That of a server with deployments."""
     reader = DeclarationReader(plane, jobs, place.folder, place.blobs)
     builds = Builds(place.folder / "uploads", place.blobs, shelf, reader)
-    return HostedApi(Operations(deployments, shelf, builds), builds)
+    operations = Operations(deployments, shelf, builds)
+    return HostedApi(operations, builds, None if volumes is None else HostedVolumes(volumes))
 
 
 def _errors(message: str) -> Answer:
