@@ -74,7 +74,14 @@ def env(server: str | None) -> None:
 
     origin = origin_of(chosen_address(server))
     key = key_for(origin)
-    variables = {"FLASH_TARGET": origin, "RUNPOD_ENDPOINT_BASE_URL": f"{origin}/v2"}
+    variables = {
+        "FLASH_TARGET": origin,
+        "RUNPOD_API_BASE_URL": origin,
+        "RUNPOD_ENDPOINT_BASE_URL": f"{origin}/v2",
+        "RUNPOD_REST_API_URL": f"{origin}/v1",
+        "RUNPOD_HAPI_URL": origin,
+        "RUNPOD_CONSOLE_URL": origin,
+    }
     if key is not None:
         variables |= {"FLASH_API_KEY": key, "RUNPOD_API_KEY": key}
     for name, value in variables.items():
