@@ -28,7 +28,7 @@ _NAMES = {
     "DataCenter": "hardware",
     "Endpoint": "endpoint",
     "EndpointJob": "job",
-    "FlashApp": "unavailable",
+    "FlashApp": "flash_app",
     "GpuGroup": "hardware",
     "GpuType": "hardware",
     "LiveLoadBalancer": "legacy",
@@ -36,7 +36,7 @@ _NAMES = {
     "LoadBalancerSlsResource": "legacy",
     "NetworkVolume": "volume",
     "PodTemplate": "template",
-    "ResourceManager": "unavailable",
+    "ResourceManager": "resource_manager",
     "ServerlessEndpoint": "legacy",
     "ServerlessScalerType": "scaling",
     "ServerlessType": "scaling",
@@ -45,6 +45,7 @@ _NAMES = {
 
 if TYPE_CHECKING:
     from runpod_flash.endpoint import Endpoint
+    from runpod_flash.flash_app import FlashApp
     from runpod_flash.hardware import (
         CPU_DATACENTERS,
         CpuInstanceType,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         ServerlessEndpoint,
         remote,
     )
+    from runpod_flash.resource_manager import ResourceManager
     from runpod_flash.scaling import (
         DEFAULT_WORKERS_MAX,
         DEFAULT_WORKERS_MIN,
@@ -72,7 +74,6 @@ if TYPE_CHECKING:
         ServerlessType,
     )
     from runpod_flash.template import PodTemplate
-    from runpod_flash.unavailable import FlashApp, ResourceManager
     from runpod_flash.volume import NetworkVolume
 
 __all__ = [

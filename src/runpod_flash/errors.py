@@ -11,6 +11,9 @@
     ├── SerializationError                     a value cannot travel
     │   └── PayloadTooLargeError
     ├── ConnectionClosedError                  the plane or the worker went away
+    ├── FlashAppError                          the server refuses what FlashApp asks
+    │   ├── FlashAppNotFoundError
+    │   └── FlashEnvironmentNotFoundError
     ├── StoreFullError                         the server has no room for another job
     └── JobError                               a job ended without a result
         ├── RemoteError                        the function raised a type unknown here
@@ -70,6 +73,18 @@ class PayloadTooLargeError(SerializationError):
 
 class ConnectionClosedError(FlashError):
     """The other end of a link went away before it answered."""
+
+
+class FlashAppError(FlashError):
+    """The server refuses what `FlashApp` asks of it; the message has its words."""
+
+
+class FlashAppNotFoundError(FlashAppError):
+    """The server has no app of that name."""
+
+
+class FlashEnvironmentNotFoundError(FlashAppError):
+    """The app has no environment of that name."""
 
 
 class StoreFullError(FlashError):

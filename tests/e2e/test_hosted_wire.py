@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -9,6 +11,13 @@ import pytest
 
 from behaviour.servers import server
 from e2e.hosted import Hosted, HostedError, archive
+from integration.served import write
+from runpod_flash import Endpoint, FlashApp, ResourceManager
+from runpod_flash.errors import (
+    FlashAppNotFoundError,
+    FlashEnvironmentNotFoundError,
+    NotAvailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +151,55 @@ def test_an_upload_is_for_whoever_announced_it(hosted: Hosted, app: str) -> None
     assert httpx.put(place["uploadUrl"], content=b"x" * 10).status_code == 200
     with pytest.raises(HostedError, match="cannot be read as"):
         hosted.ask("finalizeFlashArtifactUpload", "id", input=finish)
+
+
+def test_flash_app_makes_uploads_serves_and_ends(
+    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**hosted.target.variables, "FLASH_APP": "mine"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "build.tar.gz"
+
+    async def scenario() -> None:
+        with pytest.raises(FlashAppNotFoundError, match="app not found: 'mine'"):
+            await FlashApp.from_name("mine")
+        app, environment = await FlashApp.create_environment_and_app("mine", "production")
+        assert [each["name"] for each in await FlashApp.list()] == ["mine"]
+        with pytest.raises(FlashEnvironmentNotFoundError, match="mine has no environment 'other'"):
+            await app.get_environment_by_name("other")
+        with pytest.raises(FileNotFoundError):
+            await app.upload_build(place)
+        place.write_bytes(b"no archive")
+        with pytest.raises(ValueError, match="not compressed by gzip"):
+            await app.upload_build(place)
+        place.write_bytes(archive(FILES, MANIFEST))
+        with pytest.raises(FileNotFoundError, match="build the project first"):
+            await app.upload_build(place)
+        write(tmp_path, {".flash/flash_manifest.json": json.dumps(MANIFEST)})
+        build = await app.upload_build(place)
+        await app.deploy_build_to_environment(build["id"], environment_name="production")
+        await app.update_build_manifest(build["id"], {**MANIFEST, "more": 1})
+        assert (await app.get_build_manifest(build["id"]))["more"] == 1
+        assert [each["id"] for each in await app.list_builds()] == [build["id"]]
+        (served,) = await app.list_environments()
+        assert served["id"] == environment["id"]
+        assert served["activeBuildId"] == build["id"]
+
+        manager = ResourceManager()
+        ((key, found),) = manager.find_resources_by_name("greet")
+        assert found.id == "mine-production-greet"
+        assert manager.find_resources_by_provider_id(found.id) == [(key, found)]
+        assert await manager.get_or_deploy_resource(Endpoint(name="greet")) == found
+        with pytest.raises(NotAvailableError, match="'other' is not deployed in mine-production"):
+            await manager.get_or_deploy_resource(Endpoint(name="other"))
+        assert (await manager.undeploy_resource(key))["success"] is True
+        assert (await manager.undeploy_resource(key))["success"] is False
+        assert await app.delete_environment("production")
+        assert await FlashApp.delete(app_name="mine")
+        assert await FlashApp.list() == []
+
+    asyncio.run(scenario())
 
 
 def test_volumes_are_found_and_made_in_the_words_of_the_old_api(hosted: Hosted) -> None:

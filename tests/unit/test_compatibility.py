@@ -110,8 +110,6 @@ def name_row(name: str) -> tuple[str, str, str]:
 def name_attempt(name: str, found: Any) -> Callable[[], Any]:
     if name in IMAGE_CLASSES:
         return lambda: found(name="x", imageName="vllm")
-    if name in ("FlashApp", "ResourceManager"):
-        return lambda: found("x")
     return lambda: found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -122,10 +123,17 @@ def test_a_deprecated_name_keeps_failing_where_warnings_are_errors() -> None:
     assert python(code, "-W", "error").stdout.split() == ["refused", "refused"]
 
 
-@pytest.mark.parametrize("name", ["FlashApp", "ResourceManager"])
-def test_a_name_that_needs_a_server_says_so_in_one_sentence(name: str) -> None:
-    with pytest.raises(NotAvailableError, match=f"^{name} needs a Flash server"):
-        getattr(runpod_flash, name)("x")
+def test_apps_and_resources_need_a_server_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLASH_TARGET", "")
+    with pytest.raises(NotAvailableError, match=r"^FlashApp needs a Flash server: start one"):
+        asyncio.run(runpod_flash.FlashApp("x").list_builds())
+    manager = runpod_flash.ResourceManager()
+    assert manager is runpod_flash.ResourceManager()
+    with pytest.raises(NotAvailableError, match=r"^ResourceManager needs a Flash server"):
+        manager.list_all_resources()
+    told = asyncio.run(manager.undeploy_resource("DeployedEndpoint:x"))
+    assert told["success"] is False
+    assert "needs a Flash server" in told["message"]
 
 
 def test_a_made_up_machine_is_among_the_tools_for_tests() -> None:
