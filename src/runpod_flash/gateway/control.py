@@ -21,6 +21,7 @@ from runpod_flash.gateway.log_streams import LogStream, log_query
 from runpod_flash.gateway.messages import Answer, answer, header
 from runpod_flash.gateway.metrics import exposition
 from runpod_flash.gateway.problems import problem
+from runpod_flash.gateway.sentinel import OPERATORS
 from runpod_flash.plane.logs.reading import LogQuery
 from runpod_flash.plane.logs.record import timestamp
 from runpod_flash.plane.overview import Overview, overview
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from runpod_flash.plane.plane import Plane
     from runpod_flash.spec import EndpointSpec
 
-_PATHS = ("/metrics", "/v2/flash/overview", "/v2/flash/logs")
+_PATHS = ("/metrics", *OPERATORS)
 _OF_ENDPOINT = re.compile(r"/v2/serverless/[^/]+/(?:logs|workers(?:/[^/]+/logs)?)")
 _STATUSES = {"running": "RUNNING", "idle": "IDLE", "initializing": "INITIALIZING"}
 _COUNTED = ("running", "idle", "initializing", "throttled", "unhealthy")

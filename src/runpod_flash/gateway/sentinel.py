@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Discovered
 
 SENTINEL = "flash"
+OPERATORS = (f"/v2/{SENTINEL}/overview", f"/v2/{SENTINEL}/logs")
 _NAME = b"x-flash-endpoint"
 # That SDK sends no empty input, but this.
 _EMPTY = {"__empty": True}
 
 
 def asked(path: str) -> bool:
-    """Whether the endpoint id in the path is this one."""
-    return path.startswith(f"/v2/{SENTINEL}/")
+    """Whether the endpoint id in the path is this one. (What operators ask has the same prefix.)"""
+    return path.startswith(f"/v2/{SENTINEL}/") and path not in OPERATORS
 
 
 def named_by_headers(scope: Scope) -> tuple[str, str, str]:
