@@ -40,6 +40,7 @@ _NAMES = {
     "ServerlessEndpoint": "legacy",
     "ServerlessScalerType": "scaling",
     "ServerlessType": "scaling",
+    "on_start": "starting",
     "remote": "legacy",
 }
 
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
         ServerlessScalerType,
         ServerlessType,
     )
+    from runpod_flash.starting import on_start
     from runpod_flash.template import PodTemplate
     from runpod_flash.volume import NetworkVolume
 
@@ -101,6 +103,7 @@ __all__ = [
     "ServerlessEndpoint",
     "ServerlessScalerType",
     "ServerlessType",
+    "on_start",
     "remote",
 ]
 

@@ -127,7 +127,7 @@ STARTS = """
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
 def test_all_workers_but_the_first_are_forks_of_a_zygote(programs: Programs) -> None:
     done = programs.run(program(STARTS.replace("ENVIRONMENT", "{}")))
-    assert done.result[1:] == ["flash-zygote", "flash-zygote"]
+    assert set(done.result[1:]) <= {"flash-zygote", "flash-snapshot"}
     assert "imported ahead" not in done.stderr
 
 

@@ -88,7 +88,7 @@ class WorkerProcess:
             frame = self._arrived.pop(0)
             if frame.type == kind:
                 return frame
-            assert frame.type == "log", frame
+            assert frame.type in ("log", "imported"), frame
 
     def send(self, kind: str, fields: dict[str, Any], *values: Payload) -> None:
         buffers = tuple(part for value in values for part in (value.body, *value.buffers))

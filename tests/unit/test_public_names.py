@@ -38,6 +38,8 @@ NAMES = [
     "ServerlessType",
     "remote",
 ]
+# What the hosted SDK does not have.
+OWN = ["on_start"]
 DEPRECATED = {
     "CpuLiveLoadBalancer",
     "CpuLiveServerless",
@@ -57,15 +59,15 @@ def python(code: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_all_lists_exactly_the_twenty_five_public_names_in_order() -> None:
+def test_all_lists_exactly_the_twenty_five_public_names_and_our_own_in_order() -> None:
     assert len(NAMES) == 25
-    assert sorted(runpod_flash.__all__) == sorted(NAMES)
+    assert sorted(runpod_flash.__all__) == sorted([*NAMES, *OWN])
     constants = [name for name in runpod_flash.__all__ if name.isupper()]
     classes = [name for name in runpod_flash.__all__ if name[0].isupper() and not name.isupper()]
-    assert runpod_flash.__all__ == [*sorted(constants), *sorted(classes), "remote"]
+    assert runpod_flash.__all__ == [*sorted(constants), *sorted(classes), *OWN, "remote"]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in DEPRECATED])
+@pytest.mark.parametrize("name", [name for name in [*NAMES, *OWN] if name not in DEPRECATED])
 def test_every_name_that_is_not_deprecated_loads_without_a_warning(name: str) -> None:
     assert getattr(runpod_flash, name) is not None
     assert name in dir(runpod_flash)

@@ -18,7 +18,8 @@ class StartOrder:
 
     `near` lists the workers whose jobs wait, directly or through others, for the job that this
     worker is started for: where no device is free, theirs may be shared. `identity` are the
-    variables by which its server knows it.
+    variables by which its server knows it. `caller_env` is what its modules may read while they are
+    imported; None where that is not known yet.
     """
 
     worker_id: str
@@ -26,6 +27,7 @@ class StartOrder:
     env: Mapping[str, str]
     near: tuple[str, ...] = ()
     identity: Mapping[str, str] = field(default_factory=dict)
+    caller_env: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -233,7 +233,7 @@ class Reconciler:
     def order(self, worker_id: str, pool: Pool, near: tuple[str, ...] = ()) -> StartOrder:
         """What a worker of the pool is to be started by now."""
         identity = self.identities.variables(worker_id, pool.spec, pool.env)
-        return StartOrder(worker_id, pool.spec, pool.env, near, identity)
+        return StartOrder(worker_id, pool.spec, pool.env, near, identity, self.caller_env(pool))
 
     async def _bring_up(self, worker: Worker, order: StartOrder) -> None:
         try:

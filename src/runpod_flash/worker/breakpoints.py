@@ -57,12 +57,12 @@ def _is_standard(spec: ModuleSpec) -> bool:
 
 
 def _adapt(pdb: Any, worker: Worker) -> None:
-    own, inspect_own, pid = pdb.set_trace, pdb.post_mortem, os.getpid()
+    own, inspect_own = pdb.set_trace, pdb.post_mortem
 
     def set_trace(*, header: str | None = None) -> None:
         frame = sys._getframe().f_back
         assert frame is not None
-        if os.getpid() == pid:
+        if os.getpid() == worker.pid:
             from runpod_flash.worker import debugger
 
             debugger.debug(worker, frame, header)
@@ -70,7 +70,7 @@ def _adapt(pdb: Any, worker: Worker) -> None:
             own(header=header)
 
     def post_mortem(t: Any = None) -> None:
-        if os.getpid() == pid:
+        if os.getpid() == worker.pid:
             from runpod_flash.worker import debugger
 
             debugger.post_mortem(worker, t)

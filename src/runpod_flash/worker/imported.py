@@ -23,15 +23,15 @@ class Imported:
         self._seen = set(sys.modules)
         self._count = len(self._seen)
 
-    def tell(self) -> None:
+    def tell(self, *, always: bool = False) -> None:
         """Send what is new since the last time; nearly free where nothing is."""
-        if len(sys.modules) == self._count:
+        if len(sys.modules) == self._count and not always:
             return
         new = [name for name in list(sys.modules) if name not in self._seen]
         self._count = len(sys.modules)
         self._seen.update(new)
         names = [name for name in new if _is_library(name)]
-        if names:
+        if names or always:
             self._send(Frame("imported", {"modules": names}))
 
 

@@ -11,13 +11,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runpod_flash import context
+from runpod_flash import context, starting
 from runpod_flash.bytecode import distrust_young_files
 from runpod_flash.errors import FlashError, WorkerStartError
 from runpod_flash.spec import EndpointSpec
 from runpod_flash.wire import failures
 from runpod_flash.wire.frames import Frame
-from runpod_flash.worker import breakpoints, code, environ, output, undeclared, unsettled
+from runpod_flash.worker import breakpoints, code, environ, loaded, output, undeclared, unsettled
 from runpod_flash.worker.imported import Imported
 from runpod_flash.worker.jobs import JobRunner
 from runpod_flash.worker.link import PlaneLink
@@ -44,6 +44,7 @@ class Worker:
     def __init__(self, link: PlaneLink, spec: EndpointSpec) -> None:
         self.link = link
         self.spec = spec
+        self.pid = os.getpid()
         self.importing = ""
         self.runner: Runner | None = None
         self.imported = Imported(link.send)
@@ -97,9 +98,10 @@ class Worker:
         loop.add_reader(self.link.fileno(), readable)
         loop.call_soon(readable)  # what arrived together with the start frame
         try:
+            await starting.start()
             async with self._runner(target, out) as self.runner:
                 self.link.send(Frame("ready"))
-                self.imported.tell()
+                self.imported.tell(always=True)  # also: now is the time to prepare the next
                 await done.wait()
         except BaseException as error:
             if self.runner is not None:
@@ -132,23 +134,52 @@ def main(fd: int, worker_id: str, token: str) -> None:
     start = link.receive_one()
     if start is None or start.type != "start":
         return
-    distrust_young_files()
-    worker = Worker(link, EndpointSpec.from_wire(start.fields["spec"]))
+    spec = EndpointSpec.from_wire(start.fields["spec"])
     faulthandler.enable(2, all_threads=False)  # a crash in a library says where
+    ready = _resume(link, spec) or _load(link, spec, start.fields["caller_env"])
+    if ready is not None:
+        worker, target, out = ready
+        output.configure_logging()
+        asyncio.run(worker.serve(target, out))
+        sys.stdout.flush()
+
+
+def _load(
+    link: PlaneLink, spec: EndpointSpec, caller_env: Mapping[str, str]
+) -> tuple[Worker, Any, output.Output] | None:
+    """A worker that has imported the user's code; None where that fails, which is told."""
+    distrust_young_files()
+    worker = Worker(link, spec)
     out = output.Output(link.send)
     context.enter(worker)
     breakpoints.install(worker)
     began = time.time()
     try:
-        target = worker.load(start.fields["caller_env"])
+        return worker, worker.load(caller_env), out
     except BaseException as error:
         if unsettled.changed(worker.spec.entry, error, began):
             sys.exit(f"{worker.spec.entry.file} or a file of it was being saved: {error}")
         worker.refuse(error)
-        return
-    output.configure_logging()
-    asyncio.run(worker.serve(target, out))
-    sys.stdout.flush()
+    return None
+
+
+def _resume(link: PlaneLink, spec: EndpointSpec) -> tuple[Worker, Any, output.Output] | None:
+    """The worker that this process's parent was to become, where it has imported the code."""
+    found = loaded.take()
+    if found is None:
+        return None
+    if not found.fits(spec):
+        sys.exit("the endpoint's code is elsewhere by now")
+    worker: Worker = found.worker
+    out = found.resume(link)
+    worker.spec, worker.pid, worker.imported = spec, os.getpid(), Imported(link.send)
+    context.enter(worker)
+    return worker, found.target, out
+
+
+def load_ahead(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Import user code for workers that this process's forks become; see loaded.py."""
+    return loaded.load(Worker, told)
 
 
 def _start_failure(spec: EndpointSpec, error: BaseException) -> failures.Failure:

@@ -13,20 +13,24 @@ if TYPE_CHECKING:
     from runpod_flash.spec import Entry
 
 # Editors empty a file, then fill it.
-_SAVING_SECONDS = 0.2
+SAVING_SECONDS = 0.2
 
 
 def changed(entry: Entry, error: BaseException, since: float) -> bool:
     """Whether a file that the failed load has read changed about or after that time (Unix, s)."""
     inside = f"{Path(entry.root)}{os.sep}"
-    read = (file for file in _files(entry, error) if file.startswith(inside))
-    return any(_saved_at(file) > since - _SAVING_SECONDS for file in read)
+    read = (file for file in (*files(entry), *_failed_in(error)) if file.startswith(inside))
+    return any(_saved_at(file) > since - SAVING_SECONDS for file in read)
 
 
-def _files(entry: Entry, error: BaseException) -> Iterator[str]:
+def files(entry: Entry) -> Iterator[str]:
+    """The files of all modules that are there, and of those that the entry names."""
     yield from (str(Path(entry.root, file)) for file in (entry.file, *entry.others))
     modules = list(sys.modules.values())
     yield from (getattr(module, "__file__", None) or "" for module in modules)
+
+
+def _failed_in(error: BaseException) -> Iterator[str]:
     if isinstance(error, SyntaxError):
         yield error.filename or ""
     trace = error.__traceback__

@@ -22,7 +22,13 @@ from runpod_flash.engines.local.preparation import (
     environment_request,
     local_platform,
 )
-from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount, describe
+from runpod_flash.engines.local.processes.launcher import (
+    Ahead,
+    LaunchOrder,
+    Mount,
+    Snapshot,
+    describe,
+)
 from runpod_flash.engines.local.support import support_tree
 from runpod_flash.engines.local.volumes import (
     VOLUME_TARGET,
@@ -34,6 +40,7 @@ from runpod_flash.engines.local.volumes import (
 )
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.links.framed import FramedLink
+from runpod_flash.spec import Scaling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -338,6 +345,7 @@ class LocalEngine:
             mounts=self._mounts(spec, environment, home, volume),
             ahead=self._imported_ahead(spec, environment, home),
             user=self._user(),
+            snapshot=_snapshot(order),
         )
         worker.launched = launch
         self._workers[order.worker_id] = worker
@@ -350,6 +358,8 @@ class LocalEngine:
         worker.advice = self._advice(worker, volume, worker.process.mounts_error)
         if reason := worker.process.slow_start:
             say(f"{spec.name} starts its workers without modules imported ahead: {reason}")
+        if reason := worker.process.no_snapshot:
+            say(f"{spec.name} imports {spec.entry.file} anew in each worker: {reason}")
         left_out = worker.process.left_out
         if left_out and self._imports.leave_out(environment.path, left_out):
             for module, reason in left_out.items():
@@ -420,6 +430,15 @@ class LocalEngine:
         if self._mounts_work is None:
             self._mounts_work = self._node.can_mount()
         return self._mounts_work
+
+
+def _snapshot(order: StartOrder) -> Snapshot | None:
+    """The endpoint's code, loaded: where it has a file, and its declaration allows it."""
+    spec = order.spec
+    if order.caller_env is None or spec.entry.by_value or not spec.placement.flashboot:
+        return None
+    loaded = replace(spec, scaling=Scaling()).to_wire()
+    return Snapshot(spec.key, {"spec": loaded, "caller_env": dict(order.caller_env)})
 
 
 def _environment_of(order: LaunchOrder) -> Path:

@@ -13,24 +13,29 @@ import signal
 import socket
 import sys
 import time
+from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runpod_flash.engines.local.processes import namespaces, supervisor
-from runpod_flash.engines.local.processes.importing import import_ahead, reseed
+from runpod_flash.engines.local.processes.importing import (
+    import_ahead,
+    reseed,
+    single_threaded_torch,
+    unfit_to_share,
+)
 from runpod_flash.engines.local.processes.spares import SparingSupervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 
 def supervise(
     orders: int, plane: int, apart: bool, before: Collection[str]
 ) -> dict[str, Any] | None:
     """Import and supervise. Returns twice: in each worker with its order, and None at the end."""
-    with open("/proc/self/comm", "rb") as stream:
-        name = stream.read().strip()
+    name = _own_name()
     supervisor.prctl(supervisor.PR_SET_NAME, b"flash-zygote")
     # An import may hang; later, the plane's end is seen as by every supervisor.
     supervisor.prctl(supervisor.PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -53,6 +58,64 @@ def supervise(
     return None
 
 
+def supervise_snapshot(orders: int, program: str, path: Sequence[str]) -> None:
+    """Load and supervise; in each worker, run it to its end. `path` is the Python's own."""
+    name = _own_name()
+    supervisor.prctl(supervisor.PR_SET_NAME, b"flash-snapshot")
+    base = dict(os.environ)
+    with socket.socket(fileno=os.dup(orders)) as plane_end:
+        told = supervisor.read_order(plane_end)
+        if told is None:
+            os._exit(0)
+        with single_threaded_torch() as restore:
+            answer = import_module(program).load_ahead(told)
+        reason = answer and not answer.get("error") and unfit_to_share({orders, plane_end.fileno()})
+        supervisor.send(plane_end, {"error": reason} if reason else answer)
+    if reason or "names" not in answer:
+        os._exit(0)  # what the user's code has planned for the end is for workers
+    state = _State.take(name, base, restore)
+    try:
+        supervisor.serve(orders, -1, state.begin, False, SparingSupervisor)
+    except supervisor.Birth as birth:
+        run_script(birth.order["argv"], path, collects=state.collects)
+    else:
+        os._exit(0)
+
+
+class _State(NamedTuple):
+    """What user code has made of its process, beside its memory, and its forks are to have."""
+
+    name: bytes
+    env: Mapping[str, str]
+    signals: Mapping[int, Any]
+    collects: bool
+    restore: Callable[[], None]
+
+    @classmethod
+    def take(cls, name: bytes, env: Mapping[str, str], restore: Callable[[], None]) -> _State:
+        """`env` is what it was started with."""
+        signals: dict[int, Any] = {n: signal.getsignal(n) for n in signal.valid_signals()}
+        return cls(name, env, signals, gc.isenabled(), restore)
+
+    def begin(self, order: dict[str, Any]) -> NoReturn:
+        """Be what a worker is when its code was loaded."""
+        with supervisor.step("the environment"):
+            for key, value in order["env"].items():
+                if self.env.get(key) != value:  # the worker's own; what code has set stays
+                    os.environ[key] = value
+        signal.set_wakeup_fd(-1)
+        for number, handler in self.signals.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        self.restore()
+        _go_on(self.name, order)
+
+
+def _own_name() -> bytes:
+    with open("/proc/self/comm", "rb") as stream:
+        return stream.read().strip()
+
+
 def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
     """Be as a Python is when its program starts. `name` is that of such a process."""
     with supervisor.step("the environment"):
@@ -60,6 +123,10 @@ def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
     if order["mounts"] or order["user"]:
         namespaces.leave_privileges()
     _reset_signals()
+    _go_on(name, order)
+
+
+def _go_on(name: bytes, order: dict[str, Any]) -> NoReturn:
     supervisor.prctl(supervisor.PR_SET_NAME, name)
     _show(order["argv"])
     # The minder's pipe among them, whose end says that the program runs.
@@ -67,9 +134,10 @@ def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
     raise supervisor.Birth(order)
 
 
-def run_script(argv: Sequence[str], path: Sequence[str]) -> None:
+def run_script(argv: Sequence[str], path: Sequence[str], *, collects: bool = True) -> None:
     """As `argv` would: a Python, a script, and its arguments. `path` is the Python's own."""
-    gc.enable()
+    if collects:
+        gc.enable()
     reseed()
     script = argv[1]
     sys.orig_argv[:], sys.argv[:] = argv, argv[1:]

@@ -14,6 +14,7 @@ from runpod_flash.engines.local.processes.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from runpod_flash.engines.local.processes.launcher import LaunchOrder, Process, ProcessEvents
+    from runpod_flash.engines.local.processes.supervisors import Forker
 
 _PROGRAM = Path(__file__).resolve().with_name("supervisor.py")
 _PARALLEL_LAUNCHES = 64  # keeps orders far below what a socket buffers, so that none ever blocks
@@ -76,7 +77,7 @@ class FreshProcessLauncher(Launcher):
         return await self._start(order, events, self._supervisor)
 
     async def _start(
-        self, order: LaunchOrder, events: ProcessEvents, supervisor: Supervisor
+        self, order: LaunchOrder, events: ProcessEvents, supervisor: Forker
     ) -> WorkerProcess:
         worker = WorkerProcess(order, events, self._descriptors, self._workers.discard)
         self._workers.add(worker)

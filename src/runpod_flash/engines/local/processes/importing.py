@@ -1,19 +1,19 @@
-"""What a zygote imports ahead, and whether it can still be forked after that."""
+"""What a zygote imports ahead, and whether it can be forked after that."""
 
 # Plain system calls by name: this is a supervisor's program.
-# ruff: noqa: PTH115, PTH208
+# ruff: noqa: PTH115, PTH123, PTH208
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.engines.local.processes import supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 
 def import_ahead(
@@ -37,7 +37,7 @@ def import_ahead(
 
 def unfit() -> str:
     """Why this process must not be forked, as a clause; empty where it may be."""
-    if any(name.startswith("/dev/nvidia") for name in _open_files()):
+    if any(name.startswith("/dev/nvidia") for name in _open_files().values()):
         return "the process to fork has a GPU open"
     if supervisor.threads() > 1:
         # OpenBLAS's threads end at a fork and come back when they are needed. Any other stays.
@@ -60,12 +60,52 @@ def reseed() -> None:
         torch.default_generator.seed()
 
 
-def _open_files() -> list[str]:
-    found = []
-    for number in os.listdir("/proc/self/fd"):
+def unfit_to_share(allowed: Collection[int]) -> str:
+    """Why forks of this process, which has run user code, would not do, as a clause.
+
+    `allowed` are descriptors that may be open. So may files be that are mapped: they are read by
+    address, where others have a position that all would share.
+    """
+    if reason := unfit():
+        return reason
+    if supervisor.children():
+        return "it has started a process"
+    mapped = _mapped()
+    for number, name in _open_files().items():
+        if number > 2 and number not in allowed and name != os.devnull and name not in mapped:
+            return f"it has {name} open"
+    return ""
+
+
+@contextmanager
+def single_threaded_torch() -> Iterator[Callable[[], None]]:
+    """Have torch compute without threads, which no fork would have; gives what undoes that."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield lambda: None
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def restore() -> None:
+        if torch.get_num_threads() == 1:  # else the user's code has chosen
+            torch.set_num_threads(threads)
+
+    yield restore
+
+
+def _open_files() -> dict[int, str]:
+    found = {}
+    for number in map(int, os.listdir("/proc/self/fd")):
         with suppress(OSError):  # the listing's own
-            found.append(os.readlink(f"/proc/self/fd/{number}"))
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
     return found
+
+
+def _mapped() -> set[str]:
+    with open("/proc/self/maps", errors="surrogateescape") as lines:
+        fields = [line.rstrip("\n").split(None, 5) for line in lines]
+    return {each[5] for each in fields if len(each) == 6}
 
 
 def _top(modules: Collection[str]) -> set[str]:

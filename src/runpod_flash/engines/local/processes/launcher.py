@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import socket
@@ -49,6 +49,17 @@ class Ahead:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """What else a Python program may have done ahead: its `load_ahead` is called with `told`.
+
+    It belongs to that `endpoint` alone. (JSON values; an equal `told` leads to an equal state.)
+    """
+
+    endpoint: str
+    told: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class LaunchOrder:
     """A process to start: `argv` with the word `{link}` for the link's descriptor, `env` as it is.
 
@@ -56,7 +67,8 @@ class LaunchOrder:
     that stay open until the worker and all its descendants are gone, even if this process dies;
     the caller closes its own copies after the launch. Empty `cpus` means all. With `ahead`, `argv`
     is a Python, the path of a script, and its arguments. `user` are the numbers of the user and
-    group that it is to be, which only root can order.
+    group that it is to be, which only root can order. With `snapshot`, it may go on from there. A
+    `zygote` is waited for with all that it has started, even if it ends before.
     """
 
     worker_id: str
@@ -69,6 +81,8 @@ class LaunchOrder:
     mounts: tuple[Mount, ...] = ()
     ahead: Ahead | None = None
     user: tuple[int, int] | None = None
+    snapshot: Snapshot | None = None
+    zygote: bool = False
 
     def __post_init__(self) -> None:
         if not self.argv:
@@ -100,7 +114,7 @@ class Process(Protocol):
     `mounts_error` says why it runs without its mounts; empty: it has them.
 
     `slow_start` says why it could not be had with modules imported ahead, where that is for good;
-    `left_out` which modules could not be, and why.
+    `left_out` which modules could not be, and why; `no_snapshot` why it has to load all by itself.
     """
 
     @property
@@ -114,6 +128,9 @@ class Process(Protocol):
 
     @property
     def left_out(self) -> Mapping[str, str]: ...
+
+    @property
+    def no_snapshot(self) -> str: ...
 
     def kill(self) -> None:
         """End the process and all its descendants; the exit is reported as an event."""

@@ -254,7 +254,7 @@ def mind(control: socket.socket, seat: Seat, plane: int, prepared: Prepared | No
     close_all([seat.link, seat.output])
     pid = worker if outside < 0 else int(os.read(outside, 64).split()[0])
     send(control, {"pid": pid, "mounts_error": without_mounts})
-    status = wait_for_worker(worker, waker, [control.fileno(), plane])
+    status = wait_for_worker(worker, waker, [control.fileno(), plane], order["zygote"])
     last = clear_children(worker)
     send(control, {"returncode": os.waitstatus_to_exitcode(last if status is None else status)})
 
@@ -284,15 +284,24 @@ def receive(control: socket.socket, size: int) -> bytes:
     return data
 
 
-def wait_for_worker(worker: int, waker: Waker, watched: Collection[int]) -> int | None:
-    """The worker's wait status, or None when a watched descriptor says that it shall end."""
+def wait_for_worker(
+    worker: int, waker: Waker, watched: Collection[int], with_all: bool
+) -> int | None:
+    """The worker's wait status, or None when a watched descriptor says that it shall end.
+
+    `with_all` waits for all other children too.
+    """
+    found = None
     while True:
         # Others are daemons that left the worker's tree: theirs to run, ours to bury.
-        for pid, status in reap()[0]:
+        ended, others = reap()
+        for pid, status in ended:
             if pid == worker:
-                return status
+                found = status
+        if found is not None and not (with_all and others):
+            return found
         if waker.wait(watched, None):
-            return None
+            return found
 
 
 def clear_children(worker: int) -> int:

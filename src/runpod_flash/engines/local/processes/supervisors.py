@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runpod_flash.engines.local.processes.supervisor import pidfd
 
@@ -16,17 +16,75 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runpod_flash.engines.local.processes.descriptors import Descriptors
+    from runpod_flash.engines.local.processes.worker_process import WorkerProcess
 
 
 class SupervisorLostError(OSError):
     """The supervisor ended before it could start a worker."""
 
 
-class Supervisor:
+class Forker(Protocol):
+    """Something that starts workers, as the plane knows it.
+
+    One that `is_inside` lives where workers are to be: in their view, and as their user.
+    """
+
+    @property
+    def is_inside(self) -> bool: ...
+    @property
+    def orders(self) -> socket.socket: ...
+    def alive(self) -> bool: ...
+    def order(self, fds: list[int]) -> None: ...
+    def read(self) -> bytes:
+        """What it has to say; raises BlockingIOError where that is nothing so far."""
+
+    def let_go(self) -> None:
+        """Have it end when its minders have."""
+
+    def ended(self) -> bool: ...
+    def kill(self) -> None:
+        """End it now, whether or not it listens; its minders may end with it."""
+
+    def abandon(self) -> None:
+        """In a forked copy of this process: let go of it."""
+
+
+class _Ordering:
+    """How all of them are spoken to."""
+
+    orders: socket.socket
+    _descriptors: Descriptors
+
+    def alive(self) -> bool:
+        try:
+            # Its end of the socket closes a moment before the process can be waited for.
+            return bool(self.orders.recv(1, socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def order(self, fds: list[int]) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # the worker's socket tells
+            socket.send_fds(self.orders, [bytes([len(fds)])], fds)
+
+    def read(self) -> bytes:
+        try:
+            return self.orders.recv(65536, socket.MSG_DONTWAIT)
+        except ConnectionError:
+            return b""
+
+    def let_go(self) -> None:
+        self._descriptors.close(self.orders)
+
+
+class Supervisor(_Ordering):
     """The process of a supervisor: of `command`, which gets what supervisor.py says first.
 
     Then come `arguments`. The environment is this process's own unless `env` is given.
     """
+
+    is_inside = False
 
     def __init__(
         self,
@@ -60,35 +118,10 @@ class Supervisor:
             if plane >= 0:
                 os.close(plane)
 
-    def alive(self) -> bool:
-        try:
-            # Its end of the socket closes a moment before the process can be waited for.
-            return bool(self.orders.recv(1, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-
-    def order(self, fds: list[int]) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # the worker's socket tells
-            socket.send_fds(self.orders, [bytes([len(fds)])], fds)
-
-    def read(self) -> bytes:
-        """What it has to say; raises BlockingIOError where that is nothing so far."""
-        try:
-            return self.orders.recv(65536, socket.MSG_DONTWAIT)
-        except ConnectionError:
-            return b""
-
-    def let_go(self) -> None:
-        """Have it end when its minders have."""
-        self._descriptors.close(self.orders)
-
     def ended(self) -> bool:
         return self._process.poll() is not None
 
     def kill(self) -> None:
-        """End it now, whether or not it listens; its minders do not need it."""
         self.let_go()
         self._process.kill()
         self._process.wait()
@@ -104,3 +137,26 @@ class Supervisor:
 
     def abandon(self) -> None:
         self._process.returncode = 0  # not this process's child: nothing to wait for or warn of
+
+
+class InnerSupervisor(_Ordering):
+    """A supervisor that is itself a worker's process: it was started with `orders` as its link."""
+
+    is_inside = True
+
+    def __init__(
+        self, descriptors: Descriptors, orders: socket.socket, process: WorkerProcess
+    ) -> None:
+        self._descriptors = descriptors
+        self.orders = orders
+        self._process = process
+
+    def ended(self) -> bool:
+        return self._process.gone.done()
+
+    def kill(self) -> None:
+        self.let_go()
+        self._process.kill()
+
+    def abandon(self) -> None:
+        """Its launcher lets go of all its descriptors."""

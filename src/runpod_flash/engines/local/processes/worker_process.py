@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.engines.local.processes.launcher import Process, ProcessExit
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
     from runpod_flash.engines.local.processes.descriptors import Descriptors
     from runpod_flash.engines.local.processes.launcher import LaunchOrder, Mount, ProcessEvents
-    from runpod_flash.engines.local.processes.supervisors import Supervisor
+    from runpod_flash.engines.local.processes.supervisors import Forker
 
+_CREDENTIALS = struct.Struct("iII")  # process, user, group
+_LONGEST_MESSAGE = 1 << 20
 LINK_FD = 3  # where a worker finds its link, beside 0, 1 and 2; no other descriptor is open in it
 
 
@@ -51,16 +54,18 @@ class WorkerProcess(Process):
         self._received = b""
         self._lines = Lines()
         self._ended = False
-        self._slow_start = ""
+        self._slow_start = self._no_snapshot = ""
         self._left_out: Mapping[str, str] = {}
         self._reporting = False
+        self._outer_pid = 0
         self._reply: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._returncode = -signal.SIGKILL  # what a killed minder's worker dies of
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def pid(self) -> int:
-        return int(self._reply.result()["pid"])
+        # A minder in another namespace tells the id that the worker has there.
+        return self._outer_pid or int(self._reply.result()["pid"])
 
     @property
     def mounts_error(self) -> str:
@@ -74,20 +79,27 @@ class WorkerProcess(Process):
     def left_out(self) -> Mapping[str, str]:
         return self._left_out
 
-    def explain(self, slow_start: str, left_out: Mapping[str, str]) -> None:
+    @property
+    def no_snapshot(self) -> str:
+        return self._no_snapshot
+
+    def explain(self, slow_start: str, left_out: Mapping[str, str], no_snapshot: str) -> None:
         self._slow_start, self._left_out = slow_start, left_out
+        self._no_snapshot = no_snapshot
 
     def kill(self) -> None:
         # The minder cannot tell this from the end of the plane, and need not.
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_WR)
 
-    async def start(self, order: LaunchOrder, supervisor: Supervisor) -> None:
+    async def start(self, order: LaunchOrder, supervisor: Forker) -> None:
         fds = [self._minders_control.fileno(), order.link.fileno(), self._workers_output]
         try:
             supervisor.order([*fds, *order.held])
         finally:
             self._descriptors.close(self._minders_control, self._workers_output)
+        if supervisor.is_inside:
+            self._control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._loop.add_reader(self._control, self._on_control)
         with suppress(BrokenPipeError, ConnectionResetError):  # then there is no reply either
             await self._loop.sock_sendall(self._control, _encode(order))
@@ -119,17 +131,20 @@ class WorkerProcess(Process):
 
     def _on_control(self) -> None:
         try:
-            data = self._control.recv(65536)
+            data, ancillary, _, _ = self._control.recvmsg(
+                65536, socket.CMSG_SPACE(_CREDENTIALS.size)
+            )
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data, ancillary = b"", []
         *messages, self._received = (self._received + data).split(b"\n")
-        for message in map(json.loads, messages):
+        for message in map(_decode, messages):
             if not self._reply.done():
+                self._outer_pid = _only_child(ancillary)
                 self._reply.set_result(message)
-            self._returncode = message.get("returncode", self._returncode)
-        if not data:
+            self._returncode = int(message.get("returncode", self._returncode))
+        if not data or len(self._received) > _LONGEST_MESSAGE:
             self._on_end()
 
     def _on_end(self) -> None:
@@ -169,6 +184,25 @@ class WorkerProcess(Process):
             self._events.output(self._id, line)
 
 
+def _decode(message: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(message)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def _only_child(ancillary: list[tuple[int, int, bytes]]) -> int:
+    """The process whose parent has sent a message with these credentials; 0 where none is known."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS):
+            minder = _CREDENTIALS.unpack(data[: _CREDENTIALS.size])[0]
+            with suppress(OSError, ValueError):
+                children = Path(f"/proc/{minder}/task/{minder}/children").read_text()
+                return int(children.split()[0]) if children else 0
+    return 0
+
+
 def _mount(mount: Mount) -> tuple[str, str, bool]:
     source = "" if mount.source is None else str(mount.source.resolve())
     return source, mount.target, mount.read_only
@@ -184,6 +218,7 @@ def _encode(order: LaunchOrder) -> bytes:
             "cpus": sorted(order.cpus),
             "mounts": [_mount(mount) for mount in order.mounts],
             "user": order.user,
+            "zygote": order.zygote,
         }
     ).encode()
     return struct.pack("!I", len(body)) + body

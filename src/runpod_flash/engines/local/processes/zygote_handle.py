@@ -2,139 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import struct
-import sys
+import asyncio
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.engines.local.processes.supervisors import Supervisor
-
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Collection, Iterable, Iterator
+    from pathlib import Path
 
-    from runpod_flash.engines.local.processes.descriptors import Descriptors
     from runpod_flash.engines.local.processes.launcher import LaunchOrder
+    from runpod_flash.engines.local.processes.source import Source
+    from runpod_flash.engines.local.processes.supervisors import Forker
 
-_PROGRAM = Path(__file__).resolve().with_name("zygote.py")
+    Make = Callable[[Collection[str], Callable[[dict[str, Any]], None]], Source]
+
 _MAX_LOSSES = 3
 _MAX_LEFT_OUT = 5
-# What Python, the C library and the modules imported ahead read once. A zygote has nothing else,
-# unless it imports packages: those may read anything.
-_READ_AT_START = ("HOME", "LANG", "PATH")
-_READ_AT_START_PREFIXES = ("GLIBC_", "LC_", "LD_", "MALLOC_", "OPENSSL_", "PYDANTIC_", "PYTHON")
-# What may differ between workers that are alike otherwise.
-_WORKERS_OWN = {
-    "CUDA_VISIBLE_DEVICES",
-    "FLASH_ENDPOINT_NAME",
-    "FLASH_VOLUME_PATH",
-    "FLASH_WORKER_ID",
-    "NVIDIA_VISIBLE_DEVICES",
-    "RUNPOD_GPU_COUNT",
-}
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What workers must have in common to be forks of one zygote."""
-
-    python: str
-    env: frozenset[tuple[str, str]]
-    cwd: Path
-    home: Path
-    modules: tuple[str, ...]
-
-
-def conditions(order: LaunchOrder) -> Conditions | None:
-    """Those of an order, or None where no fork can serve it."""
-    if order.ahead is None or sys.platform != "linux":
-        return None
-    imports_packages = not sys.stdlib_module_names.issuperset(_top(order.ahead.learned))
-    is_read = _is_not_workers_own if imports_packages else _is_read_at_start
-    env = frozenset((key, value) for key, value in order.env.items() if is_read(key))
-    modules = (order.ahead.program, *order.ahead.modules)
-    return Conditions(order.argv[0], env, _start_folder(order), order.ahead.home, modules)
-
-
-def _start_folder(order: LaunchOrder) -> Path:
-    """Where Python starts, which matters to relative folders of PYTHONPATH alone.
-
-    (A fork goes to its own folder. Each program's app at a server has another one.)
-    """
-    places = order.env.get("PYTHONPATH", "")
-    absolute = all(map(os.path.isabs, places.split(os.pathsep))) if places else True
-    return Path("/") if absolute else order.cwd
-
-
-def _is_read_at_start(variable: str) -> bool:
-    return variable in _READ_AT_START or variable.startswith(_READ_AT_START_PREFIXES)
-
-
-def _is_not_workers_own(variable: str) -> bool:
-    return variable not in _WORKERS_OWN
-
-
-class ZygoteProcess:
-    """One process to fork, and what it says when it has imported all: `on_ready` hears it.
-
-    `names` are the top-level modules that it has then; None before. `on_ready` is given its answer,
-    which is empty where it has ended. Raises OSError where it cannot be started.
-    """
-
-    def __init__(
-        self,
-        needed: Conditions,
-        learned: Collection[str],
-        descriptors: Descriptors,
-        loop: asyncio.AbstractEventLoop,
-        apart: bool,
-        on_ready: Callable[[dict[str, Any]], None],
-    ) -> None:
-        self.learned = frozenset(learned)
-        self.names: frozenset[str] | None = None
-        self._loop = loop
-        self._on_ready = on_ready
-        self._received = b""
-        self.supervisor = Supervisor(
-            descriptors,
-            [needed.python, str(_PROGRAM)],
-            apart,
-            [str(needed.home), needed.modules[0]],
-            dict(needed.env),
-            needed.cwd,
-        )
-        told = {"modules": needed.modules[1:], "learned": list(learned)}
-        body = json.dumps(told).encode()
-        with suppress(OSError):  # it has ended, which is read as well
-            self.supervisor.orders.sendall(struct.pack("!I", len(body)) + body)
-        loop.add_reader(self.supervisor.orders, self._readable)
-
-    def is_lost(self) -> bool:
-        return not self.supervisor.alive()
-
-    def let_go(self) -> None:
-        """Let it end when its workers have."""
-        if self.names is None:
-            self._loop.remove_reader(self.supervisor.orders)
-        self.supervisor.let_go()
-
-    def _readable(self) -> None:
-        try:
-            data = self.supervisor.read()
-        except BlockingIOError:
-            return
-        self._received += data
-        if data and not data.endswith(b"\n"):
-            return
-        self._loop.remove_reader(self.supervisor.orders)
-        answer = json.loads(self._received) if data else {}
-        if "names" in answer:
-            self.names = frozenset(answer["names"])
-        self._on_ready(answer)
 
 
 class Zygote:
@@ -145,44 +28,42 @@ class Zygote:
     """
 
     def __init__(
-        self,
-        needed: Conditions,
-        descriptors: Descriptors,
-        loop: asyncio.AbstractEventLoop,
-        apart: bool,
-        delay: float,
-        idle: float,
+        self, make: Make, loop: asyncio.AbstractEventLoop, delay: float, idle: float
     ) -> None:
-        self._needed = needed
-        self._descriptors = descriptors
+        self._make = make
         self._loop = loop
-        self._apart = apart
         self._delay = delay
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_starts = False
         self._learned: tuple[str, ...] = ()
-        self._current: ZygoteProcess | None = None
-        self._coming: ZygoteProcess | None = None
-        self._leaving: list[ZygoteProcess] = []
+        self._current: Source | None = None
+        self._coming: Source | None = None
+        self._leaving: list[Source] = []
         self._losses = 0
+        self._changed = asyncio.Event()
         self.unfit = ""
         self.left_out: dict[str, str] = {}
 
     @property
-    def supervisor(self) -> Supervisor:
+    def forker(self) -> Forker:
         assert self._current is not None
-        return self._current.supervisor
+        assert self._current.forker is not None
+        return self._current.forker
 
     @property
     def is_ready(self) -> bool:
         return self._current is not None
 
     def is_ready_for(self, order: LaunchOrder) -> bool:
-        self._leaving = [each for each in self._leaving if not each.supervisor.ended()]
+        self._leaving = [each for each in self._leaving if not each.ended()]
         if self._current is None:
             return False
         if self._current.is_lost():
             self._lose()
+            return False
+        if not self._current.is_current():
+            self._retire()
             return False
         folders = order.ahead.folders if order.ahead is not None else ()
         names = self._current.names or ()
@@ -212,25 +93,30 @@ class Zygote:
     def stop(self) -> None:
         """Start no more, and end one that nothing depends on yet."""
         self._set_timer(None)
+        self._changed.set()
         if self._coming is not None:
-            self._coming.let_go()
-            self._coming.supervisor.kill()
+            self._coming.kill()
             self._coming = None
+
+    def dismiss(self) -> None:
+        """Have none any more; the one that is there ends when its workers have."""
+        self.stop()
+        self._retire()
 
     def close(self) -> None:
         """End it, and those that were only waiting for their workers."""
         self.stop()
         self._retire()
         for process in self._leaving:
-            process.supervisor.kill()
+            process.kill()
         self._leaving.clear()
 
     def abandon(self) -> None:
         for process in (*self._leaving, self._current, self._coming):
             if process is not None:
-                process.supervisor.abandon()
+                process.abandon()
 
-    def _lacks(self, process: ZygoteProcess) -> bool:
+    def _lacks(self, process: Source) -> bool:
         return not process.learned.issuperset(self._to_import())
 
     def _to_import(self) -> list[str]:
@@ -239,14 +125,7 @@ class Zygote:
     def _start(self) -> None:
         self._set_timer(None)
         with suppress(OSError):  # the next worker's own start tells
-            self._coming = ZygoteProcess(
-                self._needed,
-                self._to_import(),
-                self._descriptors,
-                self._loop,
-                self._apart,
-                self._take,
-            )
+            self._coming = self._make(self._to_import(), self._take)
 
     def _take(self, answer: dict[str, Any]) -> None:
         """What the one to come has said."""
@@ -263,6 +142,14 @@ class Zygote:
             self._leaving.append(came)
         if again and not self.unfit:
             self._start()
+        self._changed.set()
+
+    async def settled(self) -> bool:
+        """Wait for the one that comes; whether there is one then."""
+        while not self.unfit and (self._coming is not None or self._timer_starts):
+            self._changed.clear()
+            await self._changed.wait()
+        return self._current is not None
 
     def _leave_out(self, answer: dict[str, Any]) -> bool:
         """Note what failed; whether to try at once without it."""
@@ -297,12 +184,9 @@ class Zygote:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None
+        self._timer_starts = action == self._start
         if seconds is not None and action is not None:
             self._timer = self._loop.call_later(seconds, action)
-
-
-def _top(names: Iterable[str]) -> Iterator[str]:
-    return (name.partition(".")[0] for name in names)
 
 
 def _without(names: Iterable[str], left_out: Collection[str]) -> Iterator[str]:

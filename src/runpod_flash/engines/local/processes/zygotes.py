@@ -8,22 +8,31 @@ then it is a fresh process as well. What a zygote is, is told in zygote.py.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runpod_flash.engines.local.processes.conditions import conditions, snapshot_key
 from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
-from runpod_flash.engines.local.processes.zygote_handle import Zygote, conditions
+from runpod_flash.engines.local.processes.source import InnerSource, ZygoteSource
+from runpod_flash.engines.local.processes.zygote_handle import Zygote
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from runpod_flash.engines.local.processes.conditions import Conditions
     from runpod_flash.engines.local.processes.launcher import LaunchOrder, ProcessEvents
+    from runpod_flash.engines.local.processes.source import OnReady, Source
     from runpod_flash.engines.local.processes.worker_process import WorkerProcess
-    from runpod_flash.engines.local.processes.zygote_handle import Conditions
+
+_ROOM = ("engines", "local", "processes")
 
 
 class ZygoteLauncher(FreshProcessLauncher):
     """As its base for orders without `ahead`, and until a zygote is there.
 
     One starts `delay` seconds after the first worker: a program that is over by then needs none.
-    After `idle` seconds without a start it ends.
+    After `idle` seconds without a start it ends. Snapshots come and go alike.
     """
 
     def __init__(self, delay: float = 0.5, idle: float = 300, *, apart: bool = False) -> None:
@@ -31,48 +40,61 @@ class ZygoteLauncher(FreshProcessLauncher):
         self._delay = delay
         self._idle = idle
         self._zygotes: dict[Conditions, Zygote] = {}
+        self._snapshots: dict[str, tuple[str, Zygote]] = {}
 
     async def close(self) -> None:
-        for zygote in self._zygotes.values():
+        for zygote in self._all():
             zygote.stop()
         await super().close()
-        for zygote in self._zygotes.values():
+        for zygote in self._all():
             zygote.close()
 
     def close_in_child(self) -> None:
         super().close_in_child()
-        for zygote in self._zygotes.values():
+        for zygote in self._all():
             zygote.abandon()
 
     def prepare(self, order: LaunchOrder) -> None:
-        zygote = self._zygote(order)
+        zygote, snapshot = self._zygote(order), self._snapshot(order)
         if zygote is not None:
             zygote.want(order)
+        if snapshot is not None:
+            snapshot.want(order)
 
     async def _launch(self, order: LaunchOrder, events: ProcessEvents) -> WorkerProcess:
         zygote = self._zygote(order)
         if zygote is None:
             return await super()._launch(order, events)
-        worker = await self._fork(order, events, zygote)
+        snapshot = self._snapshot(order)
+        worker = await self._fork(order, events, snapshot) if snapshot is not None else None
+        if worker is None:
+            worker = await self._fork(order, events, zygote)
         if worker is None:
             worker = await super()._launch(order, events)
         zygote.want(order)
-        worker.explain(zygote.unfit, zygote.left_out)
+        without = "" if snapshot is None else snapshot.unfit
+        worker.explain(zygote.unfit, zygote.left_out, without)
         return worker
 
     async def _fork(
         self, order: LaunchOrder, events: ProcessEvents, zygote: Zygote
     ) -> WorkerProcess | None:
-        """A fork of the zygote, or None where there is to be a fresh process instead."""
+        """A fork of the zygote, or None where it is to be another process instead."""
         if not zygote.is_ready_for(order):
             return None
+        forker = zygote.forker
+        if forker.is_inside:
+            order = replace(order, mounts=(), user=None)
         try:
-            worker = await self._start(order, events, zygote.supervisor)
+            worker = await self._start(order, events, forker)
         except OSError as error:
             zygote.was_refused(error)
             return None
         zygote.has_forked()
         return worker
+
+    def _all(self) -> list[Zygote]:
+        return [*(zygote for _, zygote in self._snapshots.values()), *self._zygotes.values()]
 
     def _zygote(self, order: LaunchOrder) -> Zygote | None:
         needed = conditions(order)
@@ -80,6 +102,46 @@ class ZygoteLauncher(FreshProcessLauncher):
             return None
         if needed not in self._zygotes:
             loop = asyncio.get_running_loop()
-            made = Zygote(needed, self._descriptors, loop, self._apart, self._delay, self._idle)
-            self._zygotes[needed] = made
+
+            def make(learned: Collection[str], on_ready: OnReady) -> Source:
+                return ZygoteSource(needed, learned, self._descriptors, loop, self._apart, on_ready)
+
+            self._zygotes[needed] = Zygote(make, loop, self._delay, self._idle)
         return self._zygotes[needed]
+
+    def _snapshot(self, order: LaunchOrder) -> Zygote | None:
+        key = snapshot_key(order)
+        if not key or order.snapshot is None or self._closed:
+            return None
+        if key not in self._snapshots:
+            for old, (endpoint, snapshot) in list(self._snapshots.items()):
+                if endpoint == order.snapshot.endpoint:  # its code or its variables have changed
+                    snapshot.dismiss()
+                    del self._snapshots[old]
+            self._snapshots[key] = order.snapshot.endpoint, self._new_snapshot(order)
+        return self._snapshots[key][1]
+
+    def _new_snapshot(self, order: LaunchOrder) -> Zygote:
+        loop, ahead, snapshot = asyncio.get_running_loop(), order.ahead, order.snapshot
+        assert ahead is not None
+        assert snapshot is not None
+        script = Path(ahead.home, "runpod_flash", *_ROOM, "snapshot.py")
+        argv = (str(script), "{link}", ahead.program)
+
+        def make(learned: Collection[str], on_ready: OnReady) -> Source:
+            based = replace(order, ahead=replace(ahead, learned=tuple(learned)))
+
+            async def launch(order: LaunchOrder, events: ProcessEvents) -> WorkerProcess:
+                zygote = self._zygote(based)
+                if zygote is None or not await zygote.settled():
+                    raise OSError("there is no process to fork")
+                worker = await self._fork(order, events, zygote)
+                if worker is None:
+                    raise OSError("it could not be forked")
+                return worker
+
+            return InnerSource(
+                order, argv, snapshot.told, learned, launch, self._descriptors, loop, on_ready
+            )
+
+        return Zygote(make, loop, self._delay, self._idle)
