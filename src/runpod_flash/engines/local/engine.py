@@ -346,6 +346,7 @@ class LocalEngine:
             ahead=self._imported_ahead(spec, environment, home),
             user=self._user(),
             snapshot=_snapshot(order),
+            own=frozenset(order.identity).difference(order.env),
         )
         worker.launched = launch
         self._workers[order.worker_id] = worker

@@ -46,8 +46,8 @@ def conditions(order: LaunchOrder) -> Conditions | None:
     if order.ahead is None or sys.platform != "linux":
         return None
     imports_packages = not sys.stdlib_module_names.issuperset(_top(order.ahead.learned))
-    is_read = _is_not_workers_own if imports_packages else _is_read_at_start
-    env = frozenset((key, value) for key, value in order.env.items() if is_read(key))
+    shared = _shared(order).items()
+    env = frozenset((k, v) for k, v in shared if imports_packages or _is_read_at_start(k))
     modules = (order.ahead.program, *order.ahead.modules)
     return Conditions(order.argv[0], env, _start_folder(order), order.ahead.home, modules)
 
@@ -66,8 +66,9 @@ def _is_read_at_start(variable: str) -> bool:
     return variable in _READ_AT_START or variable.startswith(_READ_AT_START_PREFIXES)
 
 
-def _is_not_workers_own(variable: str) -> bool:
-    return variable not in _WORKERS_OWN
+def _shared(order: LaunchOrder) -> dict[str, str]:
+    """The variables in which workers that are alike do not differ."""
+    return {k: v for k, v in order.env.items() if k not in _WORKERS_OWN and k not in order.own}
 
 
 def snapshot_key(order: LaunchOrder) -> str:
@@ -76,7 +77,7 @@ def snapshot_key(order: LaunchOrder) -> str:
         return ""
     same = {
         "argv": order.argv[0],
-        "env": {key: value for key, value in order.env.items() if _is_not_workers_own(key)},
+        "env": _shared(order),
         "cwd": order.cwd,
         "mounts": [asdict(mount) for mount in order.mounts],
         "user": order.user,

@@ -68,7 +68,8 @@ class LaunchOrder:
     the caller closes its own copies after the launch. Empty `cpus` means all. With `ahead`, `argv`
     is a Python, the path of a script, and its arguments. `user` are the numbers of the user and
     group that it is to be, which only root can order. With `snapshot`, it may go on from there. A
-    `zygote` is waited for with all that it has started, even if it ends before.
+    `zygote` is waited for with all that it has started, even if it ends before. `own` names
+    variables that no other worker has, such as a token.
     """
 
     worker_id: str
@@ -83,6 +84,7 @@ class LaunchOrder:
     user: tuple[int, int] | None = None
     snapshot: Snapshot | None = None
     zygote: bool = False
+    own: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         if not self.argv:
