@@ -6,6 +6,8 @@ Flash and one peer at a time, one worker each, and the same client (`wrk`, on th
 and with 32 connections. Flash keeps its jobs in SQLite as shipped, so that each answer waits for
 the disk; the peers keep nothing. Flash's worker has `max_concurrency=32`, and Ray Serve's
 `max_ongoing_requests=32`; LitServe and the `runpod` package run an async handler as they are.
+*The unavoidable* is a twin of no use: an ASGI application that sends each body to another process
+and back, and commits a row with synchronous=FULL before it answers.
 """
 
 from __future__ import annotations
@@ -82,6 +84,55 @@ async def handler(job):
 
 runpod.serverless.start({"handler": handler})
 """
+UNAVOIDABLE = """
+import asyncio
+import os
+import socket
+import sqlite3
+import sys
+import uvicorn
+
+ours, theirs = socket.socketpair()
+if not os.fork():
+    ours.close()
+    while sent := theirs.recv(65536):
+        theirs.sendall(sent)
+    os._exit(0)
+theirs.close()
+ours.setblocking(False)
+file = sqlite3.connect("jobs.db", isolation_level=None)
+file.execute("PRAGMA journal_mode=WAL")
+file.execute("PRAGMA synchronous=FULL")
+file.execute("CREATE TABLE jobs (id INTEGER PRIMARY KEY, value BLOB, result BLOB)")
+waiting = []
+
+def readable():
+    *lines, _ = ours.recv(65536).split(b"\\n")
+    with file:
+        file.execute("BEGIN")
+        file.executemany("INSERT INTO jobs (value, result) VALUES (?, ?)", zip(lines, lines))
+    for line in lines:
+        waiting.pop(0).set_result(line)
+
+async def app(scope, receive, send):
+    body = (await receive())["body"]
+    done = asyncio.get_running_loop().create_future()
+    waiting.append(done)
+    ours.send(body + b"\\n")
+    result = await done
+    headers = [(b"content-length", str(len(result)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": result})
+
+async def serve():
+    asyncio.get_running_loop().add_reader(ours, readable)
+    options = {"log_level": "critical", "lifespan": "off"}
+    config = uvicorn.Config(app, "127.0.0.1", int(sys.argv[1]), **options)
+    await uvicorn.Server(config).serve()
+
+import uvloop
+uvloop.run(serve())
+"""
 VALUE = {"input": {"value": "hello"}}
 ROUNDS = 15
 SECONDS = 1
@@ -99,6 +150,7 @@ def peers(port: str) -> dict[str, Peer]:
         "LitServe": Peer(LITSERVE, (port,), "/predict"),
         "Ray Serve": Peer(RAY, (port,), "/"),
         "runpod --rp_serve_api": Peer(RUNPOD, (*api, "--rp_log_level", "ERROR"), "/runsync"),
+        "the unavoidable": Peer(UNAVOIDABLE, (port,), "/"),
     }
 
 
