@@ -271,6 +271,7 @@ def test_versions_stay_until_an_upgrade_is_asked_for_and_a_preview_tells(
     preview = here.deploy("--preview", "--upgrade").stdout
     assert "parts     code or packages changed" in preview
     assert "packages of parts: alpha 1.0 -> 1.5" in preview
+    assert "packages of" not in here.deploy("--preview").stdout
     here.app("beta", "alpha", modules="alpha")
     assert "packages of parts: + beta 1.0\n" in here.deploy("--preview").stdout
     here.app("alpha", modules="alpha")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.wheels import make_wheel
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.locks import check_lock, versions
 from runpod_flash.control.trees import StoredFile
@@ -24,7 +26,8 @@ from runpod_flash.engines.local.environments.torch_builds import (
 )
 from runpod_flash.packing.artifact import Part, shown
 from runpod_flash.packing.bundling import private_hosts
-from runpod_flash.packing.credentials import credentials
+from runpod_flash.packing.credentials import credentials, credentials_in_wheel
+from runpod_flash.packing.kept import forget_unused, used
 from runpod_flash.project.tree import TreeFile
 
 if TYPE_CHECKING:
@@ -93,6 +96,26 @@ def test_passwords_in_addresses_count_where_packages_are_asked_for(tmp_path: Pat
     assert found(tmp_path, line, "requirements.txt") == ["requirements.txt:1 (a password)"]
     reference = line.replace("s3cret", "${TOKEN}")
     assert found(tmp_path, reference, "requirements.txt") == []
+
+
+def test_wheels_that_are_built_here_are_looked_into(tmp_path: Path) -> None:
+    wheel = make_wheel(tmp_path, "lib")
+    assert list(credentials_in_wheel(wheel)) == []
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("lib/conf.py", next(iter(TOKENS)))
+    assert [str(each) for each in credentials_in_wheel(wheel)] == [
+        "lib-1.0-py3-none-any.whl/lib/conf.py:1 (an AWS access key)"
+    ]
+
+
+def test_wheels_that_no_build_uses_go_after_a_month(tmp_path: Path) -> None:
+    for name in ("old", "new", "again"):
+        make_wheel(tmp_path / name, "lib")
+        os.utime(tmp_path / name, (0, 0) if name != "new" else None)
+    used(tmp_path / "again")
+    forget_unused(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "new"]
+    forget_unused(tmp_path / "nowhere")
 
 
 def test_a_lock_tells_versions_by_name() -> None:

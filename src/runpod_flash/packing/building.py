@@ -19,7 +19,8 @@ from runpod_flash.engines.local.preparation import requirement_lines
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.packing.artifact import Artifact
 from runpod_flash.packing.bundling import fetch, private_hosts
-from runpod_flash.packing.credentials import credentials
+from runpod_flash.packing.credentials import credentials, credentials_in_wheel
+from runpod_flash.packing.kept import forget_unused
 from runpod_flash.packing.locking import Lock, Locker, Preferences
 from runpod_flash.project.closure import needed_files
 from runpod_flash.project.tree import Tree, TreeFile, check_size
@@ -82,8 +83,8 @@ class _Building:
         self._options = options
         self._say = say
         self._present = present
-        self._home = cache_directory()
-        self._locker = Locker(self._home)
+        self._locker = Locker(cache_directory())
+        self._wheels = self._locker.wheels
         self._brought: dict[str, Path | bytes] = {}
         self._added: dict[str, TreeFile] = {}
         self._locking: dict[tuple[object, ...], asyncio.Future[Lock]] = {}
@@ -95,6 +96,8 @@ class _Building:
         endpoints = tuple(
             self._with_lock(each, lock) for each, lock in zip(every, locked, strict=True)
         )
+        self._check_credentials(files)
+        forget_unused(self._wheels)
         files += [file for _, file in sorted(self._added.items())]
         largest = {file.digest: file for file in files}.values()
         check_size(self._root, {file.path: file.size for file in largest})
@@ -113,16 +116,28 @@ class _Building:
         needed = list(needed_files(specs))
         _check_syntax(self._root, needed)
         found = Tree(self._root).files([*needed, *(each.file for each in self._catalog.endpoints)])
-        files = [file for file in found if not file.path.startswith(f"{PACKED}/")]
-        _check_credentials(self._root, files, self._options.allowed)
-        return files
+        return [file for file in found if not file.path.startswith(f"{PACKED}/")]
+
+    def _check_credentials(self, files: Iterable[TreeFile]) -> None:
+        """Raise `ConfigurationError` for those in the project, and in packages built here."""
+        found = list(credentials(self._root, files))
+        for place in self._brought.values():
+            if isinstance(place, Path) and place.parent.parent == self._wheels:
+                found += credentials_in_wheel(place)
+        named = [each for each in found if each.path not in self._options.allowed]
+        if named:
+            raise ConfigurationError(
+                f"credentials would leave this machine: {_listed(map(str, named))}; keep them in "
+                ".env and `flash secret set`, name the files in .flashignore, or, where they are "
+                f"none, add --allow {named[0].path}"
+            )
 
     # Packages
 
     async def _locked(self, each: Discovered) -> Lock:
         """Its packages; endpoints that ask for the same have them resolved once."""
         spec = each.spec
-        if spec.build.image or spec.external:
+        if not _has_environment(spec):
             return Lock()
         request = EnvironmentRequest(
             endpoint=spec.name,
@@ -158,7 +173,7 @@ class _Building:
         ]
         if not wanted:
             return tuple(packages)
-        found = await fetch(wanted, self._home / "wheels", logins, self._say)
+        found = await fetch(wanted, self._wheels, logins, self._say)
         there = {package.name: package for package in found}
         return tuple(there.get(package.name, package) for package in packages)
 
@@ -176,6 +191,8 @@ class _Building:
     # Together
 
     def _with_lock(self, each: Discovered, lock: Lock) -> Discovered:
+        if not _has_environment(each.spec):
+            return each
         build = replace(each.spec.build, python=self._python(each.spec))
         if lock.packages:
             lines = [self._line(package) for package in lock.packages]
@@ -209,6 +226,11 @@ class _Building:
         self._brought[file.path] = content
 
 
+def _has_environment(spec: EndpointSpec) -> bool:
+    """Whether its workers are Flash's own, with packages that a server installs."""
+    return not (spec.build.image or spec.external)
+
+
 def _check_syntax(root: Path, files: Iterable[str]) -> None:
     """Raise `ConfigurationError` for files that endpoints import and Python cannot read."""
     found = []
@@ -221,17 +243,6 @@ def _check_syntax(root: Path, files: Iterable[str]) -> None:
             continue
     if found:
         raise ConfigurationError(f"an endpoint imports what is no Python: {_listed(found)}")
-
-
-def _check_credentials(root: Path, files: Iterable[TreeFile], allowed: Sequence[str]) -> None:
-    known = set(allowed)
-    found = [each for each in credentials(root, files) if each.path not in known]
-    if found:
-        raise ConfigurationError(
-            f"credentials would leave this machine: {_listed(map(str, found))}; keep them in .env "
-            "and `flash secret set`, name the files in .flashignore, or, where they are none, add "
-            f"--allow {found[0].path}"
-        )
 
 
 def _listed(found: Iterable[str]) -> str:

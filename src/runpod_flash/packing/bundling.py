@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from runpod_flash.engines.local.environments.credentials import without_credentials
 from runpod_flash.errors import EnvironmentBuildError
+from runpod_flash.packing.kept import used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,6 +66,8 @@ async def fetch(
 
     async with httpx.AsyncClient(timeout=_SECONDS, follow_redirects=True) as client:
         await asyncio.gather(*(one(client, package) for package in lacking))
+    for each in packages:
+        used(_place(home, each))
     return [replace(each, url=_place(home, each).absolute().as_uri()) for each in packages]
 
 

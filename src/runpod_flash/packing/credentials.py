@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+import zipfile
+from contextlib import suppress
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,18 +56,24 @@ class Found(NamedTuple):
 def credentials(root: Path, files: Iterable[TreeFile]) -> Iterator[Found]:
     """What looks like one, the first of each file."""
     for file in files:
-        if _NAMES.search(file.path):
-            yield Found(file.path, 0, "")
-        elif found := _inside(root / file.path, file.path):
-            yield found
+        with suppress(OSError), (root / file.path).open("rb") as stream:
+            if found := _in_file(file.path, stream):
+                yield found
 
 
-def _inside(place: Path, path: str) -> Found | None:
-    try:
-        with place.open("rb") as stream:
-            data = stream.read(_READ)
-    except OSError:
-        return None
+def credentials_in_wheel(wheel: Path) -> Iterator[Found]:
+    """The same in the files of a wheel, whose paths begin with its name."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as stream:
+                if found := _in_file(f"{wheel.name}/{name}", stream):
+                    yield found
+
+
+def _in_file(path: str, stream: IO[bytes]) -> Found | None:
+    if _NAMES.search(path):
+        return Found(path, 0, "")
+    data = stream.read(_READ)
     if b"\0" in data[:8192]:
         return None
     found = [

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 # What uv says of packages whose wheels are for others, or which have none.
 _NEEDS_WHEEL = re.compile(r"(?:[Ww]heels are (?:required|available)|found wheels) for `([^`]+)`")
+_VERSION = re.compile(r"[\w.!+-]+")  # and no commit of a repository
 # Only these say something to a server; local ones are what is brought.
 _PASSED = {"--index-url", "--extra-index-url", "--find-links", "--no-binary"}
 
@@ -89,9 +90,13 @@ class Preferences:
 
 
 class Locker:
-    """Makes locks, and remembers them below `home`: an unchanged project starts no process."""
+    """Makes locks, and remembers them below `home`: an unchanged project starts no process.
+
+    `wheels` has those that were built here, each in a folder of its own.
+    """
 
     def __init__(self, home: Path) -> None:
+        self.wheels = home / "wheels"
         self._home = home
         self._resolver = Resolver(home / "locks")
 
@@ -115,7 +120,8 @@ class Locker:
             say(f"resolving the packages of {request.endpoint}")
             found = await self._resolve(plan, preferences, say, options)
             text = json.dumps({"pylock": found})
-            write_atomically(self._memo(plan, kept, options), text)
+            if not (preferences.upgrade and kept):  # (else the next build would be one, too)
+                write_atomically(self._memo(plan, kept, options), text)
             own = {package.name: package.version for package in _packages(found)}
             write_atomically(self._memo(plan, own, options), text)  # (as the next build asks)
         packages, named = tuple(_checked(plan, _packages(found))), plan.requirements
@@ -126,7 +132,7 @@ class Locker:
         self, plan: Plan, wanted: Preferences, say: Callable[[str], None], options: Sequence[str]
     ) -> str:
         check_lines(plan.requirements)
-        lines = await as_wheels(plan, self._home / "wheels", say)
+        lines = await as_wheels(plan, self.wheels, say)
         options = [*options, *_target(plan.request)]
         if ":all:" not in plan.requirements.values("--no-binary"):
             options.append("--no-build")  # (but for those that are named so)
@@ -143,6 +149,7 @@ class Locker:
 
     def _preferred(self, versions: Mapping[str, str]) -> Path | None:
         """A lock of these, which uv keeps to where it can. (It reads names and versions of it.)"""
+        versions = {name: each for name, each in versions.items() if _VERSION.fullmatch(each)}
         if not versions:
             return None
         text = 'lock-version = "1.0"\ncreated-by = "flash"\n'

@@ -22,6 +22,7 @@ from runpod_flash.engines.local.environments.requirement_lines import (
 )
 from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
+from runpod_flash.packing.kept import used
 from runpod_flash.packing.repositories import Repository
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def _digest(text: str) -> str:
 async def _built(plan: Plan, source: Path, place: Path, say: Callable[[str], None]) -> Path:
     """The wheel of a source, which is at `place` from then on."""
     if found := next(place.glob("*.whl"), None):
+        used(place)
         _check_fits(plan, found)
         return found
     say(f"building {project_name(source) or source.name}")
