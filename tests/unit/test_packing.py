@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,25 +13,25 @@ from integration.wheels import make_wheel
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.locks import check_lock, versions
 from runpod_flash.control.trees import StoredFile
+from runpod_flash.engines.local.devices.gpus import Gpu
 from runpod_flash.engines.local.environments.index_settings import IndexSettings, index_settings
 from runpod_flash.engines.local.environments.platforms import described, tags_of, this_platform
 from runpod_flash.engines.local.environments.requirement_lines import (
     local_path,
     parse_requirements,
-    with_path,
+    with_wheel,
 )
 from runpod_flash.engines.local.environments.torch_builds import (
     choose_torch_build,
     locked_torch_build,
 )
+from runpod_flash.engines.local.preparation import local_platform
 from runpod_flash.packing.artifact import Part, shown
 from runpod_flash.packing.bundling import private_hosts
 from runpod_flash.packing.credentials import credentials, credentials_in_wheel
 from runpod_flash.packing.kept import forget_unused, used
+from runpod_flash.packing.repositories import Repository
 from runpod_flash.project.tree import TreeFile
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def settings_of(wheels: Path) -> IndexSettings:
@@ -154,19 +154,52 @@ def test_wheels_fit_by_the_platform_s_tags() -> None:
     assert described(this_platform()).endswith(("Linux", "macOS"))
 
 
-def test_a_local_path_gives_way_to_a_wheel_and_keeps_extras_and_markers(tmp_path: Path) -> None:
-    wheel = tmp_path / "lib-1-py3-none-any.whl"
-    for line, extras, rest in (
-        ("-e /src/lib", "", ""),
-        ("/src/lib[web] ; python_version > '3'", "[web]", " ; python_version > '3'"),
-        ("lib[web] @ file:///src/lib ; sys_platform == 'linux'", "[web]", " ; sys_platform"),
-        ("file:///src/lib", "", ""),
+def test_a_local_source_gives_way_to_a_wheel_and_keeps_extras_and_markers() -> None:
+    wheel = Path("/a folder/My_Lib-1-py3-none-any.whl")
+    there = "@ file:///a%20folder/My_Lib-1-py3-none-any.whl"
+    for line, expected in (
+        ("-e /src/lib", f"my-lib {there}"),
+        ("/src/lib[web] ; python_version > '3'", f"my-lib[web] {there} ; python_version > '3'"),
+        (
+            "lib[web] @ file:///src/lib ; sys_platform == 'linux'",
+            f"my-lib[web] {there} ; sys_platform == 'linux'",
+        ),
+        ("file:///src/lib", f"my-lib {there}"),
     ):
-        found_path = local_path(line)
-        assert found_path is not None
-        assert found_path.as_posix() == "/src/lib"
-        assert with_path(line, wheel).startswith(f"{wheel}{extras}{rest}")
+        found = local_path(line)
+        assert found is not None
+        assert found.as_posix() == "/src/lib"
+        assert with_wheel(line, wheel) == expected
     assert local_path("lib>=1 ; python_version > '3'") is None
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("lib @ git+https://h.test/a/lib", ("https://h.test/a/lib", "", "", "", "")),
+        (
+            "lib[x] @ git+ssh://git@h.test/a/lib.git@feature/y#subdirectory=py ; os_name == 'a'",
+            ("ssh://git@h.test/a/lib.git", "feature/y", "py", "[x]", "; os_name == 'a'"),
+        ),
+        (
+            "-e git+https://u:${LIB_TOKEN}@h.test/lib@v1#egg=lib&subdirectory=b",
+            ("https://u:t0@h.test/lib", "v1", "b", "", ""),
+        ),
+    ],
+)
+def test_a_repository_is_read_from_its_line(
+    line: str, expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIB_TOKEN", "t0")
+    assert Repository.of(line) == Repository(*expected)
+    assert Repository.of("lib>=1") is None
+
+
+def test_a_platform_s_cuda_is_what_all_of_its_gpus_run() -> None:
+    gpus = [Gpu(n, f"GPU-{n}", "x", 1, 0, cuda) for n, cuda in enumerate(("12.8", "12.10", None))]
+    assert local_platform(gpus).cuda == "12.8"
+    assert local_platform([]).cuda is None
+    assert local_platform([]).system == this_platform()
 
 
 @pytest.mark.parametrize(

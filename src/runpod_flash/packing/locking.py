@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,9 +137,14 @@ class Locker:
         options = [*options, *_target(plan.request)]
         if ":all:" not in plan.requirements.values("--no-binary"):
             options.append("--no-build")  # (but for those that are named so)
-        if not wanted.upgrade and (kept := self._preferred(wanted.versions)):
+        kept = None if wanted.upgrade else self._preferred(wanted.versions)
+        if kept is not None:
             options += ["--output-file", str(kept)]
-        finished = await self._resolver.compile(plan, lines, *options)
+        try:
+            finished = await self._resolver.compile(plan, lines, *options)
+        finally:
+            if kept is not None:
+                kept.unlink(missing_ok=True)
         if address := finished.unreachable:
             raise unreachable(plan.request.endpoint, address)
         if finished.offline:
@@ -157,8 +163,7 @@ class Locker:
             wheel = f"https://localhost/{name}-{version}-py3-none-any.whl"
             text += f"\n[[packages]]\nname = {json.dumps(name)}\nversion = {json.dumps(version)}\n"
             text += f"wheels = [{{ url = {json.dumps(wheel)}, hashes = {{}} }}]\n"
-        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        place = self._home / "locks" / f"pylock.{digest}.toml"
+        place = self._home / "locks" / f"pylock.{secrets.token_hex(8)}.toml"
         write_atomically(place, text)
         return place
 

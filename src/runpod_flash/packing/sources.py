@@ -18,7 +18,7 @@ from runpod_flash.engines.local.environments.requirement_lines import (
     content_stamp,
     local_path,
     project_name,
-    with_path,
+    with_wheel,
 )
 from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
@@ -46,7 +46,7 @@ async def as_wheels(plan: Plan, home: Path, say: Callable[[str], None]) -> list[
 async def _as_wheel(plan: Plan, line: str, home: Path, say: Callable[[str], None]) -> str:
     if repository := Repository.of(line):
         wheel = await _from_repository(plan, repository, home, say)
-        return f"{wheel}{repository.extras} {repository.marker}".strip()
+        return with_wheel(f"./x{repository.extras} {repository.marker}".strip(), wheel)
     path = local_path(line)
     if path is None:
         return line
@@ -57,11 +57,11 @@ async def _as_wheel(plan: Plan, line: str, home: Path, say: Callable[[str], None
         )
     if path.suffix == ".whl":
         _check_fits(plan, path)
-        return with_path(line, path)
+        return with_wheel(line, path)
     if path.is_file():
         await asyncio.to_thread(check_archive, path)
     place = home / _digest(f"{path} {content_stamp(path)}")
-    return with_path(line, await _built(plan, path, place, say))
+    return with_wheel(line, await _built(plan, path, place, say))
 
 
 async def _from_repository(

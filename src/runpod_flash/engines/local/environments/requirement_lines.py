@@ -193,13 +193,17 @@ def local_path(line: str) -> Path | None:
     return Path(_split_path(line)[0]) if _is_path(line) else None
 
 
-def with_path(line: str, path: Path) -> str:
-    """The line with another file in the place of its local one; extras and markers stay."""
+def with_wheel(line: str, wheel: Path) -> str:
+    """A line about something local, with that wheel in its place; extras and markers stay."""
     line = line.removeprefix("-e ")
-    if not (match := _FILE_URL.search(line)):
-        return f"{path}{_split_path(line)[1]}"
-    extras = re.search(r"\[[^\]]*\]", line[: match.start()])
-    return f"{path}{extras[0] if extras else ''}{line[match.end() :]}"
+    if match := _FILE_URL.search(line):
+        before, rest = line[: match.start()], line[match.end() :]
+    else:
+        before = rest = _split_path(line)[1]
+    extras = re.search(r"\[[^\]]*\]", before)
+    rest = rest.removeprefix(extras[0] if extras else "").strip()
+    name = normalised(wheel.name.partition("-")[0])
+    return f"{name}{extras[0] if extras else ''} @ {wheel.as_uri()} {rest}".rstrip()
 
 
 def project_name(directory: Path) -> str | None:
