@@ -25,7 +25,8 @@ def parts(artifact: Artifact) -> None:
     fetched = artifact.fetched()
     if fetched:
         size = sum(package.size for package in fetched)
-        known = f" ({_size(size)})" if size else ""
+        more = "" if all(package.size for package in fetched) else " and more"
+        known = f" ({_size(size)}{more})" if size else ""
         click.echo(f"  the server fetches {output.counted(len(fetched), 'package')}{known}")
 
 

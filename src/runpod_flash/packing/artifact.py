@@ -102,7 +102,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes, *, executable: bool =
 
 def _part_of(path: str) -> tuple[str, str]:
     if path.startswith(f"{PACKED}/wheels/"):
-        return path.rpartition("/")[2], "package"
+        return " ".join(path.rpartition("/")[2].split("-")[:2]), "package"
     if path.startswith(f"{PACKED}/"):
         return "locks", "lock"
     top, slash, _ = path.partition("/")

@@ -99,8 +99,9 @@ class _Building:
         self._check_credentials(files)
         forget_unused(self._wheels)
         files += [file for _, file in sorted(self._added.items())]
-        largest = {file.digest: file for file in files}.values()
-        check_size(self._root, {file.path: file.size for file in largest})
+        sent = {file.digest: file for file in files}.values()
+        brought = f"{PACKED}/wheels/"
+        check_size(self._root, {file.path.removeprefix(brought): file.size for file in sent})
         return Artifact(
             self._root,
             replace(self._catalog, endpoints=endpoints),
