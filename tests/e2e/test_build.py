@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -178,7 +179,10 @@ def test_credentials_stop_a_build_until_their_files_are_allowed(project: Project
     assert "conf.py:2 (an AWS access key), prod.env" in said
     assert AWS not in said
     assert "--allow conf.py" in said
-    project.build("--allow", "conf.py", "--allow", "prod.env")
+    told = json.loads(project.build("--json", "--allow", "conf.py", "--allow", "prod.env"))
+    assert told["sha256"] == hashlib.sha256(project.archive.read_bytes()).hexdigest()
+    assert {"conf.py", "prod.env"} <= set(told["files"])
+    assert told["endpoints"] == [{"name": "parts", "python": "3.12", "packages": {}}]
 
 
 def test_syntax_errors_of_what_endpoints_import_and_collisions_are_found(

@@ -19,11 +19,12 @@ from runpod_flash.cli.build_options import build_options, read_options
     show_default=True,
     help="Where the archive is written.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
 @click.option("--server", metavar="URL", help="Build for the workers of this server.")
 @click.option(
     "--insecure", is_flag=True, help="Send the key over plain http, which others may read."
 )
-def build(output: str, server: str | None, insecure: bool, **options: Any) -> None:
+def build(output: str, as_json: bool, server: str | None, insecure: bool, **options: Any) -> None:
     """Lock this project's packages, check its files, and write both into an archive.
 
     The archive has what `flash deploy` would send: nothing is prepared on a server. The same
@@ -33,6 +34,7 @@ def build(output: str, server: str | None, insecure: bool, **options: Any) -> No
     """
     from pathlib import Path
 
-    from runpod_flash.cli.build_session import run
+    from runpod_flash.cli.build_session import Wanted, run
 
-    raise SystemExit(run(Path.cwd(), read_options(options), Path(output), server, insecure))
+    wanted = Wanted(Path(output), as_json, server, insecure)
+    raise SystemExit(run(Path.cwd(), read_options(options), wanted))

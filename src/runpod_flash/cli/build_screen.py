@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -38,6 +40,25 @@ def written(artifact: Artifact, archive: Path, seconds: float) -> None:
         "`flash deploy` serves it"
     )
     click.echo()
+
+
+def as_json(artifact: Artifact, archive: Path) -> None:
+    """The same for a script, with the packages of each endpoint."""
+    told = {
+        "archive": str(archive),
+        "sha256": hashlib.sha256(archive.read_bytes()).hexdigest(),
+        "size": artifact.size,
+        "files": [file.path for file in artifact.files],
+        "endpoints": [
+            {
+                "name": each.spec.name,
+                "python": each.spec.build.python,
+                "packages": {p.name: p.version for p in artifact.locks[each.spec.name]},
+            }
+            for each in artifact.catalog.endpoints
+        ],
+    }
+    click.echo(json.dumps(told, indent=2))
 
 
 def _size(size: int) -> str:

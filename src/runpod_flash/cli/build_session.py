@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runpod_flash.cli import build_screen, dev_screen, output
@@ -22,22 +23,33 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Catalog
 
 
-def run(
-    root: Path, options: BuildOptions, archive: Path, server: str | None, insecure: bool
-) -> int:
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line said, besides options of the build itself."""
+
+    archive: Path
+    as_json: bool
+    server: str | None
+    insecure: bool
+
+
+def run(root: Path, options: BuildOptions, wanted: Wanted) -> int:
     """Build into a file; the exit code."""
     began = time.monotonic()
     catalog = found(root, "built")
     if catalog is None:
         return 1
     target = chosen_target()
-    address = server or (target.address if target is not None else "")
-    client = ControlClient(address, insecure=insecure) if address else None
+    address = wanted.server or (target.address if target is not None else "")
+    client = ControlClient(address, insecure=wanted.insecure) if address else None
     artifact = built(catalog, client, options)
-    _ignore(archive)
-    artifact.write(archive)
+    _ignore(wanted.archive)
+    artifact.write(wanted.archive)
+    if wanted.as_json:
+        build_screen.as_json(artifact, wanted.archive)
+        return 0
     build_screen.parts(artifact)
-    build_screen.written(artifact, archive, time.monotonic() - began)
+    build_screen.written(artifact, wanted.archive, time.monotonic() - began)
     return 0
 
 
