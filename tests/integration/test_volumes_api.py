@@ -18,6 +18,7 @@ from integration.test_keyed_server import bearer, guarded
 from integration.test_keys_api import problem
 from runpod_flash.control.volumes.registry import Volumes
 from runpod_flash.errors import ConfigurationError
+from runpod_flash.plane.store import backup
 from runpod_flash.plane.store.database import prepare
 from runpod_flash.spec import VolumeMount
 
@@ -204,6 +205,64 @@ def test_a_volume_is_made_once_for_whoever_names_it(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="no volume of that id"):
             await volumes.ensure([VolumeMount("new", "EU-RO-1", 20), replace(by_id, id="x")])
         assert len(list(volumes)) == 1, "none is made where another one is not there"
+
+    asyncio.run(scenario())
+
+
+def test_a_store_put_back_from_an_older_copy_finds_the_volumes_that_it_does_not_know(
+    tmp_path: Path,
+) -> None:
+    database, copied = tmp_path / "flash.db", tmp_path / "copy.db"
+    prepare(database)
+
+    def opened() -> Volumes:
+        return Volumes(tmp_path / "volumes", database, time.time)
+
+    async def before() -> None:
+        volumes = opened()
+        await volumes.create("old", 10, "EU-RO-1")
+        backup.copy(database, copied)
+        new = await volumes.create("new", 10, "EU-RO-1")
+        (volumes.files(new) / "weights").write_text("weights")
+        other = await volumes.create("else", 10, "EU-RO-1")
+        await volumes.update(other, "renamed", 30)
+        gone = await volumes.create("gone", 10, "EU-RO-1")
+        await volumes.remove(gone)
+
+    async def after() -> None:
+        volumes = opened()
+        await volumes.load()
+        assert [(each.name, each.size) for each in volumes] == [
+            ("new", 10),
+            ("old", 10),
+            ("renamed", 30),
+        ]
+        (new,) = (each for each in volumes if each.name == "new")
+        assert (volumes.files(new) / "weights").read_text() == "weights"
+        again = opened()
+        await again.load()
+        assert list(again) == list(volumes)
+
+    asyncio.run(before())
+    backup.put_back(copied, database)
+    asyncio.run(after())
+
+
+def test_of_two_volumes_that_come_to_one_name_neither_is_lost(tmp_path: Path) -> None:
+    database, copied = tmp_path / "flash.db", tmp_path / "copy.db"
+    prepare(database)
+
+    async def scenario() -> None:
+        volumes = Volumes(tmp_path / "volumes", database, time.time)
+        first = await volumes.create("models", 10, "EU-RO-1")
+        backup.copy(database, copied)
+        await volumes.update(first, "old models", 10)
+        second = await volumes.create("models", 10, "EU-RO-1")
+        backup.put_back(copied, database)
+        after = Volumes(tmp_path / "volumes", database, time.time)
+        await after.load()
+        names = {each.id: each.name for each in after}
+        assert names == {first.id: "models", second.id: f"models {second.id}"}
 
     asyncio.run(scenario())
 

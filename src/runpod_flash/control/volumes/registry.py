@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import shutil
 import string
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NOTE = "volume.json"
 _ID_LENGTH = 10
 _ALPHABET = string.ascii_lowercase + string.digits
 
@@ -68,6 +70,8 @@ class Volumes:
         """Read which there are, and finish removing those that were being removed."""
         rows = await self._transact(lambda file: file.execute("SELECT * FROM volumes").fetchall())
         self._volumes = {row[0]: Volume(*row) for row in rows}
+        for found in self._noted():
+            await self._adopt(found)
         for volume in self:
             self._make_folders(volume)
             files = VolumeFiles(self.files(volume), self.uploads(volume))
@@ -111,6 +115,7 @@ class Volumes:
             statement = "UPDATE volumes SET name = ?, size = ? WHERE id = ?"
             await self._transact(lambda file: file.execute(statement, (name, size, volume.id)))
             self._volumes[volume.id] = changed
+            self._note(changed)
             return changed
 
     async def remove(self, volume: Volume) -> None:
@@ -166,6 +171,29 @@ class Volumes:
     def _removed(self) -> Path:
         return self._folder / "removed"
 
+    def _noted(self) -> Iterator[Volume]:
+        """Those whose folders are here and whose rows are not: the store was put back from a copy
+        that is older than they are."""
+        for note in sorted(self._folder.glob(f"*/{_NOTE}")):
+            with suppress(OSError, ValueError, TypeError):
+                volume = Volume(**json.loads(note.read_text(encoding="utf-8")))
+                if volume.id == note.parent.name and volume.id not in self._volumes:
+                    yield volume
+
+    async def _adopt(self, volume: Volume) -> None:
+        with suppress(VolumeExistsError):
+            self._check_name(volume)
+            await self._insert(volume)
+            return
+        await self._insert(volume._replace(name=f"{volume.name} {volume.id}"))
+
+    def _note(self, volume: Volume) -> None:
+        """Beside its files, what its row says."""
+        note = self._folder / volume.id / _NOTE
+        part = note.with_suffix(".part")
+        part.write_text(json.dumps(volume._asdict()), encoding="utf-8")
+        part.replace(note)
+
     def _sweep(self) -> None:
         """Delete what is removed; nobody waits for that: it may be a million files."""
         arguments = (self._removed, True)
@@ -191,6 +219,7 @@ class Volumes:
         files = self.files(volume)
         files.mkdir(exist_ok=True)
         self._give(files)
+        self._note(volume)
 
     async def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await transact(self._database, work)
