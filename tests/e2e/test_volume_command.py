@@ -149,6 +149,8 @@ def test_a_deploy_makes_what_it_names_and_refuses_an_id_that_is_none(shop: Shop)
     shop.flash("deploy", "--app", "shop")
     (made,) = shop.volumes()
     assert (made["name"], made["size"]) == ("models", 20)
+    shown = shop.flash("env", "get", "production", "--app", "shop").stdout
+    assert shown.endswith(f"\nvolumes: models ({made['id']})\n")
     by_id = SHARED.replace('name="models", size=20', f'id="{made["id"]}"')
     assert shop.call("writes", path="a", text="by name") == ["a"]
     write(shop.folder, {"shared.py": by_id})

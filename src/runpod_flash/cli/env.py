@@ -47,7 +47,7 @@ def list_(app: str | None, as_json: bool, server: str | None, insecure: bool) ->
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
 @server_options
 def get(name: str, app: str | None, as_json: bool, server: str | None, insecure: bool) -> None:
-    """Show one environment.
+    """Show one environment: its endpoints, and the volumes that they have.
 
     Example: flash env get production
     """
@@ -56,6 +56,9 @@ def get(name: str, app: str | None, as_json: bool, server: str | None, insecure:
         click.echo(json.dumps(found, indent=2))
         return
     show_environments([found])
+    if found["networkVolumes"]:
+        names = ", ".join(f"{each['name']} ({each['id']})" for each in found["networkVolumes"])
+        click.echo(f"\nvolumes: {names}")
 
 
 @env.command()

@@ -114,6 +114,9 @@ class AppsApi:
             "activeRelease": active,
             "endpoints": served,
             "secrets": list(await self._releases.secrets(place)),
+            "networkVolumes": [
+                {"id": each.id, "name": each.name} for each in self._deployments.volumes(place)
+            ],
         }
 
     # Releases

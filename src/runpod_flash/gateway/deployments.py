@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.blobs import Blobs
     from runpod_flash.control.releases import Releases, Variables
-    from runpod_flash.control.volumes.registry import Volumes
+    from runpod_flash.control.volumes.registry import Volume, Volumes
     from runpod_flash.gateway.app import Gateway
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
@@ -136,6 +136,16 @@ class Deployments:
     def ids(self) -> list[str]:
         """Of all endpoints that are deployed."""
         return list(self._by_id)
+
+    def volumes(self, place: AppEnv) -> list[Volume]:
+        """Those that its endpoints have."""
+        found, deployment = self._volumes, self._deployments.get(place)
+        if found is None or deployment is None:
+            return []
+        endpoints = deployment.declared.endpoints
+        mounts = (mount for each in endpoints for mount in each.spec.placement.volumes)
+        known = dict.fromkeys(map(found.named, mounts))
+        return [volume for volume in known if volume is not None]
 
     async def restore(self) -> None:
         """Serve what an earlier server has served."""
