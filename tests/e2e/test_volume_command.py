@@ -134,8 +134,8 @@ def test_two_endpoints_share_what_was_put_over_a_release_and_a_restart(shop: Sho
     assert (got["files"], got["moved"], got["skipped"]) == (3, 3, ["out"])
     assert (shop.folder / "back" / "note").read_text() == "by a worker"
     assert os.access(shop.folder / "back" / "weights" / "deep" / "run.sh", os.X_OK)
-    shop.flash("volume", "get", "models", "weights/model.txt")
-    assert (shop.folder / "model.txt").read_text() == "weights"
+    shop.flash("volume", "get", "models", "weights/model.txt", "back")
+    assert (shop.folder / "back" / "model.txt").read_text() == "weights"
     refused = shop.flash("volume", "delete", "models", "--yes", code=1).stderr
     assert "endpoints use the volume 'models': links (shop-production), reads" in refused
     shop.flash("undeploy", "--app", "shop", "--yes")
@@ -222,12 +222,14 @@ def _sha256(path: Path) -> str:
 
 
 def test_what_is_amiss_is_one_sentence_with_a_remedy(shop: Shop) -> None:
-    shop.make("models")
+    volume = shop.make("models")
+    (shop.target.data / "volumes" / volume["id"] / "files" / "folder").mkdir()
     write(shop.folder, {"file": "x"})
     for words, said in (
         (("put", "model", "file"), "there is no volume 'model'"),
         (("put", "models", "nothing"), "there is no nothing; name a file or a folder"),
         (("put", "models", "file", "a/../b"), "is no path below a volume"),
+        (("put", "models", "file", "folder"), "folder: http://localhost:"),
         (("get", "models", "nothing"), "there is no such file in the volume"),
         (("create", "small", "--size", "1"), "size must be 10 to 4096 GB, not 1"),
         (("delete", "models"), "Add --yes if that is meant"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -152,6 +153,28 @@ def test_a_digest_is_known_until_a_worker_changes_the_file_however_it_hides_that
     file.write_bytes(b"DATA")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert files.missing([wanted]) == ["file"]
+
+
+def test_a_file_that_was_changed_just_now_is_read_again(
+    files: VolumeFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # (Another change within the same step of the system's clock would not be seen.)
+    reads = []
+
+    def pread(descriptor: int, size: int, at: int, read: Any = os.pread) -> bytes:
+        reads.append(at)
+        return bytes(read(descriptor, size, at))
+
+    monkeypatch.setattr("os.pread", pread)
+    wanted = Wanted("file", 4, digest_of(b"data"))
+    changed = time.time()
+    (tmp_path / "files" / "file").write_bytes(b"data")
+    assert files.missing([wanted]) == files.missing([wanted]) == []
+    assert len(reads) == 4 or time.time() - changed > 0.1
+    time.sleep(0.15)
+    assert files.missing([wanted]) == []
+    reads.clear()
+    assert files.missing([wanted]) == reads == []
 
 
 def test_a_link_at_the_place_is_replaced_not_followed(files: VolumeFiles, tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def get(
 ) -> Report:
     """Have a file or a folder of the volume at `target`; only what differs there travels.
 
-    Raises as `put` does. What is no file, or a link that leads out of the volume, is skipped.
+    One file comes into `target`, where that is a folder. Raises as `put` does. What is no file, or a
+    link that leads out of the volume, is skipped.
     """
     with control.connected(ANSWER_SECONDS) as client:
         alone = _alone(control, client, volume_id, path)
@@ -54,10 +55,12 @@ def get(
         files = [each for each in found if each["type"] in ("file", "link")]
         skipped = [each["path"] for each in found if each["type"] == "other"]
         size = sum(each["size"] for each in files)
+        if alone is None:
+            target.mkdir(parents=True, exist_ok=True)
+        elif target.is_dir():
+            target /= path.rpartition("/")[2]
         with Transfer(control, client, volume_id, size, sending) as transfer:
             getting = _Getting(transfer, path, target, skipped)
-            if alone is None:
-                target.mkdir(parents=True, exist_ok=True)
             for each in found:
                 if each["type"] == "folder" and getting.may(each["path"]):
                     (target / each["path"]).mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
@@ -116,6 +117,15 @@ def _missing(transfer: Transfer, files: Sequence[tuple[LocalFile, str]]) -> set[
     return set(transfer.ask("POST", "missing", json={"files": asked})["missing"])
 
 
+@contextmanager
+def _about(file: LocalFile) -> Iterator[None]:
+    """Say which file the server has refused."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{file.place}: {error}") from None
+
+
 def _put_small(transfer: Transfer, files: Sequence[LocalFile]) -> None:
     known = [(each, sha256_of(each.source)) for each in files]
     missing = _missing(transfer, known)
@@ -125,13 +135,14 @@ def _put_small(transfer: Transfer, files: Sequence[LocalFile]) -> None:
         else:
             coded = base64.b64encode(bytes.fromhex(digest)).decode()
             runs = {"executable": "true"} if file.executable else {}
-            transfer.ask(
-                "PUT",
-                f"files/{quote(file.place)}",
-                content=file.source.read_bytes(),
-                params=runs,
-                headers={"content-digest": f"sha-256=:{coded}:"},
-            )
+            with _about(file):
+                transfer.ask(
+                    "PUT",
+                    f"files/{quote(file.place)}",
+                    content=file.source.read_bytes(),
+                    params=runs,
+                    headers={"content-digest": f"sha-256=:{coded}:"},
+                )
             transfer.moved()
             transfer.there(file.size, travelled=True)
 
@@ -197,5 +208,6 @@ class _Upload:
         except ConfigurationError:
             # (It was asked before, and the answer was lost.)
             if _missing(self._transfer, [(self._file, self._digest)]):
-                raise
+                with _about(self._file):
+                    raise
         self._transfer.moved()

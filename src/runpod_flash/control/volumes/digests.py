@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _PIECE = 1 << 20
+# The system counts such times in steps of milliseconds: of two changes in one, it notes one.
+_QUIET_SECONDS = 0.1
 _SCHEMA = "CREATE TABLE IF NOT EXISTS digests (inode INTEGER PRIMARY KEY, state TEXT, sha256 TEXT)"
 
 
@@ -31,8 +34,10 @@ class Digests:
             row = opened.execute(statement, (found.st_ino, _state(found))).fetchone()
         if row is not None:
             return str(row[0])
+        quiet = time.time() - found.st_ctime > _QUIET_SECONDS
         digest = sha256_of(descriptor)
-        self.note(found, digest)
+        if quiet:
+            self.note(found, digest)
         return digest
 
     def note(self, found: os.stat_result, digest: str) -> None:

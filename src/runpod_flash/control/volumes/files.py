@@ -129,7 +129,9 @@ class VolumeFiles:
         """Move what came to its place; its SHA-256. Raises `ChangedError` where it is another."""
         digest = incoming.sha256()
         if sha256 is not None and digest != sha256:
-            raise ChangedError(f"what came for {path} has another SHA-256 than announced")
+            raise ChangedError(
+                f"what came for {path} has another SHA-256 than announced; put it again"
+            )
         self._move(incoming.path, path, digest, executable)
         return digest
 
@@ -176,7 +178,9 @@ class VolumeFiles:
                 raise ChangedError(f"{len(missing)} parts of {path} have not come")
             if sha256_of(descriptor) != sha256:
                 self._forget(sha256)
-                raise ChangedError(f"what came for {path} has another SHA-256 than announced")
+                raise ChangedError(
+                    f"what came for {path} has another SHA-256 than announced; put it again"
+                )
         finally:
             os.close(descriptor)
         self._move(part, path, sha256, executable)
