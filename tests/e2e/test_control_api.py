@@ -123,6 +123,8 @@ def test_workers_and_their_logs_are_asked_for_by_the_endpoint_s_id(deployed: Con
     url = f"/v2/serverless/{ENDPOINT}/workers/{worker}/logs?follow=false&source=system"
     answer = deployed.http.get(url)
     assert answer.headers["content-type"] == "text/event-stream"
+    overview = deployed.ask("GET", "flash/overview")
+    assert {each["name"] for each in overview["endpoints"]} == {"hello", "web"}
 
 
 @pytest.mark.parametrize(
@@ -160,6 +162,12 @@ def test_an_endpoint_from_an_image_is_refused_not_faked(deployed: Control) -> No
     said = deployed.refused("POST", "serverless", 400, {**fields, **gpu})
     assert "runs no container images" in said
     assert "either gpu or cpu" in deployed.refused("POST", "serverless", 400, fields)
+    few = {**fields, **gpu, "workers": {"min": 4}}
+    assert "min 4 is above max 3" in deployed.refused("POST", "serverless", 400, few)
+    routes = {**fields, **gpu, "type": "LOAD_BALANCER"}
+    assert "scaled by REQUEST_COUNT" in deployed.refused("POST", "serverless", 400, routes)
+    left = {"gpu": {"pools": ["ADA_24"], "excludedTypes": ["NVIDIA GeForce RTX 4090"]}}
+    assert "leave no GPU" in deployed.refused("POST", "serverless", 400, {**fields, **left})
     missing = deployed.refused("POST", "serverless", 422, {"name": "v"})
     assert missing == "$: 'type' is needed\n$: 'scaling' is needed"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from runpod_flash.control.releases import BusyError, Content, Release, check_name
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runpod_flash.control.releases import AppEnv, Releases, Variables
+
+    # From an endpoint as a catalog has it to a changed one; None ends it.
+    Edit = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 
 class Serving(Protocol):
@@ -50,6 +54,7 @@ class Rollouts:
     def __init__(self, releases: Releases, serving: Serving) -> None:
         self._releases = releases
         self._serving = serving
+        self._changing: dict[AppEnv, asyncio.Lock] = {}
 
     async def deploy(
         self,
@@ -76,22 +81,19 @@ class Rollouts:
         return Deployed(release)
 
     async def change(
-        self,
-        place: AppEnv,
-        edit: Callable[[dict[str, Any]], dict[str, Any]],
-        variables: Variables,
-        by: str,
+        self, place: AppEnv, name: str, edit: Edit, variables: Variables, by: str
     ) -> Release:
-        """Have the same code served with another catalog; returns when it is.
+        """Have the same code served with another declaration of an endpoint; returns when it is.
 
-        Raises `AbsentError`, `BusyError`, and `RefusedReleaseError` where its workers cannot start.
+        One at a time for each environment. Raises what `edit` raises, `AbsentError`, `BusyError`
+        while a release is being made, and `RefusedReleaseError` where its workers cannot start.
         """
-        active = await self.active(place)
-        if self._serving.preparing(place):
-            raise BusyError(f"a release of {place} is being made; try again when it is there")
-        content = await self._releases.content(active)
-        changed = Content(content.files, edit(content.catalog))
-        return await self.deploy_and_wait(place, "", changed, variables, by)
+        async with self._changing.setdefault(place, asyncio.Lock()):
+            content = await self._releases.content(await self.active(place))
+            if self._serving.preparing(place):
+                raise BusyError(f"a release of {place} is being made; try again when it is there")
+            changed = Content(content.files, _edited(content.catalog, name, edit))
+            return await self.deploy_and_wait(place, "", changed, variables, by)
 
     async def deploy_and_wait(
         self, place: AppEnv, project: str, content: Content, variables: Variables, by: str
@@ -144,3 +146,9 @@ class Rollouts:
                 unchanged = all(known.get(n, {}).items() >= v.items() for n, v in variables.items())
                 return release if same and unchanged else None
         return None
+
+
+def _edited(catalog: dict[str, Any], name: str, edit: Edit) -> dict[str, Any]:
+    """The catalog with another declaration of an endpoint, or without it."""
+    found = [edit(e) if e["spec"]["name"] == name else e for e in catalog["endpoints"]]
+    return {**catalog, "endpoints": [each for each in found if each is not None]}

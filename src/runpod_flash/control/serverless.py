@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.control.gpu_pools import devices_of, pools_of
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import CpuInstanceType, DataCenter
-from runpod_flash.spec import EndpointSpec, VolumeMount
+from runpod_flash.spec import EndpointSpec, Scaling, VolumeMount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runpod_flash.control.volumes.registry import Volumes
-    from runpod_flash.spec import Placement, Scaling
+    from runpod_flash.spec import Placement
 
     Fields = dict[str, Any]
 
@@ -101,6 +101,20 @@ def edited(endpoint: Fields, fields: Mapping[str, Any], volumes: Volumes | None 
         env = dict.fromkeys(fields["env"], "")
     spec = replace(spec, scaling=scaling, placement=placement)
     return {**endpoint, "spec": json.loads(json.dumps(spec.to_wire())), "env": env}
+
+
+def check_created(fields: Mapping[str, Any]) -> None:
+    """Raise `ConfigurationError` for fields of a new endpoint that contradict each other."""
+    if ("gpu" in fields) == ("cpu" in fields):
+        raise ConfigurationError("an endpoint has either gpu or cpu; send one of them")
+    check_scaler(fields["type"], fields["scaling"]["type"])
+    _edited_scaling(Scaling(workers_max=3), fields, fields["type"])
+    if "gpu" in fields:
+        check_cuda(fields["gpu"])
+        devices_of(fields["gpu"]["pools"], fields["gpu"].get("excludedTypes", ()))
+    for each in fields.get("cpu", ()):
+        instance_of(each)
+    datacenters_of(fields.get("dataCenterIds", []))
 
 
 def values(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -14,7 +14,6 @@ from runpod_flash.control.releases import (
     ProjectError,
     Release,
 )
-from runpod_flash.control.rollouts import Rollouts
 from runpod_flash.control.trees import check_paths
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import identity_of, require
@@ -45,7 +44,7 @@ class AppsApi:
     def __init__(self, deployments: Deployments) -> None:
         self._deployments = deployments
         self._releases = deployments.releases
-        self._rollouts = Rollouts(deployments.releases, deployments)
+        self._rollouts = deployments.rollouts
         self._secrets = SecretsApi(deployments)
 
     async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable:

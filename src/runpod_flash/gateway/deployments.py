@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runpod_flash.control.releases import AppEnv, Content, Release
+from runpod_flash.control.rollouts import Rollouts
 from runpod_flash.control.trees import AppTree
 from runpod_flash.errors import FlashError
 from runpod_flash.gateway.brought import placed
@@ -93,6 +94,7 @@ class Deployments:
     ) -> None:
         self._volumes = volumes
         self.releases = releases
+        self.rollouts = Rollouts(releases, self)
         self.blobs = blobs
         self._plane = plane
         self._open_gateway = open_gateway
@@ -133,9 +135,9 @@ class Deployments:
         """Where an endpoint of that id is served, and under which name."""
         return self._by_id.get(endpoint_id)
 
-    def ids(self) -> list[str]:
-        """Of all endpoints that are deployed."""
-        return list(self._by_id)
+    def all(self) -> list[Deployment]:
+        """Those in which something is served."""
+        return [each for each in self._deployments.values() if each.active]
 
     def volumes(self, place: AppEnv) -> list[Volume]:
         """Those that its endpoints have."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.control import serverless
 from runpod_flash.control.releases import BusyError
-from runpod_flash.control.rollouts import AbsentError, RefusedReleaseError, Rollouts
+from runpod_flash.control.rollouts import AbsentError, RefusedReleaseError
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
 from runpod_flash.gateway.apps_api import maker
@@ -26,10 +26,12 @@ from runpod_flash.gateway.times import rfc3339
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runpod_flash.control.releases import AppEnv, Release
+    from runpod_flash.control.releases import AppEnv, Release, Variables
+    from runpod_flash.control.rollouts import Edit
+    from runpod_flash.control.serverless import Fields
     from runpod_flash.control.shelf import Shelf
     from runpod_flash.control.volumes.registry import Volumes
-    from runpod_flash.gateway.deployments import Deployments
+    from runpod_flash.gateway.deployments import Deployment, Deployments
     from runpod_flash.gateway.messages import Receive, Refusal, Scope, Sendable
     from runpod_flash.gateway.resources import Resource
     from runpod_flash.plane.pool import Pool
@@ -60,7 +62,7 @@ class ServerlessApi:
     ) -> None:
         self._deployments = deployments
         self._releases = deployments.releases
-        self._rollouts = Rollouts(deployments.releases, deployments)
+        self._rollouts = deployments.rollouts
         self._shelf = shelf
         self._volumes = volumes
         self._others = others
@@ -92,22 +94,23 @@ class ServerlessApi:
         if scope["method"] == "GET":
             return answer(200, _shown(served, scope, self._volumes))
         if scope["method"] == "DELETE":
-            await self._change(served, lambda catalog: _without(catalog, served), {}, scope)
+            await self._change(served, lambda _: None, {}, scope)
             return Answer(204, b"")
         fields = await ENDPOINT_UPDATED.read(scope, receive)
         await self._apply_template(fields)
         check_scaling(fields)
-        try:
-            changed = serverless.edited(served.endpoint, fields, self._volumes)
-        except ConfigurationError as error:
-            raise problem(400, str(error)) from None
-        values = {changed["spec"]["name"]: serverless.values(fields)}
-        await self._change(served, lambda catalog: _with(catalog, changed), values, scope)
+        name = served.endpoint["spec"]["name"]
+
+        def edit(endpoint: Fields) -> Fields:
+            return serverless.edited(endpoint, fields, self._volumes)
+
+        await self._change(served, edit, {name: serverless.values(fields)}, scope)
         return answer(200, _shown(await self._served(endpoint_id), scope, self._volumes))
 
-    async def _change(self, served: Served, edit: Any, variables: Any, scope: Scope) -> None:
+    async def _change(self, served: Served, edit: Edit, values: Variables, scope: Scope) -> None:
+        name = served.endpoint["spec"]["name"]
         try:
-            await self._rollouts.change(served.place, edit, variables, maker(scope))
+            await self._rollouts.change(served.place, name, edit, values, maker(scope))
         except BusyError as error:
             raise problem(409, str(error)) from None
         except (RefusedReleaseError, ConfigurationError) as error:
@@ -120,8 +123,10 @@ class ServerlessApi:
         fields = await ENDPOINT_CREATED.read(scope, receive)
         check_scaling(fields)
         await self._apply_template(fields)
-        if ("gpu" in fields and "cpu" in fields) or not fields.keys() & {"gpu", "cpu"}:
-            raise problem(400, "an endpoint has either gpu or cpu; send one of them")
+        try:
+            serverless.check_created(fields)
+        except ConfigurationError as error:
+            raise problem(400, str(error)) from None
         raise problem(400, serverless.NO_IMAGES)
 
     async def _apply_template(self, fields: dict[str, Any]) -> None:
@@ -139,22 +144,30 @@ class ServerlessApi:
     # What is served
 
     async def _all(self) -> list[Served]:
-        return [await self._served(each) for each in self._deployments.ids()]
+        return [each for found in self._deployments.all() for each in await self._of(found)]
 
     async def _served(self, endpoint_id: str) -> Served:
         at = self._deployments.at_id(endpoint_id)
-        if at is None:
-            raise _unknown(endpoint_id)
-        deployment, name = at
-        release = await self._rollouts.active(deployment.place)
-        catalog = (await self._releases.content(release)).catalog
-        for each in catalog["endpoints"]:
-            if each["spec"]["name"] == name:
-                found = deployment.gateway.named(name)
-                assert found is not None
-                pool = deployment.gateway.pool_of(found)
-                return Served(endpoint_id, deployment.place, release, each, pool)
+        for each in [] if at is None else await self._of(at[0]):
+            if each.id == endpoint_id:
+                return each
         raise _unknown(endpoint_id)
+
+    async def _of(self, deployment: Deployment) -> list[Served]:
+        """The endpoints of an environment that are served now."""
+        place = deployment.place
+        try:
+            release = await self._rollouts.active(place)
+        except AbsentError:  # it has just ended
+            return []
+        catalog = (await self._releases.content(release)).catalog
+        named = {each["spec"]["name"]: each for each in catalog["endpoints"]}
+        pools = {each.spec.name: each for each in deployment.gateway.declare_all()}
+        return [
+            Served(f"{place}-{name}", place, release, named[name], pools[name])
+            for name in named
+            if name in pools
+        ]
 
 
 def _unknown(endpoint_id: str) -> Refusal:
@@ -175,17 +188,6 @@ def check_scaling(fields: dict[str, Any]) -> None:
             "Request validation failed.",
             f"$.scaling: {scaling['type']} has {own}, and no more",
         )
-
-
-def _with(catalog: dict[str, Any], changed: dict[str, Any]) -> dict[str, Any]:
-    name = changed["spec"]["name"]
-    found = [changed if e["spec"]["name"] == name else e for e in catalog["endpoints"]]
-    return {**catalog, "endpoints": found}
-
-
-def _without(catalog: dict[str, Any], served: Served) -> dict[str, Any]:
-    name = served.endpoint["spec"]["name"]
-    return {**catalog, "endpoints": [e for e in catalog["endpoints"] if e["spec"]["name"] != name]}
 
 
 def _shown(served: Served, scope: Scope, volumes: Volumes | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.control import serverless
 from runpod_flash.control.releases import AppEnv, check_name
-from runpod_flash.control.rollouts import AbsentError, Rollouts
+from runpod_flash.control.rollouts import AbsentError
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.apps_api import maker
 from runpod_flash.gateway.hosted.builds import PREFIX as UPLOADS
@@ -37,7 +37,7 @@ class Operations:
     def __init__(self, deployments: Deployments, shelf: Shelf, builds: Builds) -> None:
         self._deployments = deployments
         self._releases = deployments.releases
-        self._rollouts = Rollouts(deployments.releases, deployments)
+        self._rollouts = deployments.rollouts
         self._shelf = shelf
         self._builds = builds
         self._known: dict[str, Callable[[Variables, Scope], Awaitable[Any]]] = {
@@ -217,7 +217,9 @@ class Operations:
         """What was deployed is there already, as its code declares it; nothing else can be made."""
         given = variables["input"]
         name = str(given["name"]).removesuffix("-fb")
-        place = await self._place(given.get("flashEnvironmentId") or "")
+        if not given.get("flashEnvironmentId"):  # it is of no app, as `flash dev` makes some
+            raise ConfigurationError(f"{name!r:.80} is not made: {serverless.NO_IMAGES}")
+        place = await self._place(given["flashEnvironmentId"])
         found = self._deployments.find(*place, name)
         if found is None:
             raise ConfigurationError(
@@ -241,9 +243,7 @@ class Operations:
         if at is None:
             raise AbsentError(f"endpoint not found: {endpoint_id!r:.80}")
         deployment, name = at
-        await self._rollouts.change(
-            deployment.place, lambda catalog: without(catalog, name), {}, maker(scope)
-        )
+        await self._rollouts.change(deployment.place, name, lambda _: None, {}, maker(scope))
 
     async def _template(self, variables: Variables, scope: Scope) -> Node | None:
         """Of an endpoint: its variables, whose values stay here."""
@@ -271,22 +271,12 @@ class Operations:
         deployment, name = at
         sent = own_variables({str(each["key"]): each["value"] for each in given.get("env", ())})
 
-        def edit(catalog: Node) -> Node:
-            return {**catalog, "endpoints": [changed(each) for each in catalog["endpoints"]]}
-
-        def changed(endpoint: Node) -> Node:
-            if endpoint["spec"]["name"] != name:
-                return endpoint
+        def edit(endpoint: Node) -> Node:
             return {**endpoint, "env": dict.fromkeys([*endpoint["env"], *sent], "")}
 
         values = {name: serverless.values({"env": sent})}
-        await self._rollouts.change(deployment.place, edit, values, maker(scope))
+        await self._rollouts.change(deployment.place, name, edit, values, maker(scope))
         return dict(given)
-
-
-def without(catalog: Node, name: str) -> Node:
-    """The catalog less an endpoint."""
-    return {**catalog, "endpoints": [e for e in catalog["endpoints"] if e["spec"]["name"] != name]}
 
 
 def _id(place: AppEnv) -> str:
