@@ -31,6 +31,8 @@ INTRODUCTION = """\
 Which names of the hosted `runpod_flash` 1.16 work here, embedded. What does not work yet raises
 `NotAvailableError` with the sentence that is quoted here without its end. This page is written by
 `tests/unit/test_compatibility.py`, which tries each name, and fails when the page is out of date.
+
+The SDK itself, unmodified, [deploys to a server](control-api.md#the-hosted-sdk).
 """
 IMAGE_CLASSES = [name for name in runpod_flash.__all__ if re.search("(sEndpoint|SlsR)", name)]
 PARAMETER_VALUES: dict[str, Any] = {

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from runpod_flash.control.releases import BusyError, Content, Release, check_name
+from runpod_flash.control.releases import BusyError, Release, check_name
 from runpod_flash.errors import FlashError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runpod_flash.control.releases import AppEnv, Releases, Variables
+    from runpod_flash.control.releases import AppEnv, Content, Releases, Variables
 
     # From an endpoint as a catalog has it to a changed one; None ends it.
     Edit = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -92,7 +92,7 @@ class Rollouts:
             content = await self._releases.content(await self.active(place))
             if self._serving.preparing(place):
                 raise BusyError(f"a release of {place} is being made; try again when it is there")
-            changed = Content(content.files, _edited(content.catalog, name, edit))
+            changed = content._replace(catalog=_edited(content.catalog, name, edit))
             return await self.deploy_and_wait(place, "", changed, variables, by)
 
     async def deploy_and_wait(
