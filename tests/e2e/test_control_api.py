@@ -221,6 +221,11 @@ def test_the_catalog_says_what_there_is(deployed: Control) -> None:
     place = deployed.ask("GET", shown)
     assert place["region"] == "EUROPE"
     assert {each["availability"] for each in place["cpuAvailability"]} == {"HIGH"}
+    centers = "catalog/datacenters?regions=EUROPE,ASIA&networkVolumeTypes=STANDARD"
+    found = deployed.ask("GET", centers)["dataCenters"]
+    assert {each["id"][:2] for each in found} == {"EU"}
+    assert deployed.ask("GET", "catalog/datacenters?compliance=HIPAA")["dataCenters"] == []
+    assert "cloud: it is not known" in deployed.refused("GET", "catalog/gpus?cloud=SECURE", 422)
     assert "come together" in deployed.refused("GET", "catalog/cpus?include=AVAILABILITY", 400)
     assert "has no 'x'" in deployed.refused("GET", "catalog/gpus/x", 404)
 
@@ -246,6 +251,17 @@ def test_a_deleted_endpoint_ends_and_the_others_go_on(deployed: Control) -> None
     write(deployed.shop.folder, {"texts.py": "GREETING = 'again'\n"})
     deployed.shop.deploy()
     assert deployed.shop.call()["text"] == "again you"
+
+
+def test_a_key_that_is_for_less_is_refused(deployed: Control) -> None:
+    for fields in ({"name": "caller"}, {"name": "ci", "scope": "deploy", "endpoints": [ENDPOINT]}):
+        key = deployed.ask("POST", "keys", 201, fields)["key"]
+        headers = {"authorization": f"Bearer {key}"}
+        for path in ("v2/serverless", f"v2/serverless/{ROUTES}", "graphql", "v1/networkvolumes"):
+            url, body = f"{deployed.shop.target.address}/{path}", {"query": "{ myself { id } }"}
+            method = "POST" if path == "graphql" else "GET"
+            answer = httpx.request(method, url, headers=headers, json=body)
+            assert answer.status_code == 403, (path, answer.text)
 
 
 def test_nothing_of_the_control_api_is_for_strangers(deployed: Control) -> None:

@@ -153,6 +153,14 @@ def test_an_upload_is_for_whoever_announced_it(hosted: Hosted, app: str) -> None
     assert httpx.put(place["uploadUrl"], content=b"x" * 10).status_code == 200
     with pytest.raises(HostedError, match="cannot be read as"):
         hosted.ask("finalizeFlashArtifactUpload", "id", input=finish)
+    outside = archive({"../outside.py": "x = 1"}, {"resources": {}})
+    with pytest.raises(HostedError, match=r"\.\./outside\.py' in the archive leads out"):
+        hosted.upload(app, outside, {})
+    hosted.ask("createFlashApp", "id", input={"name": "other"})
+    finish = {**finish, "flashAppId": "other"}
+    with pytest.raises(HostedError, match="no archive was uploaded"):
+        hosted.ask("finalizeFlashArtifactUpload", "id", input=finish)
+    hosted.ask("deleteFlashApp", flashAppId="other")
 
 
 def test_flash_app_makes_uploads_serves_and_ends(

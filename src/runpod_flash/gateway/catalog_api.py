@@ -26,6 +26,11 @@ _INCLUDED = {
     "cpus": ("AVAILABILITY",),
     "datacenters": ("GPU_AVAILABILITY", "CPU_AVAILABILITY"),
 }
+_PARAMETERS = {
+    "gpus": ("include", "product"),
+    "cpus": ("include", "product"),
+    "datacenters": ("include", "regions", "networkVolumeTypes", "compliance", "globalNetwork"),
+}
 _WRAPPERS = {"gpus": "gpus", "cpus": "cpus", "datacenters": "dataCenters"}
 
 
@@ -46,6 +51,8 @@ class CatalogApi:
                 return answer(200, page("templates", ()))
             case ["gpus" | "cpus" | "datacenters" as kind]:
                 entries = self._entries(kind, _included(kind, scope))
+                if kind == "datacenters":
+                    entries = _chosen(entries, scope)
                 return answer(200, page(_WRAPPERS[kind], entries))
             case ["gpus" | "cpus" | "datacenters" as kind, entry_id]:
                 for entry in self._entries(kind, _included(kind, scope)):
@@ -86,15 +93,18 @@ class CatalogApi:
 
 def _included(kind: str, scope: Scope) -> list[str]:
     """What a query asks for besides; 400 and 422 say what is wrong with it."""
-    given = query(scope)
-    found = [each for each in given.get("include", "").split(",") if each]
+    given = {name: list(filter(None, text.split(","))) for name, text in query(scope).items()}
+    unknown = [name for name in given if name not in _PARAMETERS[kind]]
+    if unknown:
+        known = ", ".join(_PARAMETERS[kind])
+        raise _wrong(*(f"{name:.80}: it is not known here; there are {known}" for name in unknown))
+    found = given.get("include", [])
     for each in found:
         if each not in _INCLUDED[kind]:
-            known = " or ".join(_INCLUDED[kind])
-            raise _wrong(f"include: {each!r:.80} is not {known}")
+            raise _wrong(f"include: {each!r:.80} is not {' or '.join(_INCLUDED[kind])}")
     if kind == "datacenters":
         return found
-    products = [each for each in given.get("product", "").split(",") if each]
+    products = given.get("product", [])
     if bool(found) != bool(products):
         raise problem(400, "include=AVAILABILITY and product come together")
     for each in products:
@@ -103,8 +113,21 @@ def _included(kind: str, scope: Scope) -> list[str]:
     return found
 
 
-def _wrong(error: str) -> Exception:
-    return problem(422, "Request validation failed.", error)
+def _chosen(entries: Sequence[Entry], scope: Scope) -> list[Entry]:
+    """The data centers that a query leaves: any of the regions, and all of the rest."""
+    given = query(scope)
+    regions = list(filter(None, given.get("regions", "").split(",")))
+    found = [each for each in entries if not regions or each["region"] in regions]
+    for name in ("networkVolumeTypes", "compliance"):
+        wanted = set(filter(None, given.get(name, "").split(",")))
+        found = [each for each in found if wanted <= set(each[name])]
+    if "globalNetwork" in given:
+        found = [e for e in found if e["globalNetwork"] == (given["globalNetwork"] == "true")]
+    return found
+
+
+def _wrong(*errors: str) -> Exception:
+    return problem(422, "Request validation failed.", *errors)
 
 
 def _gpus(devices: Sequence[Device], availability: bool) -> list[Entry]:

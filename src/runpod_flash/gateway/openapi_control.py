@@ -94,7 +94,11 @@ _OPERATIONS = (
     _Operation("get", "catalog/cpus", "Kinds of CPUs", listed="cpus", query=("include", "product")),
     _Operation("get", "catalog/cpus/{id}", "One kind of them", query=("include", "product")),
     _Operation(
-        "get", "catalog/datacenters", "Data centers", listed="dataCenters", query=("include",)
+        "get",
+        "catalog/datacenters",
+        "Data centers",
+        listed="dataCenters",
+        query=("include", "regions", "networkVolumeTypes", "compliance", "globalNetwork"),
     ),
     _Operation("get", "catalog/datacenters/{id}", "One of them", query=("include",)),
     _Operation("get", "catalog/templates", "Public templates: none", listed="templates"),

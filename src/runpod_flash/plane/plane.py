@@ -151,7 +151,7 @@ class Plane:
         self.reconciler.reconcile(pool)
 
     async def unstage(self, staged: Pool) -> None:
-        """End a staged worker; returns when it is gone."""
+        """End a staged worker, or all workers of another pool; returns when they are gone."""
         self.withdraw(staged)
         await self.reconciler.end(staged)
 

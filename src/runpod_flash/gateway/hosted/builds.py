@@ -102,6 +102,7 @@ class Builds:
         if not place.exists():
             raise ConfigurationError("the archive was not uploaded; deploy again")
         files = await asyncio.to_thread(self._read, place)
+        self._uploads = {t: u for t, u in self._uploads.items() if u.key != key}
         fields = {"app": app, "objectKey": key, "manifest": manifest, "files": files}
         return await self._shelf.put("build", fields)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from runpod_flash.control.releases import AppEnv
     from runpod_flash.gateway.jobs import Jobs
     from runpod_flash.plane.plane import Plane
+    from runpod_flash.plane.store.base import Job
     from runpod_flash.project.catalog import Catalog
 
 _FILE = "flash_reads_declarations.py"
@@ -50,6 +52,7 @@ class DeclarationReader:
         self._jobs = jobs
         self._folder = folder
         self._blobs = blobs
+        self._reading: dict[AppEnv, asyncio.Lock] = {}
 
     async def read(
         self, place: AppEnv, files: Sequence[StoredFile], variables: dict[str, str]
@@ -58,24 +61,29 @@ class DeclarationReader:
 
         Raises `ConfigurationError` for what cannot be read, and for problems of the project's.
         """
-        digest = sha256(_PROGRAM).hexdigest()
-        self._blobs.put(digest, _PROGRAM)
-        tree = AppTree(
-            self._folder / f"reading-{sha256(str(place).encode()).hexdigest()[:24]}", self._blobs
-        )
-        root = tree.show([*files, StoredFile(_FILE, digest)])
-        pool = self._plane.declare(_spec(place, root, digest), {}, {})
-        try:
-            _, ended = self._jobs.run(pool, {"variables": variables})
-            job = await ended
-        finally:
-            self._plane.withdraw(pool)
-            tree.remove()
+        async with self._reading.setdefault(place, asyncio.Lock()):
+            job = await self._run(place, files, variables)
         outcome = job.outcome
         if job.state is not JobState.COMPLETED or outcome is None or outcome.payload is None:
             why = outcome.failure.message if outcome and outcome.failure else job.state.value
             raise ConfigurationError(f"the project's declarations cannot be read: {why}")
         return _checked(json.loads(to_json(outcome.payload)))
+
+    async def _run(
+        self, place: AppEnv, files: Sequence[StoredFile], variables: dict[str, str]
+    ) -> Job:
+        digest = sha256(_PROGRAM).hexdigest()
+        self._blobs.put(digest, _PROGRAM)
+        folder = self._folder / f"reading-{sha256(str(place).encode()).hexdigest()[:24]}"
+        tree = AppTree(folder, self._blobs)
+        root = await asyncio.to_thread(tree.show, [*files, StoredFile(_FILE, digest)])
+        pool = self._plane.declare(_spec(place, root, digest), {}, {})
+        try:
+            _, ended = self._jobs.run(pool, {"variables": variables})
+            return await ended
+        finally:
+            await self._plane.unstage(pool)  # (the next one has another root)
+            await asyncio.to_thread(tree.remove)
 
 
 def _spec(place: AppEnv, root: Path, digest: str) -> EndpointSpec:
