@@ -79,6 +79,25 @@ def test_what_is_deployed_is_listed_with_its_settings(deployed: Control) -> None
     deployed.refused("GET", f"serverless/{ENDPOINT}/builds", 404)
 
 
+def test_routes_are_below_the_server_s_name_too(deployed: Control) -> None:
+    """As the hosted service has them; the name is resolved by whoever runs the server."""
+    port = deployed.shop.target.address.rpartition(":")[2]
+    of_id = {"host": f"{ROUTES}.localhost:{port}"}
+    of_app = {
+        "host": f"flash.localhost:{port}",
+        "x-flash-app": "shop",
+        "x-flash-environment": "production",
+        "x-flash-endpoint": "web",
+    }
+    for headers in (of_id, of_app):
+        answer = httpx.get(f"{deployed.shop.target.address}/items/7", headers=headers, timeout=60)
+        assert answer.json() == {"number": 7, "version": 1}
+    nobody = {"host": f"{ENDPOINT}.localhost:{port}"}
+    refused = httpx.get(f"{deployed.shop.target.address}/items/7", headers=nobody)
+    assert refused.status_code == 404
+    assert "no endpoint 'hello' with routes" in refused.text
+
+
 def test_changed_scaling_touches_no_worker_and_outlives_the_server(deployed: Control) -> None:
     pid = deployed.shop.call()["pid"]
     changed = deployed.endpoint(workers={"max": 3, "idleTimeout": 300}, scaling=QUEUE_DELAY)

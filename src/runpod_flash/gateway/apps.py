@@ -49,7 +49,7 @@ class Apps:
         if sentinel.asked(path) or header(scope, b"x-flash-endpoint") is not None:
             return self._named_by_headers(self._deployments, scope)
         if not path.startswith("/v2/"):
-            return None
+            return _named_by_host(self._deployments, scope)
         _, _, endpoint_id, *rest = path.split("/", 3)
         at = self._at(self._deployments, endpoint_id, scope)
         if at is None:
@@ -83,3 +83,12 @@ class Apps:
         if found is None:
             raise Refusal(404, f"nothing is deployed at {prefix}{text}; `flash app list` shows all")
         return found.gateway
+
+
+def _named_by_host(deployments: Deployments, scope: Scope) -> tuple[Gateway, Scope] | None:
+    """At ID.HOST are the routes of the endpoint, as the hosted service has them."""
+    at = deployments.at_id((header(scope, b"host") or "").partition(".")[0].lower())
+    if at is None:
+        return None
+    deployment, name = at
+    return deployment.gateway, sentinel.naming(scope, name)
