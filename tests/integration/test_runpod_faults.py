@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -138,6 +139,36 @@ def test_a_job_of_a_killed_worker_runs_again_elsewhere_though_its_heartbeats_go_
             kept = await served.plane.store.get(job_id)
             assert kept is not None
             assert (kept.attempt, kept.worker) == (2, second.id)
+
+    serve(tmp_path, {}, scenario)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_while_it_asks_for_nothing_is_noticed_and_one_that_computes_is_not(
+    tmp_path: Path,
+) -> None:
+    async def scenario(served: Served) -> None:
+        async with runpod_worker(served, SLEEPER) as first:
+            began = time.monotonic()
+            job_id = await run(served, blocks=12)
+            # Its loop stands still: it does not ask to be told to stop, and its connections are
+            # idle for so long that a server would close them. By one of these comes the result.
+            await until(lambda: waits_to_be_stopped(served, job_id), False)
+            done = await end(served, job_id)
+            assert (done["status"], done.get("output")) == ("COMPLETED", "done"), done
+            assert time.monotonic() - began > 12
+            kept = await served.plane.store.get(job_id)
+            assert kept is not None
+            assert kept.attempt == 1
+            job_id = await run(served, blocks=30)
+            await until(lambda: polling(served), 0)
+            async with runpod_worker(served, SLEEPER) as second:
+                await asyncio.sleep(9)
+                assert not waits_to_be_stopped(served, job_id)
+                first.send(signal.SIGKILL)
+                killed = time.monotonic()
+                await until(lambda: job_id in second.log, True)
+                assert time.monotonic() - killed < 8
 
     serve(tmp_path, {}, scenario)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from runpod_flash.errors import ConfigurationError
+from runpod_flash.gateway.connections import KeptHTTPProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -52,6 +53,7 @@ class GatewayServer:
             proxy_headers=False,
             access_log=False,
             server_header=False,
+            http=KeptHTTPProtocol,
             ws="websockets-sansio",
             ws_max_size=64 << 20,
             backlog=_BACKLOG,

@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from runpod_flash.errors import StoreFullError
+from runpod_flash.gateway.connections import connection_of
 from runpod_flash.gateway.functions import REMEDY
 from runpod_flash.gateway.messages import (
     Answer,
@@ -46,6 +47,8 @@ _LONGEST_SECONDS = 60.0
 _REFUSED_SECONDS = 1.0
 _RESULT_LIMIT = 100_000_000
 _MOST_JOBS = 1000
+# A connection of what sends these is not the worker's.
+_FORWARDED = (b"via", b"forwarded", b"x-forwarded-for")
 METHODS = {TAKE: "GET", TAKE_BATCH: "GET", STOP: "GET", PING: "GET", DONE: "POST", STREAM: "POST"}
 _NOTHING = Answer(204, b"")
 
@@ -77,6 +80,7 @@ class WorkerApi:
         if link is None:
             await asyncio.sleep(_REFUSED_SECONDS)
             return _NOTHING
+        _note_connection(link, scope)
         if verb == STOP:
             return await self._stop(link, query(scope), receive)
         return await self._take(link, verb == TAKE_BATCH, query(scope), receive)
@@ -135,6 +139,8 @@ class WorkerApi:
         receive: Receive,
     ) -> Answer:
         link = self.links.find(worker_id)
+        if link is not None:
+            _note_connection(link, scope)
         if verb == STREAM:
             chunk = read_chunk(await read_body(scope, receive, _RESULT_LIMIT, REMEDY))
             if link is not None:
@@ -168,6 +174,13 @@ def token_of(scope: Scope) -> str:
     given = header(scope, b"authorization") or ""
     word, _, rest = given.partition(" ")
     return rest if word.lower() == "bearer" else given
+
+
+def _note_connection(link: RunPodLink, scope: Scope) -> None:
+    connection = connection_of(scope)
+    between = any(header(scope, name) is not None for name in _FORWARDED)
+    if connection is not None and not between:
+        link.life.asks_by(connection)
 
 
 def _outcome(ending: Ending) -> Outcome:

@@ -110,6 +110,7 @@ class RunPodLink:
     def close(self) -> None:
         self.closed = True
         self.stop()
+        self.life.end()
 
     def drain(self) -> None:
         """Nothing is on its way but in requests."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -12,6 +13,16 @@ BEATS = 3
 # A worker without heartbeats asks for jobs at least so often.
 _QUIET_SECONDS = 180.0
 _DEFAULT_INTERVAL = 10.0
+
+
+class Connection(Protocol):
+    """One by which a worker asks."""
+
+    def keep(self, holder: object, lost: Callable[[], None]) -> None:
+        """Have `lost` called once the worker has closed it; until then it may be idle."""
+
+    def let_go(self, holder: object) -> None:
+        """It may end, if it is idle."""
 
 
 class SignsOfLife:
@@ -24,24 +35,42 @@ class SignsOfLife:
         self._seen_at = clock()
         self._beat_at: float | None = None
         self._broke_at: float | None = None
+        self._connections: set[Connection] = set()
 
     def seen(self) -> None:
         """The worker itself has asked or told something."""
         self._seen_at, self._broke_at = self._clock(), None
+
+    def asks_by(self, connection: Connection) -> None:
+        """It has a connection, which its process holds open for as long as it lives."""
+        self._connections.add(connection)
+        connection.keep(self, partial(self._closed, connection))
+
+    def _closed(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self.broke()
+
+    def end(self) -> None:
+        """It is of no interest any more."""
+        connections, self._connections = self._connections, set()
+        for each in connections:
+            each.let_go(self)
 
     def beat(self, interval: float) -> None:
         """Its helper has sent a heartbeat, and will send the next one in so many seconds."""
         self._beat_at, self._interval = self._clock(), max(interval, 1.0)
 
     def broke(self) -> None:
-        """It has closed a connection on which it waited. The living ask again at once."""
+        """It has closed a connection on which it waited, or all. The living ask again at once."""
         self._broke_at = self._clock()
 
     def death(self) -> str:
         """Why the worker is taken for dead, as a phrase; empty while it is not.
 
         A killed worker's helper goes on sending heartbeats for ever, and a worker that computes
-        asks nothing for as long as it likes. But only the dead close what they wait on.
+        asks nothing for as long as it likes. But only the dead close what they wait on, or all that
+        they have: who computes closes nothing.
         """
         clock = self._clock()
         patience = BEATS * self._interval
