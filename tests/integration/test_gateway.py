@@ -79,6 +79,19 @@ ONE = """
 """
 
 
+VERSION = """
+from runpod_flash import Endpoint
+
+@Endpoint(name="version", cpu="cpu3c-1-2")
+def version() -> int:
+    return {}
+
+@Endpoint(name="unused", cpu="cpu3c-1-2")
+def unused() -> int:
+    return 0
+"""
+
+
 def test_functions_answer_at_their_addresses(tmp_path: Path) -> None:
     async def scenario(served: Served) -> None:
         answer = await served.post("/work/double/runsync", {"input": {"x": 3}})
@@ -266,6 +279,31 @@ def test_a_change_is_served_and_running_jobs_finish_on_the_old_code(tmp_path: Pa
         assert await running == 1
 
     serve(tmp_path, {"app.py": source + "\n        VERSION = 1\n"}, scenario)
+
+
+def test_a_request_that_began_before_a_change_does_not_bring_the_former_code_back(
+    tmp_path: Path,
+) -> None:
+    async def scenario(served: Served) -> None:
+        assert await served.call("/app/version") == 1
+        sent = b'{"input": {}}'
+        given = served.address.removeprefix("http://").rpartition(":")
+        reader, writer = await asyncio.open_connection(given[0], int(given[2]))
+        head = (
+            f"POST /app/version/runsync HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(sent)}"
+        )
+        writer.write(f"{head}\r\nConnection: close\r\n\r\n".encode() + sent[:3])
+        await served.get("/ping")  # the other request has been read by now
+        await served.rewrite({"app.py": VERSION.format(2)})
+        (pool,) = served.gateway.pools()
+        assert await served.call("/app/version") == 2
+        (worker,) = pool.live()
+        writer.write(sent[3:])
+        assert b'"output": 2' in await reader.read()
+        writer.close()
+        assert pool.live() == [worker]
+
+    serve(tmp_path, {"app.py": VERSION.format(1)}, scenario)
 
 
 def test_the_description_has_the_functions_own_types(tmp_path: Path) -> None:

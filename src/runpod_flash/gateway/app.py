@@ -226,9 +226,17 @@ class Gateway:
         return None if at is None else at[0].gateway._named(at[1])
 
     def pool_of(self, endpoint: Discovered) -> Pool:
-        """The endpoint's pool, made by its first use."""
-        pool = self._plane.declare(endpoint.spec, endpoint.env, self._caller_env)
-        self._pools[pool.key] = pool
+        """The endpoint's pool, made by its first use.
+
+        It is as it is served now: a request may have found the endpoint in an earlier catalog.
+        """
+        pool = self._pools.get(endpoint.spec.key)
+        if pool is None or pool.withdrawn:
+            now = self.named(endpoint.spec.name)
+            if now is not None and now.spec.key == endpoint.spec.key:
+                endpoint = now
+            pool = self._plane.declare(endpoint.spec, endpoint.env, self._caller_env)
+            self._pools[pool.key] = pool
         return pool
 
     def declare_all(self) -> list[Pool]:
