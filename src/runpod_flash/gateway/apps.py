@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.control.releases import AppEnv
 from runpod_flash.gateway import sentinel
+from runpod_flash.gateway.control import is_control
 from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
 from runpod_flash.gateway.messages import Refusal, header
 from runpod_flash.gateway.sessions import PREFIX as BROUGHT
@@ -46,7 +47,8 @@ class Apps:
             return self._below(f"/{kind}/", text), inner
         if not self._deployments:
             return None
-        if sentinel.asked(path) or header(scope, b"x-flash-endpoint") is not None:
+        named = sentinel.asked(path) and not is_control(path)
+        if named or header(scope, b"x-flash-endpoint") is not None:
             return self._named_by_headers(self._deployments, scope)
         if not path.startswith("/v2/"):
             return _named_by_host(self._deployments, scope)
