@@ -97,6 +97,24 @@ class Shop:
         found = json.loads(self.flash("releases", "--json", *words).stdout)
         return [(each["number"], each["state"]) for each in found]
 
+    def workers_of(self, *names: str) -> list[dict[str, Any]]:
+        """The workers of these endpoints, or of all, as `flash ps` has them."""
+        url = f"{self.target.address}/v2/flash/overview"
+        told = httpx.get(url, headers=self.headers, timeout=60)
+        assert told.status_code == 200, told.text
+        seen = told.json()
+        found = [each for each in seen["endpoints"] if each["app"] == "shop-production"]
+        return [
+            {**worker, "endpoint": each["name"]}
+            for each in found
+            for worker in each["workers"]
+            if not names or each["name"] in names
+        ]
+
+    def worker_ids(self, *names: str) -> set[tuple[str, str]]:
+        """Their endpoints and ids."""
+        return {(worker["endpoint"], worker["id"]) for worker in self.workers_of(*names)}
+
     def workers(self) -> list[psutil.Process]:
         (process,) = (p for p in psutil.process_iter() if str(self.target.data) in _words(p))
         return [p for p in process.children(recursive=True) if "boot.py" in " ".join(_words(p))]

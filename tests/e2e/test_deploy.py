@@ -106,13 +106,21 @@ def test_a_project_is_deployed_changed_and_rolled_back(shop: Shop) -> None:
 
 def test_only_endpoints_whose_code_changed_get_other_workers(shop: Shop) -> None:
     shop.deploy()
-    pid, route = shop.call()["pid"], shop.item()
-    before = {process.pid for process in shop.workers()}
+    first = shop.worker_ids()
+    assert {name for name, _ in first} == {"hello", "web"}
+    write(shop.folder, {"texts.py": "# A comment, in what hello imports.\nGREETING = 'hello'\n"})
+    said = shop.deploy().stdout
+    assert "hello     code or packages changed" in said
+    assert "web       unchanged" in said
+    until(lambda: len(shop.worker_ids()) == 2)
+    second = shop.worker_ids()
+    assert {name for name, _ in first & second} == {"web"}
+    route = shop.item()
     write(shop.folder, {"web.py": WEB.replace('"version": 1', '"version": 2')})
     shop.deploy()
-    assert shop.call()["pid"] == pid
     assert shop.item() == {**route, "version": 2}
-    until(lambda: len({p.pid for p in shop.workers()} & before) == 1)
+    until(lambda: len(shop.worker_ids()) == 2)
+    assert {name for name, _ in second & shop.worker_ids()} == {"hello"}
 
 
 def test_a_release_whose_worker_cannot_start_takes_no_traffic(shop: Shop) -> None:
@@ -263,11 +271,13 @@ def test_values_of_variables_are_the_environment_s_and_stay_over_a_rollback(shop
     assert shop.call()["mood"] == "sad"
 
 
-def test_a_secret_is_rotated_under_load_and_no_request_fails(
+def test_a_secret_is_rotated_under_load_worker_by_worker_and_no_request_fails(
     shop: Shop, shared_cache: Path
 ) -> None:
     write(shop.folder, {"hello.py": HELLO.replace("workers=(0, 2)", "workers=(2, 2)")})
     shop.deploy()
+    # (As many as a machine of two cores has.)
+    until(lambda: len(shop.worker_ids("hello")) == 2)
     jobs = f"{shop.target.address}/v2/shop-production-hello/runsync"
     built = sorted(path.name for path in (shared_cache / "flash" / "built").iterdir())
 
@@ -278,22 +288,35 @@ def test_a_secret_is_rotated_under_load_and_no_request_fails(
                 answers.append(await http.post(jobs, json={"input": {}}))
         return answers
 
-    async def scenario() -> list[httpx.Response]:
+    async def watch(done: asyncio.Event) -> list[tuple[int, int]]:
+        """How many workers could take a job, and how many there were, again and again."""
+        seen = []
+        while not done.is_set():
+            found = await asyncio.to_thread(shop.workers_of, "hello")
+            able = [each for each in found if each["state"] in ("idle", "running")]
+            seen.append((len(able), len(found)))
+            await asyncio.sleep(0.01)
+        return seen
+
+    async def scenario() -> tuple[list[httpx.Response], list[tuple[int, int]]]:
         done = asyncio.Event()
-        clients = [asyncio.ensure_future(load(done)) for _ in range(3)]
+        clients = [asyncio.ensure_future(load(done)) for _ in range(4)]
+        watching = asyncio.ensure_future(watch(done))
         for mood in ("first", "second"):
             told = await asyncio.to_thread(shop.secret, "set", "MOOD", given=f"{mood}\n")
             assert told.stdout.startswith("MOOD is set. The workers of hello")
             assert "replaced one by one" in told.stdout
             await asyncio.to_thread(until, partial(_all_are, jobs, mood))
         done.set()
-        return [answer for client in clients for answer in await client]
+        return [answer for client in clients for answer in await client], await watching
 
-    answers = asyncio.run(scenario())
+    answers, seen = asyncio.run(scenario())
     assert [a.text for a in answers if a.status_code != 200] == []
     outputs = [a.json()["output"] for a in answers]
     assert outputs[0]["mood"] == "calm"
     assert {each["mood"] for each in outputs} == {"calm", "first", "second"}
+    assert min(able for able, _ in seen) == 2
+    assert max(all_ for _, all_ in seen) <= 4, "one that starts, and one that ends"
     assert sorted(path.name for path in (shared_cache / "flash" / "built").iterdir()) == built
 
 

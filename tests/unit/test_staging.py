@@ -46,6 +46,38 @@ def test_a_staged_worker_takes_the_next_job_and_the_others_finish_theirs() -> No
     play(scenario)
 
 
+def test_as_many_take_over_as_have_served_and_no_job_waits_for_a_start() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(OLD)
+        running = [await rig.busy(pool) for _ in range(3)]
+        rig.engine.ready_at_once = False
+        staging = asyncio.ensure_future(rig.plane.stage(NEW, {}, {}, 3))
+        for number in range(3):
+            await rig.settle()
+            assert not staging.done(), "the last one has yet to come"
+            rig.engine.of("a")[3 + number].link.become_ready()
+        staged = await staging
+        rig.declare(NEW)
+        rig.plane.adopt(staged, pool)
+        following = [await rig.busy(pool) for _ in range(3)]
+        assert {rig.holder(each).worker.order.spec.build.code for each in following} == {"new"}
+        for id_ in running:
+            rig.holder(id_).finish(id_)
+        await rig.settle()
+        assert codes(rig) == ["new", "new", "new"]
+
+    play(scenario)
+
+
+def test_those_that_there_is_room_for_take_over() -> None:
+    async def scenario(rig: Rig) -> None:
+        rig.engine.capacity = 2
+        staged = await asyncio.wait_for(rig.plane.stage(NEW, {}, {}, 3), 1)
+        assert len(staged.workers) == 2
+
+    play(scenario)
+
+
 def test_one_that_cannot_start_says_why_and_touches_nothing() -> None:
     async def scenario(rig: Rig) -> None:
         pool = rig.declare(OLD)
@@ -84,6 +116,31 @@ def test_workers_with_other_values_are_replaced_one_by_one() -> None:
         assert {worker.env["TOKEN"] for worker in rig.engine.of("a")} == {"new"}
         assert rig.states(running) == ["COMPLETED", "COMPLETED"]
         assert most <= 4
+
+    play(scenario)
+
+
+def test_a_full_pool_of_idle_workers_keeps_its_number_while_they_are_replaced() -> None:
+    async def scenario(rig: Rig) -> None:
+        full = replace(OLD, scaling=replace(OLD.scaling, workers_min=3))
+        pool = rig.plane.declare(full, {"TOKEN": "old"})
+        await rig.settle()
+        fewest = len(pool.free)
+        rig.plane.declare(full, {"TOKEN": "new"}, rolling=True)
+
+        async def watch() -> None:
+            nonlocal fewest
+            while True:
+                fewest = min(fewest, len(pool.free))
+                await asyncio.sleep(0)
+
+        watching = asyncio.ensure_future(watch())
+        await rig.plane.roll(pool)
+        await rig.settle()
+        watching.cancel()
+        assert fewest == 3
+        assert {worker.env["TOKEN"] for worker in rig.engine.of("a")} == {"new"}
+        assert len(rig.engine.orders) == 6, "each was replaced once"
 
     play(scenario)
 

@@ -279,14 +279,21 @@ class Deployments:
         with suppress(OSError):  # (it is served, whatever becomes of what was before)
             await asyncio.to_thread(deployment.tree.forget, deployment.roots())
 
+    def _serving(self, endpoint: Discovered) -> int:
+        """How many workers are to take over: as many as serve the endpoint now, or a first one."""
+        pool = self._plane.find(endpoint.spec.key)
+        now = 0 if pool is None else sum(not worker.attached for worker in pool.live())
+        return max(1, min(now, endpoint.spec.scaling.workers_max))
+
     async def _staged(self, endpoints: list[Discovered]) -> dict[str, Pool]:
-        """A worker of each, or none at all: then it raises why."""
+        """Workers of each, or none at all: then it raises why."""
         room = asyncio.Semaphore(_TOGETHER)
         staged: dict[str, Pool] = {}
 
         async def stage(each: Discovered) -> None:
+            count = self._serving(each)
             async with room:
-                staged[each.spec.name] = await self._plane.stage(each.spec, each.env, {})
+                staged[each.spec.name] = await self._plane.stage(each.spec, each.env, {}, count)
 
         wanted = [each for each in endpoints if each.spec.scaling.workers_max > 0]
         tasks = [asyncio.ensure_future(stage(each)) for each in wanted]

@@ -20,7 +20,7 @@ from runpod_flash.plane.calls import NestedCalls
 from runpod_flash.plane.debugging import Debugging
 from runpod_flash.plane.dispatcher import Dispatcher
 from runpod_flash.plane.events import EventStream, Logged, Notice
-from runpod_flash.plane.pool import Elsewhere, Pool, Worker
+from runpod_flash.plane.pool import Elsewhere, Pool, Worker, WorkerState
 from runpod_flash.plane.reconciler import Reconciler
 from runpod_flash.plane.requests import Requests
 from runpod_flash.plane.store.base import Job, JobState, Lease, NewJob, Outcome
@@ -122,36 +122,50 @@ class Plane:
         return pool
 
     async def stage(
-        self, spec: EndpointSpec, env: Mapping[str, str], caller_env: Mapping[str, str] | None
+        self,
+        spec: EndpointSpec,
+        env: Mapping[str, str],
+        caller_env: Mapping[str, str] | None,
+        count: int = 1,
     ) -> Pool:
-        """A worker as these would have it, beside those that serve the endpoint; on the loop.
+        """Workers as these would have them, beside those that serve the endpoint; on the loop.
 
-        It is there until `adopt` or `unstage`. Raises why none can start.
+        They are there until `adopt` or `unstage`: as many as there is room for, `count` at most.
+        Raises why none can start.
         """
-        scaling = replace(spec.scaling, workers_min=1, workers_max=1)
+        scaling = replace(spec.scaling, workers_min=count, workers_max=count)
         pool = Pool(replace(spec, scaling=scaling), env, _NO_LEASE, caller_env, staged=True)
         self._open(pool)
         try:
             await self.warm(pool)
+            await asyncio.sleep(0)  # (who has waited counts as a request until then)
+            while any(w.state is WorkerState.STARTING for w in pool.workers.values()):
+                pool.change.clear()
+                await pool.change.wait()
         except BaseException:
             await self.unstage(pool)
             raise
         return pool
 
-    def adopt(self, staged: Pool, pool: Pool) -> None:
-        """Have a staged worker serve; `declare` has given the pool what it was staged for."""
+    def adopt(self, staged: Pool, pool: Pool, instead_of: Worker | None = None) -> None:
+        """Have staged workers serve; `declare` has given the pool what they were staged for.
+
+        A worker that they serve `instead_of` is retired before the pool is found to have too many.
+        """
         with self.dispatcher.lock:
             for worker in staged.workers.values():
                 worker.pool = pool
                 pool.workers[worker.id] = worker
                 pool.refresh(worker)
             staged.workers, staged.free = {}, {}
+        if instead_of is not None:
+            self.retire(instead_of)
         staged.spec = pool.spec
         self.withdraw(staged)
         self.reconciler.reconcile(pool)
 
     async def unstage(self, staged: Pool) -> None:
-        """End a staged worker, or all workers of another pool; returns when they are gone."""
+        """End staged workers, or all workers of another pool; returns when they are gone."""
         self.withdraw(staged)
         await self.reconciler.end(staged)
 
@@ -160,10 +174,9 @@ class Plane:
 
         Each goes on until another one can take its jobs. Raises why none can start.
         """
-        while stale := [w for w in pool.live() if w.stale and not w.attached]:
+        while _stale(pool) is not None:
             staged = await self.stage(pool.spec, pool.env, pool.caller_env)
-            self.adopt(staged, pool)
-            self.retire(stale[0])
+            self.adopt(staged, pool, instead_of=_stale(pool))
 
     def _update(
         self, pool: Pool, spec: EndpointSpec, env: Mapping[str, str], rolling: bool
@@ -419,6 +432,11 @@ class Plane:
         changed = await self.store.expire()
         for key in {job.endpoint for job in changed} & self._pools.keys():
             self.dispatcher.lapsed(self._pools[key], [j for j in changed if j.endpoint == key])
+
+
+def _stale(pool: Pool) -> Worker | None:
+    """A worker that is to be replaced by this plane."""
+    return next((w for w in pool.live() if w.stale and not w.attached), None)
 
 
 def _logged(pool: Pool, line: LogLine) -> Logged:

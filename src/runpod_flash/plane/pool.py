@@ -115,7 +115,7 @@ class Pool:
     """An endpoint's workers. `env` holds the values that go to new workers.
 
     `caller_env` is what their modules may read while they are imported; None for what the plane's
-    own process has. A `staged` pool has one worker, which no job can reach: it shows whether such a
+    own process has. A `staged` pool has workers that no job can reach: they show whether such a
     worker would start.
     """
 
@@ -140,8 +140,8 @@ class Pool:
     held_by: tuple[str, ...] = ()
     # Whether the endpoint is served no more: what it holds comes to its end.
     withdrawn: bool = False
-    # Set when a worker is gone, for those who wait for that. On the loop only.
-    exit: asyncio.Event = field(default_factory=asyncio.Event)
+    # Set when a worker is ready or gone, for those who wait for that. On the loop only.
+    change: asyncio.Event = field(default_factory=asyncio.Event)
     said: set[str] = field(default_factory=set)
     # Requests that wait for a worker: since when, and what they wait on. On the loop only.
     waiting: deque[tuple[float, asyncio.Future[Worker]]] = field(default_factory=deque)

@@ -395,6 +395,7 @@ class Reconciler:
                 worker.state, worker.ready_at = WorkerState.READY, self._clock()
             worker.idle_since = self._clock()
             pool.refresh(worker)
+        pool.change.set()
         took = self._clock() - worker.ordered_at
         self._events.publish(WorkerReady(pool.spec.name, worker.id, took, pool.spec.app))
         self.reconcile(pool)
@@ -468,7 +469,7 @@ class Reconciler:
         with self._dispatcher.lock:
             worker.pool.workers.pop(worker.id, None)
             worker.pool.refresh(worker)
-        worker.pool.exit.set()
+        worker.pool.change.set()
         self.identities.ended(worker.id)
         if worker.link is not None:
             worker.link.close()
@@ -544,8 +545,8 @@ class Reconciler:
                     await self._engine.stop(worker.id)
             if not pool.workers:
                 return
-            pool.exit.clear()
-            await pool.exit.wait()
+            pool.change.clear()
+            await pool.change.wait()
 
     async def close(self) -> None:
         self._closed = True
