@@ -97,6 +97,8 @@ def test_a_project_is_deployed_changed_and_rolled_back(shop: Shop) -> None:
     assert back.stderr.endswith("release 1 of shop production is served\n")
     assert shop.call()["text"] == "hello you"
     assert shop.releases() == [(2, "replaced"), (1, "active")]
+    listed = shop.flash("releases").stdout
+    assert listed.endswith("The last 20 that were served are kept to go back to.\n")
     refused = shop.flash("rollback")
     assert refused.returncode == 1
     assert "There is no earlier release to go back to" in refused.stderr

@@ -26,7 +26,8 @@ def releases(
     """
     client = chosen_server(server, insecure)
     place = chosen_place(client, app, environment)
-    found = client.ask("GET", f"{path_of(place)}/releases")["releases"]
+    told = client.ask("GET", f"{path_of(place)}/releases")
+    found = told["releases"]
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -42,3 +43,4 @@ def releases(
     ]
     for line in output.headed(_HEADS, rows):
         click.echo(line)
+    click.echo(f"The last {told['kept']} that were served are kept to go back to.")

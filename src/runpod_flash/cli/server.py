@@ -61,6 +61,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Minutes that results of /run are kept.",
 )
 @click.option(
+    "--keep-releases",
+    type=click.IntRange(min=2),
+    default=20,
+    show_default=True,
+    help="How many releases of an environment can be gone back to.",
+)
+@click.option(
     "--webhooks",
     type=click.Choice(["public", "private", "any"]),
     default="public",
@@ -126,6 +133,7 @@ def server(
     datacenter: str | None,
     gpu_fallback: GpuFallback,
     retention: float,
+    keep_releases: int,
     webhooks: Webhooks,
     isolation: Apart,
     worker_user: str,
@@ -167,7 +175,7 @@ def server(
     options = Options(
         host, port, app, database, max_gb, datacenter_id(datacenter), tls, grace, require_key,
         log_format, log_level, gpu_fallback, retention, webhooks, isolation, worker_user,
-        None if rate_limit is None else RateLimit.parse(rate_limit),
+        None if rate_limit is None else RateLimit.parse(rate_limit), keep_releases,
     )  # fmt: skip
     raise SystemExit(run(options))
 

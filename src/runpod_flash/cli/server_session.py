@@ -26,7 +26,7 @@ from runpod_flash.control.app_tokens import AppTokens
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.control.kept_apps import KeptApps
-from runpod_flash.control.releases import AppEnv, Releases
+from runpod_flash.control.releases import KEPT, AppEnv, Releases
 from runpod_flash.control.shelf import Shelf
 from runpod_flash.control.vault import Vault
 from runpod_flash.control.volumes.registry import Volumes
@@ -84,6 +84,7 @@ class Options:
     isolation: Apart = "apps"
     worker_user: str = "nobody"
     rate_limit: RateLimit | None = None
+    keep_releases: int = KEPT
 
     def settings(self, secret: str) -> Settings:
         """The queue API's."""
@@ -204,7 +205,7 @@ class _Session:
         await tokens.load()
         place = _place(directory, options.datacenter)
         vault = Vault(directory.vault_key)
-        releases = Releases(options.database, time.time, vault)
+        releases = Releases(options.database, time.time, vault, options.keep_releases)
         logs = WorkerLogs(directory.logs, plane.events, requests.of)
         gateway = Gateway(
             plane,

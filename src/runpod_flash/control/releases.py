@@ -21,6 +21,8 @@ T = TypeVar("T")
 # By endpoint, then by name.
 Variables = dict[str, dict[str, str]]
 
+# So many releases of an environment stay.
+KEPT = 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _MAKE = "INSERT OR IGNORE INTO environments VALUES (?, ?, ?, ?)"
 _COLUMNS = "number, created_at, created_by, state, cause"
@@ -73,13 +75,18 @@ class ProjectError(ConfigurationError):
 class Releases:
     """Each method is a transaction, in a thread. The file is `database.prepare`d.
 
-    The vault keeps values of variables from whoever has a copy of the file.
+    The vault keeps values of variables from whoever has a copy of the file. Of each environment the
+    last `kept` releases that were served stay, and as many that have failed; beside these always
+    the active one, and the one before it.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float], vault: Vault) -> None:
+    def __init__(
+        self, path: Path, clock: Callable[[], float], vault: Vault, kept: int = KEPT
+    ) -> None:
         self._path = path
         self._clock = clock
         self._vault = vault
+        self.kept = kept
 
     async def make(self, place: AppEnv, project: str) -> None:
         """Make an environment in which nothing is served yet, unless it is there.
@@ -128,12 +135,18 @@ class Releases:
         def work(file: sqlite3.Connection) -> None:
             _activate(file, release)
             self._put(file, rows)
+            _prune(file, release.place, self.kept)
 
         await self._transact(work)
 
     async def fail(self, release: Release, cause: str) -> None:
         """It is not served."""
-        await self._transact(lambda file: _set_state(file, release, "failed", cause))
+
+        def work(file: sqlite3.Connection) -> None:
+            _set_state(file, release, "failed", cause)
+            _prune(file, release.place, self.kept)
+
+        await self._transact(work)
 
     async def resume(self, release: Release) -> None:
         """Have an earlier release prepared again. Raises `BusyError` while another one is."""
@@ -291,6 +304,20 @@ def _activate(file: sqlite3.Connection, release: Release) -> None:
         release.place,
     )
     _set_state(file, release, "active", "")
+
+
+def _prune(file: sqlite3.Connection, place: AppEnv, kept: int) -> None:
+    """Drop what is neither among the last ones, nor served, nor what a rollback goes back to."""
+    found = _releases(file, place)
+    failed = [each.number for each in found if each.state == "failed"]
+    served = [each.number for each in found if each.state == "replaced"]
+    active = next((each.number for each in found if each.state == "active"), None)
+    before = next((number for number in served if active is None or number < active), None)
+    dropped = [number for number in (*failed[kept:], *served[kept - 1 :]) if number != before]
+    file.executemany(
+        "DELETE FROM releases WHERE (app, environment, number) = (?, ?, ?)",
+        [(*place, number) for number in dropped],
+    )
 
 
 def _set_state(file: sqlite3.Connection, release: Release, state: str, cause: str) -> None:

@@ -122,7 +122,8 @@ class AppsApi:
 
     async def _list(self, place: AppEnv) -> Answer:
         await self._check(place)
-        return answer(200, page("releases", map(_shown, await self._releases.of(place))))
+        found = page("releases", map(_shown, await self._releases.of(place)))
+        return answer(200, {**found, "kept": self._releases.kept})
 
     async def _release(self, place: AppEnv, number: str) -> Release:
         for each in await self._releases.of(place):

@@ -104,6 +104,8 @@ class Deployments:
         self._by_text: dict[str, Deployment] = {}
         self._by_id: dict[str, tuple[Deployment, str]] = {}
         self._lines: dict[AppEnv, Lines] = {}
+        # The files of what is being prepared.
+        self._needed: dict[AppEnv, set[str]] = {}
         self._changing: dict[AppEnv, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._preparing: dict[AppEnv, asyncio.Task[None]] = {}
@@ -195,7 +197,8 @@ class Deployments:
         `variables` are values that it brings.
         """
         self._lines[release.place] = Lines(str(release.place), self._plane.events)
-        self.blobs.pinned.update(file.digest for file in content.files)
+        self._needed[release.place] = {file.digest for file in content.files}
+        self.blobs.pinned |= self._needed[release.place]
         task = self._spawn(self._prepare(release, content, variables))
         self._preparing[release.place] = task
         task.add_done_callback(lambda _: self._preparing.pop(release.place, None))
@@ -237,7 +240,13 @@ class Deployments:
                 self._index()
                 await deployment.gateway.close(str(place))
                 await asyncio.to_thread(deployment.tree.remove)
-        self.blobs.pinned = await self.releases.digests()
+        await self._sweep()
+
+    async def _sweep(self) -> None:
+        """Files that no release has any more are kept as others are: while there is room."""
+        kept = await self.releases.digests()
+        self.blobs.pinned = kept.union(*self._needed.values())
+        await asyncio.to_thread(self.blobs.sweep)
 
     async def _prepare(self, release: Release, content: Content, variables: Variables) -> None:
         lines = self._lines[release.place]
@@ -254,6 +263,8 @@ class Deployments:
         finally:
             lines.close()
             self._lines.pop(release.place, None)
+            self._needed.pop(release.place, None)
+            await self._sweep()
 
     async def _take_over(
         self, deployment: Deployment, release: Release, content: Content, variables: Variables
