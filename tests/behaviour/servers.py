@@ -24,7 +24,7 @@ _START_SECONDS = 30.0
 class Target:
     """A running `flash server`, the home of its processes, and the cache of its packages."""
 
-    def __init__(self, folder: Path, cache: Path, *options: str) -> None:
+    def __init__(self, folder: Path, cache: Path, *options: str, before: str = "") -> None:
         self._machine = Programs(folder, cache)
         self.cache = cache
         self.home = self._machine.new_home()
@@ -34,6 +34,7 @@ class Target:
         # As embedded: on a machine without GPUs, and with files that a test and its workers share.
         as_embedded = ("--gpu-fallback", "cpu", "--isolation", "none")
         self._options = ("--grace", "1", *as_embedded, *options)
+        self._command = f"{before}\n{_COMMAND}"
         self._process = self._start("0")
         self.address = _address(self._process, self.log)
         self.key = _key(self.home)
@@ -75,7 +76,7 @@ class Target:
         command = ["server", "--data-dir", str(self.data), "--port", port, *self._options]
         with self.log.open("w") as written:
             return subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, *command],
+                [sys.executable, "-c", self._command, *command],
                 cwd=self._folder,
                 env={**self._machine.environ(self.home), "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"},
                 stdin=subprocess.DEVNULL,
@@ -85,10 +86,10 @@ class Target:
 
 
 @contextmanager
-def server(folder: Path, cache: Path, *options: str) -> Iterator[Target]:
-    """Run `flash server` in the folder, until the block is left."""
+def server(folder: Path, cache: Path, *options: str, before: str = "") -> Iterator[Target]:
+    """Run `flash server` in the folder, until the block is left; `before` it, some code."""
     folder.mkdir(exist_ok=True)
-    target = Target(folder, cache, *options)
+    target = Target(folder, cache, *options, before=before)
     try:
         yield target
     finally:
