@@ -1,10 +1,12 @@
 """The usage patterns of the hosted SDK's documents (reference, section 9), each as a program.
 
-Those that need a server run under `flash dev`: tests/e2e/test_usage_patterns_served.py.
+Those that need a server run under `flash dev`: tests/e2e/test_usage_patterns_served.py. All run
+deployed: tests/slow/test_usage_patterns_deployed.py.
 """
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,7 +136,7 @@ PATTERNS = {
         async def one() -> int:
             return 1
 
-        @Endpoint(name="many", gpu=GpuGroup.ANY, datacenter=[DataCenter.EU_RO_1, "US-GA-2"])
+        @Endpoint(name="either", gpu=GpuGroup.ANY, datacenter=[DataCenter.EU_RO_1, "US-GA-2"])
         async def many() -> int:
             return 2
 
@@ -257,12 +259,14 @@ PATTERNS = {
 }
 
 
+def source_of(pattern: str) -> str:
+    """The pattern as a script, after the prelude that all programs have."""
+    return HEAD + textwrap.dedent(PATTERNS[pattern])
+
+
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_pattern_runs(programs: Programs, pattern: str) -> None:
-    import textwrap
-
-    source = HEAD + textwrap.dedent(PATTERNS[pattern])
-    assert programs.run(source).result == {"ok": True}
+    assert programs.run(source_of(pattern)).result == {"ok": True}
 
 
 @pytest.mark.network

@@ -65,33 +65,40 @@ SERVICE = """
 """
 
 
+FILES = {
+    "cpu_worker.py": CPU_WORKER,
+    "gpu_worker.py": GPU_WORKER,
+    "mixed.py": MIXED,
+    "service.py": SERVICE,
+    "01_getting_started/03_mixed_workers/gpu-worker.py": GPU_WORKER.replace("infer", "deep"),
+}
+
+
 def test_files_routes_and_pipelines_are_served_as_the_documents_say(tmp_path: Path) -> None:
     """Patterns 6, 7, 8, 23 and 24."""
-    files = {
-        "cpu_worker.py": CPU_WORKER,
-        "gpu_worker.py": GPU_WORKER,
-        "mixed.py": MIXED,
-        "service.py": SERVICE,
-        "01_getting_started/03_mixed_workers/gpu-worker.py": GPU_WORKER.replace("infer", "deep"),
-    }
-    with dev(tmp_path, files) as server:
-        http = httpx.Client(base_url=server.address, timeout=60)
+    with dev(tmp_path, FILES) as server:
+        check_files_routes_and_pipelines(server.address)
 
-        def ask(path: str, **given: object) -> object:
-            return http.post(f"{path}/runsync", json={"input": given}).json()["output"]
 
-        assert ask("/mixed/on_gpu", x=1) == {"gpu": 1}
-        assert ask("/mixed/on_cpu", x=2) == {"cpu": 2}
-        assert ask("/cpu_worker", input_data={"text": " a "}) == {"text": "a"}
-        assert ask("/cpu_worker", text=" b ") == {"text": "b"}
-        deep = "/01_getting_started/03_mixed_workers/gpu-worker"
-        assert ask(deep, input_data={"text": "c"}) == {"label": "C"}
-        assert http.get("/service/health").json() == {"status": "ok"}
-        numbers = {"numbers": [1, 2.5]}
-        assert http.post("/service/compute", json=numbers).json() == {"sum": 3.5}
-        assert http.get("/service/images/a.png").json() == {"file": "a.png"}
-        assert http.post("/service/classify", json={"text": " d "}).json() == {"label": "D"}
-        http.close()
+def check_files_routes_and_pipelines(base: str) -> None:
+    """What is below the address does what the patterns want."""
+    http = httpx.Client(timeout=60)
+
+    def ask(path: str, **given: object) -> object:
+        return http.post(f"{base}{path}/runsync", json={"input": given}).json()["output"]
+
+    assert ask("/mixed/on_gpu", x=1) == {"gpu": 1}
+    assert ask("/mixed/on_cpu", x=2) == {"cpu": 2}
+    assert ask("/cpu_worker", input_data={"text": " a "}) == {"text": "a"}
+    assert ask("/cpu_worker", text=" b ") == {"text": "b"}
+    deep = "/01_getting_started/03_mixed_workers/gpu-worker"
+    assert ask(deep, input_data={"text": "c"}) == {"label": "C"}
+    assert http.get(f"{base}/service/health").json() == {"status": "ok"}
+    numbers = {"numbers": [1, 2.5]}
+    assert http.post(f"{base}/service/compute", json=numbers).json() == {"sum": 3.5}
+    assert http.get(f"{base}/service/images/a.png").json() == {"file": "a.png"}
+    assert http.post(f"{base}/service/classify", json={"text": " d "}).json() == {"label": "D"}
+    http.close()
 
 
 PROGRAM = """
@@ -117,17 +124,19 @@ PROGRAM = """
 """
 
 
+SLOW = """
+    import asyncio
+    from runpod_flash import Endpoint
+
+    @Endpoint(name="slow", cpu="cpu3c-1-2")
+    async def slow():
+        await asyncio.sleep(60)
+"""
+
+
 def test_programs_call_what_is_served_by_import_and_by_id(tmp_path: Path) -> None:
     """Patterns 21 and 22."""
-    slow = """
-        import asyncio
-        from runpod_flash import Endpoint
-
-        @Endpoint(name="slow", cpu="cpu3c-1-2")
-        async def slow():
-            await asyncio.sleep(60)
-    """
-    files = {"cpu_worker.py": CPU_WORKER, "slow.py": slow, "program.py": PROGRAM}
+    files = {"cpu_worker.py": CPU_WORKER, "slow.py": SLOW, "program.py": PROGRAM}
     with dev(tmp_path, files) as server:
         server.wait_for("ready in")
         done = subprocess.run(
