@@ -37,6 +37,14 @@ FILES = {
     """,
 }
 
+ASKS = """
+    from runpod_flash import Endpoint
+
+    @Endpoint(name="asks", cpu="cpu3c-1-2")
+    async def asks() -> int:
+        return (await Endpoint(id="double").runsync({"x": 4})).output
+"""
+
 
 class Place:
     """A home with a project in it, and the commands that are run there."""
@@ -168,6 +176,14 @@ def test_other_machines_are_let_in_with_keys_and_over_tls_only(
         assert [each["name"] for each in json.loads(listed.stdout)] == ["first", "local"]
         unknown = place.key("list", "--server", address)
         assert (unknown.returncode, "certificate" in unknown.stderr.lower()) == (1, True)
+        # Deployed workers ask on the loopback, with neither certificate nor network between.
+        write(place.project, {"asks.py": ASKS})
+        given = {**place.home, **trusted}
+        done = flash("deploy", "--app", "it", "--server", address, cwd=place.project, env=given)
+        assert done.returncode == 0, done.stderr
+        words = ("call", "it-production-asks", "{}", "--server", address)
+        asked = flash(*words, cwd=place.project, env=given)
+        assert asked.stdout == "8\n", asked.stderr
 
 
 # Wrong words
