@@ -336,7 +336,7 @@ class ScriptedEngine:
     def memory(self, worker_id: str) -> int:
         return self.bytes_each if worker_id in self.workers else 0
 
-    def forget_app(self, app: str) -> None:
+    async def forget_app(self, app: str) -> None:
         """Nothing is kept for apps."""
 
     async def close(self) -> None:

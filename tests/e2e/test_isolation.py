@@ -15,6 +15,7 @@ import pytest
 
 from behaviour.programs import Programs
 from behaviour.servers import server
+from integration.wheels import make_wheel
 from runpod_flash.engines.local.processes import namespaces
 
 if TYPE_CHECKING:
@@ -192,6 +193,55 @@ def test_a_function_with_packages_and_a_volume_runs_as_ever(
             print(json.dumps([whole.call("a"), whole.call("b")]))
         """)
     assert done.result == [[42, ["a"]], [42, ["a", "b"]]]
+
+
+def test_packages_are_imported_ahead_only_where_their_app_is(
+    tmp_path: Path, shared_cache: Path, target: Target
+) -> None:
+    programs = Programs(tmp_path / "app", shared_cache, target=target)
+    watches = f"""
+import os
+SEEN = [os.getuid(), os.getpid(), os.path.exists({str(target.data / "flash.db")!r})]
+open(os.path.expanduser("~/imports"), "a").write(f"{{os.getuid()}} ")
+"""
+    make_wheel(tmp_path / "wheels", "watches", source=watches)
+    programs.write({"requirements.txt": f"--no-index\n--find-links {tmp_path / 'wheels'}\n"})
+    done = programs.run("""
+        import threading, pathlib
+
+        def maker():
+            minder = pathlib.Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2]
+            above = pathlib.Path(f"/proc/{minder.split()[1]}/comm")
+            return above.read_text().strip() if above.exists() else ""
+
+        @Endpoint(name="packed", cpu=CPU, workers=(0, 1), dependencies=["watches"])
+        def packed():
+            import watches
+            threading.Timer(0.8, os._exit, (0,)).start()
+            home = pathlib.Path.home() / "imports"
+            return {"seen": watches.SEEN, "own": [os.getuid(), os.getpid()], "by": maker(),
+                    "imports": home.read_text().split()}
+
+        async def main():
+            found, end = [], time.monotonic() + 20
+            while time.monotonic() < end and "flash-snapshot" not in [f["by"] for f in found]:
+                found.append(await packed())
+                await asyncio.sleep(1)
+            return found
+
+        if __name__ == "__main__":
+            print(json.dumps(asyncio.run(main())))
+        """)
+    makers = [each["by"] for each in done.result]
+    assert makers[0] == ""
+    assert makers[-1] == "flash-snapshot", done
+    own = done.result[0]["own"][0]
+    for each in done.result:
+        uid, _, sees_data = each["seen"]
+        assert (uid, sees_data) == (own, False)
+        assert set(each["imports"]) == {str(own)}
+    last = done.result[-1]
+    assert last["seen"][1] != last["own"][1], "it was there before the worker"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="takes a power from root")

@@ -14,6 +14,7 @@ def make_wheel(
     name: str,
     version: str = "1.0",
     filler: int = 0,
+    source: str = "",
     *,
     tag: str = "py3-none-any",
     requires: str = "",
@@ -21,10 +22,10 @@ def make_wheel(
     """A wheel of one module that knows its `VERSION`, with so many bytes beside it."""
     info = f"{name}-{version}.dist-info"
     needs = f"Requires-Dist: {requires}\n" if requires else ""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as wheel:
-        wheel.writestr(f"{name}.py", f"VERSION = {version!r}\n")
+        wheel.writestr(f"{name}.py", f"VERSION = {version!r}\n{source}")
         wheel.writestr(f"{name}.bin", b"\0" * filler)
         wheel.writestr(
             f"{info}/METADATA",

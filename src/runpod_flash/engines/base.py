@@ -145,7 +145,7 @@ class Engine(Protocol):
     def memory(self, worker_id: str) -> int:
         """Bytes of main memory that a worker has now; 0 where that is not known."""
 
-    def forget_app(self, app: str) -> None:
+    async def forget_app(self, app: str) -> None:
         """Remove what is kept here for an app that has ended, with all of its workers."""
 
     async def close(self) -> None:

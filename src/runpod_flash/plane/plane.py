@@ -291,7 +291,7 @@ class Plane:
                 self.dispatcher.end_all(pool, Outcome(JobState.CANCELLED, failure=failure))
                 self.withdraw(pool)
             await asyncio.gather(*map(self.reconciler.end, found))
-        await asyncio.to_thread(self.engine.forget_app, app)
+        await self.engine.forget_app(app)
 
     def unfinished(self, app: str | None = None) -> int:
         """How many accepted jobs have not ended, of one app or of all; from any thread."""

@@ -46,8 +46,8 @@ def get(
 ) -> Report:
     """Have a file or a folder of the volume at `target`; only what differs there travels.
 
-    One file comes into `target`, where that is a folder. Raises as `put` does. What is no file, or a
-    link that leads out of the volume, is skipped.
+    One file comes into `target`, where that is a folder. Raises as `put` does. What is no file, or
+    a link that leads out of the volume, is skipped.
     """
     with control.connected(ANSWER_SECONDS) as client:
         alone = _alone(control, client, volume_id, path)

@@ -20,6 +20,7 @@ from runpod_flash.engines.local.isolation import interpreter_folder, packages_in
 from runpod_flash.engines.local.preparation import (
     check_machine,
     environment_request,
+    has_own_packages,
     local_platform,
 )
 from runpod_flash.engines.local.processes.launcher import (
@@ -158,10 +159,11 @@ class LocalEngine:
         self._refuse_impossible(order.spec)
         # First the environment: while one is built, its devices may serve others.
         report = partial(events.notice, order.spec.name)
-        environment = await self._prepare(order.spec, self._compatible(order.spec), say, report)
+        devices = self._compatible(order.spec)
+        environment, own_packages = await self._prepare(order.spec, devices, say, report)
         lease = self._lease(order, say)
         try:
-            return await self._launch(order, events, environment, lease)
+            return await self._launch(order, events, environment, own_packages, lease)
         except BaseException:
             self._gpus.release(order.worker_id)
             raise
@@ -207,9 +209,10 @@ class LocalEngine:
         worker = self._workers.get(worker_id)
         return worker_bytes(worker.process.pid) if worker is not None and worker.process else 0
 
-    def forget_app(self, app: str) -> None:
+    async def forget_app(self, app: str) -> None:
+        await self._launcher.forget(app)
         if self._isolation is not None:
-            self._isolation.forget(app)
+            await asyncio.to_thread(self._isolation.forget, app)
 
     async def close(self) -> None:
         await self._launcher.close()
@@ -228,10 +231,12 @@ class LocalEngine:
         order = worker.launched
         if order is None or order.ahead is None:
             return
-        environment = _environment_of(order)
-        self._imports.add(environment, modules)
-        ahead = replace(order.ahead, learned=self._imports.known(environment))
-        self._launcher.prepare(replace(order, ahead=ahead))
+        if self._isolation is None or order.ahead.inside:
+            environment = _environment_of(order)
+            self._imports.add(environment, modules)
+            ahead = replace(order.ahead, learned=self._imports.known(environment))
+            order = replace(order, ahead=ahead)
+        self._launcher.prepare(order)
 
     # Devices
 
@@ -306,17 +311,21 @@ class LocalEngine:
         devices: Sequence[Gpu],
         say: _Say,
         report: Callable[[str], None],
-    ) -> Environment:
+    ) -> tuple[Environment, bool]:
+        """Its environment, and whether that has packages of its own."""
         if spec.key not in self._checked:
             await check_machine(spec, self._cache, self._node.datacenter, say)
             self._checked.add(spec.key)
-        return await self._environments.ensure(environment_request(spec, devices, say), report)
+        request = environment_request(spec, devices, say)
+        environment = await self._environments.ensure(request, report)
+        return environment, has_own_packages(spec, request)
 
     async def _launch(
         self,
         order: StartOrder,
         events: EngineEvents,
         environment: Environment,
+        own_packages: bool,
         lease: GpuLease | None,
     ) -> LocalWorker:
         spec, token = order.spec, secrets.token_hex(16)
@@ -343,10 +352,11 @@ class LocalEngine:
             held=lease.fds if lease is not None else (),
             cpus=worker.cpus,
             mounts=self._mounts(spec, environment, home, volume),
-            ahead=self._imported_ahead(spec, environment, home),
+            ahead=self._imported_ahead(spec, environment, own_packages, home),
             user=self._user(),
             snapshot=_snapshot(order),
             own=frozenset(order.identity).difference(order.env),
+            owner=spec.app,
         )
         worker.launched = launch
         self._workers[order.worker_id] = worker
@@ -408,23 +418,23 @@ class LocalEngine:
         return {} if user is None else {"USER": user.name, "LOGNAME": user.name}
 
     def _imported_ahead(
-        self, spec: EndpointSpec, environment: Environment, home: Path
-    ) -> Ahead | None:
+        self, spec: EndpointSpec, environment: Environment, own_packages: bool, home: Path
+    ) -> Ahead:
         """What every worker imports after the user's code, or with it, and what some have.
 
-        None for the isolated with packages of their own: those would run in a process that sees
-        what its forks do not.
+        Packages of the isolated are imported inside of their view only. Where there are none, one
+        process serves all apps, and none of those says what it imports.
         """
-        if self._isolation is not None and spec.build.dependencies:
-            return None
         modules = _ROUTES_IMPORT if spec.entry.kind == "routes" else ()
-        folders = [Path(spec.entry.root, place) for place in spec.entry.search_path]
+        isolated = self._isolation is not None
+        shared = isolated and not own_packages
         return Ahead(
             home,
             "runpod_flash.worker.main",
             (*_ALL_IMPORT, *modules),
-            tuple(folders),
-            self._imports.known(environment.path),
+            tuple(Path(spec.entry.root, place) for place in spec.entry.search_path),
+            () if shared else self._imports.known(environment.path),
+            inside=isolated and own_packages,
         )
 
     def _can_mount(self) -> bool:

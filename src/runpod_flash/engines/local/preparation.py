@@ -114,6 +114,11 @@ def _served_by(spec: EndpointSpec) -> tuple[str, ...]:
     return ("fastapi", "python-multipart") if spec.entry.kind == "routes" else ()
 
 
+def has_own_packages(spec: EndpointSpec, request: EnvironmentRequest) -> bool:
+    """Whether its environment has packages that somebody has chosen, and not Flash."""
+    return tuple(request.requirements) != _served_by(spec)
+
+
 def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split("."))
 

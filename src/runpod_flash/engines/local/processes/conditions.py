@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runpod_flash.engines.local.processes.launcher import LaunchOrder
+    from runpod_flash.engines.local.processes.launcher import LaunchOrder, Mount
 
 # What Python, the C library and the modules imported ahead read once. A zygote has nothing else,
 # unless it imports packages: those may read anything.
@@ -32,24 +32,33 @@ _WORKERS_OWN = {
 
 @dataclass(frozen=True)
 class Conditions:
-    """What workers must have in common to be forks of one zygote."""
+    """What workers must have in common to be forks of one zygote.
+
+    One that is `inside` has a view, a user and an owner.
+    """
 
     python: str
     env: frozenset[tuple[str, str]]
     cwd: Path
     home: Path
     modules: tuple[str, ...]
+    inside: bool = False
+    view: tuple[Mount, ...] = ()
+    user: tuple[int, int] | None = None
+    owner: str = ""
 
 
 def conditions(order: LaunchOrder) -> Conditions | None:
     """Those of an order, or None where no fork can serve it."""
     if order.ahead is None or sys.platform != "linux":
         return None
-    imports_packages = not sys.stdlib_module_names.issuperset(_top(order.ahead.learned))
+    standard = sys.stdlib_module_names.issuperset(_top(order.ahead.learned))
+    imports_packages = order.ahead.inside or not standard
     shared = _shared(order).items()
     env = frozenset((k, v) for k, v in shared if imports_packages or _is_read_at_start(k))
     modules = (order.ahead.program, *order.ahead.modules)
-    return Conditions(order.argv[0], env, _start_folder(order), order.ahead.home, modules)
+    place = (True, order.mounts, order.user, order.owner) if order.ahead.inside else ()
+    return Conditions(order.argv[0], env, _start_folder(order), order.ahead.home, modules, *place)
 
 
 def _start_folder(order: LaunchOrder) -> Path:

@@ -47,6 +47,9 @@ class FreshProcessLauncher(Launcher):
     def prepare(self, order: LaunchOrder) -> None:
         """A new program is as slow each time."""
 
+    async def forget(self, owner: str) -> None:
+        """Nothing is kept ready."""
+
     async def close(self) -> None:
         self._closed = True
         workers = list(self._workers)

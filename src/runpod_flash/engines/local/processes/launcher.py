@@ -38,7 +38,8 @@ class Ahead:
 
     `program` is its own module, found in `home`; `modules` are those that it comes to need. Between
     the two, `folders` become the first places where it looks: what has a name there stays theirs.
-    `learned` are modules of its packages that it is likely to need; one may be left out.
+    `learned` are modules of its packages that it is likely to need; one may be left out. `inside`
+    says that packages may run only where the program does: in its view, and as its user.
     """
 
     home: Path
@@ -46,6 +47,7 @@ class Ahead:
     modules: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
     learned: tuple[str, ...] = ()
+    inside: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ class LaunchOrder:
     is a Python, the path of a script, and its arguments. `user` are the numbers of the user and
     group that it is to be, which only root can order. With `snapshot`, it may go on from there. A
     `zygote` is waited for with all that it has started, even if it ends before. `own` names
-    variables that no other worker has, such as a token.
+    variables that no other worker has, such as a token. `owner` is for whom it is started; see
+    `Launcher.forget`.
     """
 
     worker_id: str
@@ -85,6 +88,7 @@ class LaunchOrder:
     snapshot: Snapshot | None = None
     zygote: bool = False
     own: frozenset[str] = frozenset()
+    owner: str = ""
 
     def __post_init__(self) -> None:
         if not self.argv:
@@ -147,6 +151,9 @@ class Launcher(Protocol):
 
         The order's link may be closed.
         """
+
+    async def forget(self, owner: str) -> None:
+        """End what is kept ready for one whose processes have ended; returns when that is gone."""
 
     async def close(self) -> None:
         """Kill every process; returns when all are gone and their exits were reported."""

@@ -67,6 +67,10 @@ class Source:
         if self.forker is not None:
             self.forker.kill()
 
+    async def gone(self) -> None:
+        if self.forker is not None:
+            await self.forker.gone()
+
     def abandon(self) -> None:
         if self.forker is not None:
             self.forker.abandon()

@@ -45,6 +45,9 @@ class Forker(Protocol):
     def kill(self) -> None:
         """End it now, whether or not it listens; its minders may end with it."""
 
+    async def gone(self) -> None:
+        """Wait for its end."""
+
     def abandon(self) -> None:
         """In a forked copy of this process: let go of it."""
 
@@ -126,6 +129,9 @@ class Supervisor(_Ordering):
         self._process.kill()
         self._process.wait()
 
+    async def gone(self) -> None:
+        """It was killed, or others wait for its workers."""
+
     async def close(self) -> None:
         """It ends by itself when its minders have, unless it hangs."""
         self.let_go()
@@ -157,6 +163,9 @@ class InnerSupervisor(_Ordering):
     def kill(self) -> None:
         self.let_go()
         self._process.kill()
+
+    async def gone(self) -> None:
+        await self._process.gone
 
     def abandon(self) -> None:
         """Its launcher lets go of all its descriptors."""

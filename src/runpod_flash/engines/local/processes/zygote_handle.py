@@ -96,6 +96,7 @@ class Zygote:
         self._changed.set()
         if self._coming is not None:
             self._coming.kill()
+            self._leaving.append(self._coming)
             self._coming = None
 
     def dismiss(self) -> None:
@@ -103,13 +104,13 @@ class Zygote:
         self.stop()
         self._retire()
 
-    def close(self) -> None:
-        """End it, and those that were only waiting for their workers."""
-        self.stop()
-        self._retire()
-        for process in self._leaving:
+    def close(self) -> list[Source]:
+        """End it, and those that were only waiting for their workers: these."""
+        self.dismiss()
+        ending, self._leaving = self._leaving, []
+        for process in ending:
             process.kill()
-        self._leaving.clear()
+        return ending
 
     def abandon(self) -> None:
         for process in (*self._leaving, self._current, self._coming):

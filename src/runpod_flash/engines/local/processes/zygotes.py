@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.engines.local.processes.conditions import conditions, snapshot_key
 from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.processes.launcher import LaunchOrder, ProcessEvents
     from runpod_flash.engines.local.processes.source import OnReady, Source
     from runpod_flash.engines.local.processes.worker_process import WorkerProcess
+    from runpod_flash.engines.local.processes.zygote_handle import Make
 
-_ROOM = ("engines", "local", "processes")
+
+class _Snapshot(NamedTuple):
+    owner: str
+    endpoint: str
+    zygote: Zygote
 
 
 class ZygoteLauncher(FreshProcessLauncher):
@@ -40,7 +45,7 @@ class ZygoteLauncher(FreshProcessLauncher):
         self._delay = delay
         self._idle = idle
         self._zygotes: dict[Conditions, Zygote] = {}
-        self._snapshots: dict[str, tuple[str, Zygote]] = {}
+        self._snapshots: dict[str, _Snapshot] = {}
 
     async def close(self) -> None:
         for zygote in self._all():
@@ -53,6 +58,14 @@ class ZygoteLauncher(FreshProcessLauncher):
         super().close_in_child()
         for zygote in self._all():
             zygote.abandon()
+
+    async def forget(self, owner: str) -> None:
+        zygotes = [needed for needed in self._zygotes if needed.inside and needed.owner == owner]
+        snapshots = [key for key, kept in self._snapshots.items() if kept.owner == owner]
+        ending = [self._snapshots.pop(key).zygote for key in snapshots]
+        ending += [self._zygotes.pop(needed) for needed in zygotes]
+        sources = [source for zygote in ending for source in zygote.close()]
+        await asyncio.gather(*(source.gone() for source in sources))
 
     def prepare(self, order: LaunchOrder) -> None:
         zygote, snapshot = self._zygote(order), self._snapshot(order)
@@ -94,39 +107,59 @@ class ZygoteLauncher(FreshProcessLauncher):
         return worker
 
     def _all(self) -> list[Zygote]:
-        return [*(zygote for _, zygote in self._snapshots.values()), *self._zygotes.values()]
+        return [*(kept.zygote for kept in self._snapshots.values()), *self._zygotes.values()]
 
     def _zygote(self, order: LaunchOrder) -> Zygote | None:
         needed = conditions(order)
         if needed is None or self._closed:
             return None
         if needed not in self._zygotes:
+            make = self._inner_zygote(order, needed) if needed.inside else self._own(needed)
             loop = asyncio.get_running_loop()
-
-            def make(learned: Collection[str], on_ready: OnReady) -> Source:
-                return ZygoteSource(needed, learned, self._descriptors, loop, self._apart, on_ready)
-
             self._zygotes[needed] = Zygote(make, loop, self._delay, self._idle)
         return self._zygotes[needed]
+
+    def _own(self, needed: Conditions) -> Make:
+        loop = asyncio.get_running_loop()
+
+        def make(learned: Collection[str], on_ready: OnReady) -> Source:
+            return ZygoteSource(needed, learned, self._descriptors, loop, self._apart, on_ready)
+
+        return make
+
+    def _inner_zygote(self, order: LaunchOrder, needed: Conditions) -> Make:
+        loop, program = asyncio.get_running_loop(), needed.modules[0]
+        # No plane's process to watch: its minder does that.
+        argv = (_script(needed.home, "zygote.py"), "{link}", "-1", "0", str(needed.home), program)
+        order = replace(order, env=dict(needed.env), cwd=needed.cwd)
+
+        def make(learned: Collection[str], on_ready: OnReady) -> Source:
+            told = {"modules": needed.modules[1:], "learned": list(learned)}
+            launch = super(ZygoteLauncher, self)._launch
+            return InnerSource(
+                order, argv, told, learned, launch, self._descriptors, loop, on_ready
+            )
+
+        return make
 
     def _snapshot(self, order: LaunchOrder) -> Zygote | None:
         key = snapshot_key(order)
         if not key or order.snapshot is None or self._closed:
             return None
         if key not in self._snapshots:
-            for old, (endpoint, snapshot) in list(self._snapshots.items()):
-                if endpoint == order.snapshot.endpoint:  # its code or its variables have changed
-                    snapshot.dismiss()
+            endpoint = order.snapshot.endpoint
+            for old, kept in list(self._snapshots.items()):
+                if kept.endpoint == endpoint:  # its code or its variables have changed
+                    kept.zygote.dismiss()
                     del self._snapshots[old]
-            self._snapshots[key] = order.snapshot.endpoint, self._new_snapshot(order)
-        return self._snapshots[key][1]
+            self._snapshots[key] = _Snapshot(order.owner, endpoint, self._new_snapshot(order))
+        return self._snapshots[key].zygote
 
     def _new_snapshot(self, order: LaunchOrder) -> Zygote:
         loop, ahead, snapshot = asyncio.get_running_loop(), order.ahead, order.snapshot
         assert ahead is not None
         assert snapshot is not None
-        script = Path(ahead.home, "runpod_flash", *_ROOM, "snapshot.py")
-        argv = (str(script), "{link}", ahead.program)
+        argv = (_script(ahead.home, "snapshot.py"), "{link}", ahead.program)
 
         def make(learned: Collection[str], on_ready: OnReady) -> Source:
             based = replace(order, ahead=replace(ahead, learned=tuple(learned)))
@@ -145,3 +178,8 @@ class ZygoteLauncher(FreshProcessLauncher):
             )
 
         return Zygote(make, loop, self._delay, self._idle)
+
+
+def _script(home: Path, name: str) -> str:
+    """Where a worker's Python finds a file of this folder."""
+    return str(Path(home, "runpod_flash", "engines", "local", "processes", name))
