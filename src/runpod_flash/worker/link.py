@@ -36,6 +36,10 @@ class PlaneLink:
     def fileno(self) -> int:
         return self._sock.fileno()
 
+    def close(self) -> None:
+        self._reader.close()
+        self._sock.close()
+
     def send(self, *sent: Frame) -> None:
         """Write frames; a plane that is gone is noticed by the reader."""
         try:

@@ -30,7 +30,7 @@ from runpod_flash.engines.local.environments.builds import (
 from runpod_flash.engines.local.environments.files import FileLock
 from runpod_flash.engines.local.environments.interpreters import Interpreters, wanted_minor
 from runpod_flash.engines.local.environments.plans import EnvironmentRequest, Resolver, make_plan
-from runpod_flash.errors import ConfigurationError
+from runpod_flash.errors import ConfigurationError, EnvironmentBuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,6 +50,7 @@ __all__ = [
 
 DEFAULT_CACHE_GB = 20.0
 _POLL_SECONDS = 0.05
+_LOOK_AGAIN_SECONDS = 1.0
 
 
 def cache_directory() -> Path:
@@ -138,6 +139,7 @@ class Environments:
         self._resolver = Resolver(root / "locks")
         self._held: dict[str, FileLock] = {}
         self._flights: dict[EnvironmentRequest, _Flight] = {}
+        self._recent: dict[EnvironmentRequest, Environment] = {}
 
     def cached(self, request: EnvironmentRequest) -> Environment | None:
         """The environment if it is there and that can be told without starting a process."""
@@ -146,7 +148,28 @@ class Environments:
             return None
         plan = make_plan(request, interpreter, self._root)
         lock = self._resolver.known(plan)
-        return self._use(lock.key, interpreter.version) if lock else None
+        found = self._use(lock.key, interpreter.version) if lock else None
+        files = plan.requirements.local_names or plan.requirements.values("--find-links")
+        if found is not None and not files:
+            self._recent[request] = found
+        return found
+
+    def _used_before(self, request: EnvironmentRequest) -> Environment | None:
+        """What the last worker had, at once; whether it is still right is for the next to know.
+
+        All that may say otherwise, files of this machine aside, are settings of uv and pip.
+        """
+        recent = self._recent.get(request)
+        found = self._use(recent.key, recent.version) if recent is not None else None
+        if found is not None:
+            asyncio.get_running_loop().call_later(_LOOK_AGAIN_SECONDS, self._look_again, request)
+        return found
+
+    def _look_again(self, request: EnvironmentRequest) -> None:
+        if self._recent.pop(request, None) is None:  # all was released
+            return
+        with suppress(EnvironmentBuildError, ConfigurationError, OSError):  # the next start tells
+            self.cached(request)
 
     async def ensure(
         self, request: EnvironmentRequest, report: Callable[[str], None] = _in_silence
@@ -156,7 +179,7 @@ class Environments:
         Equal requests made meanwhile share one build; it ends with the last of their callers.
         Raises `EnvironmentBuildError`.
         """
-        if cached := self.cached(request):
+        if cached := self._used_before(request) or self.cached(request):
             return cached
         flight = self._flights.get(request)
         if flight is None:
@@ -181,6 +204,7 @@ class Environments:
 
     def close(self) -> None:
         """Release all."""
+        self._recent.clear()
         for key in list(self._held):
             self.release(key)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def supervise(
-    orders: int, plane: int, apart: bool, before: Collection[str]
+    orders: int, plane: int, apart: bool, program: str, before: Collection[str]
 ) -> dict[str, Any] | None:
     """Import and supervise. Returns twice: in each worker with its order, and None at the end."""
     name = _own_name()
@@ -52,7 +52,7 @@ def supervise(
         return None
     supervisor.prctl(supervisor.PR_SET_PDEATHSIG, 0)
     try:
-        supervisor.serve(orders, plane, functools.partial(begin, name), apart, SparingSupervisor)
+        supervisor.serve(orders, plane, functools.partial(begin, name), apart, _kind(program))
     except supervisor.Birth as birth:
         return birth.order
     return None
@@ -75,11 +75,17 @@ def supervise_snapshot(orders: int, program: str, path: Sequence[str]) -> None:
         os._exit(0)  # what the user's code has planned for the end is for workers
     state = _State.take(name, base, restore)
     try:
-        supervisor.serve(orders, -1, state.begin, False, SparingSupervisor)
+        supervisor.serve(orders, -1, state.begin, False, _kind(program))
     except supervisor.Birth as birth:
         run_script(birth.order["argv"], path, collects=state.collects)
     else:
         os._exit(0)
+
+
+def _kind(program: str) -> Callable[[socket.socket, int, Any, bool], SparingSupervisor]:
+    """A program may have `rehearse`, which does without effect what its start does."""
+    rehearse = getattr(sys.modules[program], "rehearse", lambda: None)
+    return functools.partial(SparingSupervisor, rehearse=rehearse)
 
 
 class _State(NamedTuple):

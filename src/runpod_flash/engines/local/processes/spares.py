@@ -16,13 +16,13 @@ import select
 import signal
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from runpod_flash.engines.local.processes import supervisor
 from runpod_flash.engines.local.processes.supervisor import Charge, Parent, Prepared, Seat
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from runpod_flash.engines.local.processes.supervisor import Begin
 
@@ -32,10 +32,22 @@ _MAX_LOSSES = 3
 
 
 class SparingSupervisor(supervisor.Supervisor):
-    """See the module. `_spare` is the id of the minder, and its channel."""
+    """See the module. `rehearse` is called in each worker's process that waits: what this writes to
+    is then its own, as all memory becomes that is written to after a fork.
 
-    def __init__(self, orders: socket.socket, plane: int, begin: Begin, apart: bool) -> None:
+    `_spare` is the id of the minder, and its channel.
+    """
+
+    def __init__(
+        self,
+        orders: socket.socket,
+        plane: int,
+        begin: Begin,
+        apart: bool,
+        rehearse: Callable[[], None],
+    ) -> None:
         super().__init__(orders, plane, begin, apart)
+        self._rehearse = rehearse
         self._spare: tuple[int, socket.socket] | None = None
         self._busy = False
         self._losses = 0
@@ -92,15 +104,27 @@ class SparingSupervisor(supervisor.Supervisor):
                 raise
             if pid == 0:
                 ours.detach()
-                _be_spare(theirs.detach(), self._begin, self._apart, self._plane, self._own)
+                seat = _Seat(self._begin, self._apart, self._rehearse)
+                _be_spare(theirs.detach(), seat, self._plane, self._own)
         return pid, ours
 
 
-def _be_spare(channel: int, begin: Begin, apart: bool, plane: int, parent: Parent) -> NoReturn:
+class _Seat(NamedTuple):
+    """What a spare knows of its worker."""
+
+    begin: Begin
+    apart: bool
+    rehearse: Callable[[], None]
+
+    def taken(self, link: int, output: int) -> Seat:
+        return Seat(link, output, self.begin, self.apart)
+
+
+def _be_spare(channel: int, seat: _Seat, plane: int, parent: Parent) -> NoReturn:
     try:
         supervisor.be_minder([channel, plane, parent.process])
-        outside = supervisor.show_own_processes(apart)
-        prepared = _prepare_worker(begin, apart, outside)
+        outside = supervisor.show_own_processes(seat.apart)
+        prepared = _prepare_worker(seat, outside)
         fds = _receive(channel, plane)
     except supervisor.Birth:
         raise
@@ -110,7 +134,7 @@ def _be_spare(channel: int, begin: Begin, apart: bool, plane: int, parent: Paren
         os._exit(0)  # the process that waits ends with this one
     charge = Charge(socket.socket(fileno=fds[0]), held=fds[3:])
     charge.control.setblocking(True)
-    supervisor.run_minder(charge, Seat(fds[1], fds[2], begin, apart), plane, parent, prepared)
+    supervisor.run_minder(charge, seat.taken(fds[1], fds[2]), plane, parent, prepared)
 
 
 def _receive(channel: int, plane: int) -> list[int]:
@@ -128,23 +152,24 @@ def _receive(channel: int, plane: int) -> list[int]:
     return list(fds) if data and len(fds) == data[0] else []
 
 
-def _prepare_worker(begin: Begin, apart: bool, outside: int) -> Prepared:
+def _prepare_worker(seat: _Seat, outside: int) -> Prepared:
     ours, theirs = socket.socketpair()
     minder = os.getpid()
     pid = os.fork()
     if pid == 0:
         ours.detach()
-        _await_order(theirs.detach(), begin, apart, minder)
+        _await_order(theirs.detach(), seat, minder)
     theirs.close()
     return Prepared(pid, ours, outside)
 
 
-def _await_order(channel: int, begin: Begin, apart: bool, minder: int) -> NoReturn:
+def _await_order(channel: int, seat: _Seat, minder: int) -> NoReturn:
     try:
         supervisor.keep_only([channel])
         supervisor.prctl(supervisor.PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != minder:
             os._exit(0)
+        seat.rehearse()
         with socket.socket(fileno=channel) as connection:
             _, fds, _, _ = socket.recv_fds(connection, 1, 3)
             order = supervisor.read_order(connection)
@@ -153,5 +178,4 @@ def _await_order(channel: int, begin: Begin, apart: bool, minder: int) -> NoRetu
     if order is None or len(fds) != 3:
         os._exit(0)
     link, output, report = fds
-    seat = Seat(link, output, begin, apart)
-    supervisor.begin_worker(order, seat, order["mounts"], minder, report)
+    supervisor.begin_worker(order, seat.taken(link, output), order["mounts"], minder, report)

@@ -597,7 +597,7 @@ def serve(
     plane: int,
     begin: Begin,
     apart: bool,
-    kind: type[Supervisor] = Supervisor,
+    kind: Callable[[socket.socket, int, Begin, bool], Supervisor] = Supervisor,
 ) -> None:
     """Supervise until the plane is gone and all minders have ended."""
     # A terminal or a service manager may signal all processes at once: the plane answers that,

@@ -20,6 +20,6 @@ if __name__ == "__main__":
     before = set(sys.modules)
     from runpod_flash.engines.local.processes import birth
 
-    order = birth.supervise(int(orders), int(plane), apart == "1", before)
+    order = birth.supervise(int(orders), int(plane), apart == "1", program, before)
     if order is not None:
         birth.run_script(order["argv"], own_path)
