@@ -126,6 +126,10 @@ class Running:
         self._process = process
         self.ask("")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def ask(self, name: str) -> str:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None

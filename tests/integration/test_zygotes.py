@@ -509,6 +509,29 @@ def test_an_idle_zygote_ends_and_its_workers_do_not(tmp_path: Path) -> None:
     run(body())
 
 
+def test_only_as_many_stay_as_memory_is_given_those_used_last(tmp_path: Path) -> None:
+    module(tmp_path, "large", "HELD = bytearray(60_000_000)")
+
+    async def body() -> None:
+        async with bench(tmp_path, max_bytes=100_000_000) as b:
+            for n in range(2):
+                await b.lines("pass", env={"N": str(n)}, learned=("large",))
+                newest = list(b.launcher._zygotes.values())[-1]
+                await until(lambda newest=newest: newest.is_ready)  # type: ignore[misc]
+            oldest = next(iter(b.launcher._zygotes.values()))
+            assert not oldest.is_ready
+            assert newest.is_ready
+            await until(lambda: len(zygotes()) == 1)
+        async with bench(tmp_path, max_bytes=50_000_000) as b:
+            await b.lines("pass", learned=("large",))
+            await until(lambda: any(z.unfit for z in b.launcher._zygotes.values()))
+            process, watcher = await b.start("pass", learned=("large",))
+            assert await watcher.ended() == 0
+            assert "of memory to keep it ready" in process.slow_start
+
+    run(body())
+
+
 def is_ready(b: Bench) -> bool:
     return any(zygote.is_ready for zygote in b.launcher._zygotes.values())
 

@@ -261,11 +261,13 @@ def local_engine(
     from runpod_flash.engines.local.node import Node as RealNode
     from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
 
-    cache = cache_directory()
+    cache, node = cache_directory(), node or RealNode()
+    # What is kept ready for later workers leaves as much to those that run.
+    spare_bytes = node.machine(0).memory_available // 2
     return LocalEngine(
         Environments(cache, cache_bound(os.environ)),
-        ZygoteLauncher(apart=isolation is not None),
-        node or RealNode(),
+        ZygoteLauncher(apart=isolation is not None, max_bytes=spare_bytes),
+        node,
         cache,
         dict(os.environ),
         gpu_fallback,

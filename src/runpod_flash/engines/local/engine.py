@@ -148,6 +148,7 @@ class LocalEngine:
         self._isolation = isolation
         self._volumes = volumes or UsersVolumes()
         self._imports = Imports()
+        self._snapshots: dict[str, tuple[object, Snapshot]] = {}
         self._workers: dict[str, LocalWorker] = {}
         self._peak_bytes: dict[str, int] = {}
         self._said: set[tuple[str, object]] = set()
@@ -354,7 +355,7 @@ class LocalEngine:
             mounts=self._mounts(spec, environment, home, volume),
             ahead=self._imported_ahead(spec, environment, own_packages, home),
             user=self._user(),
-            snapshot=_snapshot(order),
+            snapshot=self._snapshot(order),
             own=frozenset(order.identity).difference(order.env),
             owner=spec.app,
         )
@@ -437,19 +438,21 @@ class LocalEngine:
             inside=isolated and own_packages,
         )
 
+    def _snapshot(self, order: StartOrder) -> Snapshot | None:
+        """The endpoint's code, loaded: where it has a file, and its declaration allows it."""
+        spec = order.spec
+        if order.caller_env is None or spec.entry.by_value or not spec.placement.flashboot:
+            return None
+        about = (replace(spec, scaling=Scaling()), order.caller_env)
+        if spec.key not in self._snapshots or self._snapshots[spec.key][0] != about:
+            told = {"spec": about[0].to_wire(), "caller_env": dict(order.caller_env)}
+            self._snapshots[spec.key] = about, Snapshot(spec.key, told)
+        return self._snapshots[spec.key][1]
+
     def _can_mount(self) -> bool:
         if self._mounts_work is None:
             self._mounts_work = self._node.can_mount()
         return self._mounts_work
-
-
-def _snapshot(order: StartOrder) -> Snapshot | None:
-    """The endpoint's code, loaded: where it has a file, and its declaration allows it."""
-    spec = order.spec
-    if order.caller_env is None or spec.entry.by_value or not spec.placement.flashboot:
-        return None
-    loaded = replace(spec, scaling=Scaling()).to_wire()
-    return Snapshot(spec.key, {"spec": loaded, "caller_env": dict(order.caller_env)})
 
 
 def _environment_of(order: LaunchOrder) -> Path:

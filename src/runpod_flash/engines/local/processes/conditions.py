@@ -91,7 +91,7 @@ def snapshot_key(order: LaunchOrder) -> str:
         "mounts": [asdict(mount) for mount in order.mounts],
         "user": order.user,
         "modules": [order.ahead.home, order.ahead.program, *order.ahead.modules],
-        "told": order.snapshot.told,
+        "told": order.snapshot.digest,
     }
     text = json.dumps(same, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()

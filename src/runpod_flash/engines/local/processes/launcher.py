@@ -7,8 +7,11 @@ supervisor.py.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import signal
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -59,6 +62,10 @@ class Snapshot:
 
     endpoint: str
     told: Mapping[str, Any]
+
+    @cached_property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.told, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

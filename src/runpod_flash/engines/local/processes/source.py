@@ -67,6 +67,10 @@ class Source:
         if self.forker is not None:
             self.forker.kill()
 
+    def memory(self) -> int:
+        """Bytes that it has written to, or shares with those that have."""
+        return 0 if self.forker is None else _written_bytes(self.forker.pid)
+
     async def gone(self) -> None:
         if self.forker is not None:
             await self.forker.gone()
@@ -195,6 +199,16 @@ class _Silence:
 
     def output(self, worker_id: str, line: str) -> None:
         pass
+
+
+def _written_bytes(pid: int) -> int:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    fields = (line.split() for line in status.splitlines())
+    counted = ("RssAnon:", "RssShmem:", "HugetlbPages:")
+    return sum(1024 * int(field[1]) for field in fields if field and field[0] in counted)
 
 
 def _state(file: str) -> list[int]:

@@ -32,6 +32,8 @@ class Forker(Protocol):
     @property
     def is_inside(self) -> bool: ...
     @property
+    def pid(self) -> int: ...
+    @property
     def orders(self) -> socket.socket: ...
     def alive(self) -> bool: ...
     def order(self, fds: list[int]) -> None: ...
@@ -88,6 +90,10 @@ class Supervisor(_Ordering):
     """
 
     is_inside = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def __init__(
         self,
@@ -156,6 +162,10 @@ class InnerSupervisor(_Ordering):
         self._descriptors = descriptors
         self.orders = orders
         self._process = process
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def ended(self) -> bool:
         return self._process.gone.done()

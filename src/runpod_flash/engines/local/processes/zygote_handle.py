@@ -25,12 +25,19 @@ class Zygote:
 
     It is replaced, when the next one is ready, by one that has imported what was learned meanwhile.
     `unfit` says why there is to be none, `left_out` which modules it does not import, and why.
+    `on_grown` is called when there is one that was not there before.
     """
 
     def __init__(
-        self, make: Make, loop: asyncio.AbstractEventLoop, delay: float, idle: float
+        self,
+        make: Make,
+        loop: asyncio.AbstractEventLoop,
+        delay: float,
+        idle: float,
+        on_grown: Callable[[], None],
     ) -> None:
         self._make = make
+        self._on_grown = on_grown
         self._loop = loop
         self._delay = delay
         self._idle = idle
@@ -42,6 +49,7 @@ class Zygote:
         self._leaving: list[Source] = []
         self._losses = 0
         self._changed = asyncio.Event()
+        self.used_at = 0.0
         self.unfit = ""
         self.left_out: dict[str, str] = {}
 
@@ -80,7 +88,12 @@ class Zygote:
         elif self._current is not None and self._lacks(self._current):
             self._start()
 
+    def memory(self) -> int:
+        """Bytes that the one that is there takes."""
+        return 0 if self._current is None else self._current.memory()
+
     def has_forked(self) -> None:
+        self.used_at = self._loop.time()
         self._losses = 0
         self._set_timer(self._idle, self._retire)
 
@@ -144,6 +157,9 @@ class Zygote:
         if again and not self.unfit:
             self._start()
         self._changed.set()
+        if self._current is came:
+            self.used_at = self._loop.time()
+            self._on_grown()
 
     async def settled(self) -> bool:
         """Wait for the one that comes; whether there is one then."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from runpod_flash.engines.local.capacity import human_bytes
 from runpod_flash.engines.local.processes.conditions import conditions, snapshot_key
 from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
 from runpod_flash.engines.local.processes.source import InnerSource, ZygoteSource
@@ -37,11 +38,19 @@ class ZygoteLauncher(FreshProcessLauncher):
     """As its base for orders without `ahead`, and until a zygote is there.
 
     One starts `delay` seconds after the first worker: a program that is over by then needs none.
-    After `idle` seconds without a start it ends. Snapshots come and go alike.
+    After `idle` seconds without a start it ends. Snapshots come and go alike. Of all of them, those
+    used last stay that take no more than `max_bytes` together.
     """
 
-    def __init__(self, delay: float = 0.5, idle: float = 300, *, apart: bool = False) -> None:
-        super().__init__(apart=apart)
+    def __init__(
+        self,
+        delay: float = 0.5,
+        idle: float = 300,
+        *,
+        apart: bool = False,
+        max_bytes: int | None = None,
+    ) -> None:
+        super().__init__(apart=apart, max_bytes=max_bytes)
         self._delay = delay
         self._idle = idle
         self._zygotes: dict[Conditions, Zygote] = {}
@@ -109,6 +118,19 @@ class ZygoteLauncher(FreshProcessLauncher):
     def _all(self) -> list[Zygote]:
         return [*(kept.zygote for kept in self._snapshots.values()), *self._zygotes.values()]
 
+    def _trim(self) -> None:
+        if self._max_bytes is None:
+            return
+        left = self._max_bytes
+        for zygote in sorted(self._all(), key=lambda each: each.used_at, reverse=True):
+            takes = zygote.memory()
+            if takes > self._max_bytes:
+                zygote.unfit = f"it would take {human_bytes(takes)} of memory to keep it ready"
+            if takes > left:
+                zygote.dismiss()
+            else:
+                left -= takes
+
     def _zygote(self, order: LaunchOrder) -> Zygote | None:
         needed = conditions(order)
         if needed is None or self._closed:
@@ -116,7 +138,7 @@ class ZygoteLauncher(FreshProcessLauncher):
         if needed not in self._zygotes:
             make = self._inner_zygote(order, needed) if needed.inside else self._own(needed)
             loop = asyncio.get_running_loop()
-            self._zygotes[needed] = Zygote(make, loop, self._delay, self._idle)
+            self._zygotes[needed] = Zygote(make, loop, self._delay, self._idle, self._trim)
         return self._zygotes[needed]
 
     def _own(self, needed: Conditions) -> Make:
@@ -177,7 +199,7 @@ class ZygoteLauncher(FreshProcessLauncher):
                 order, argv, snapshot.told, learned, launch, self._descriptors, loop, on_ready
             )
 
-        return Zygote(make, loop, self._delay, self._idle)
+        return Zygote(make, loop, self._delay, self._idle, self._trim)
 
 
 def _script(home: Path, name: str) -> str:

@@ -1,0 +1,76 @@
+"""The memory of ten idle torch workers: fresh processes beside forks.
+
+    scripts/bench idle_memory
+
+Proportional set size of all processes that a program has started: workers, their minders, and what
+is kept ready to fork. torch has to be found by uv (UV_FIND_LINKS).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import psutil
+from cold_start import FRESH, program
+from harness import machine
+
+PROGRAM = """
+import asyncio, os, sys, time
+from runpod_flash import Endpoint, ServerlessScalerType
+from runpod_flash.testing import use_node
+
+@Endpoint(
+    name="torch", cpu="cpu3c-2-4", dependencies=["torch==2.13.0", "numpy"], python_version="3.11",
+    workers=(0, 10), scaler_type=ServerlessScalerType.REQUEST_COUNT, scaler_value=1,
+    idle_timeout=600,
+)
+async def with_torch(seconds):
+    import torch
+    assert torch.ones(200, 200).sum() == 40000
+    await asyncio.sleep(seconds)
+    return os.getpid()
+
+async def main():
+    print("ready", flush=True)
+    for count in (1, 1, 1, 10):
+        await asyncio.to_thread(sys.stdin.readline)
+        pids = await asyncio.gather(*(with_torch(20 if count > 1 else 0) for _ in range(count)))
+        print(len(set(pids)), flush=True)
+        if count == 1:
+            await asyncio.sleep(8)
+            os.kill(pids[0], 9)
+            await asyncio.sleep(1)
+    await asyncio.to_thread(sys.stdin.readline)
+
+if __name__ == "__main__":
+    use_node([], cores=16)
+    asyncio.run(main())
+"""
+
+
+def measure(root: Path, name: str, source: str) -> int:
+    with program(root, name, source) as running:
+        for _ in range(3):
+            running.ask("go")
+        print(f"{name}: {running.ask('go').strip()} workers")
+        own = psutil.Process(running.pid).children(recursive=True)
+        sizes = [each.memory_full_info().pss for each in own]
+        total = sum(sizes)
+        print(
+            f"  {total / 1e6:.0f} MB in {len(sizes)} processes; largest {max(sizes) / 1e6:.0f} MB"
+        )
+    return total
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        print(machine())
+        fresh = measure(root, "fresh.py", FRESH + PROGRAM)
+        forks = measure(root, "forks.py", PROGRAM)
+        print(f"forks take {forks / fresh:.2f} of the memory of fresh processes")
+
+
+if __name__ == "__main__":
+    main()
