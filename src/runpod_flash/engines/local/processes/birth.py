@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -145,6 +146,8 @@ def run_script(argv: Sequence[str], path: Sequence[str], *, collects: bool = Tru
     if collects:
         gc.enable()
     reseed()
+    # (Python before 3.11.4 leaves it that of the process that has forked.)
+    threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
     script = argv[1]
     sys.orig_argv[:], sys.argv[:] = argv, argv[1:]
     sys.path[:] = [os.path.dirname(script), *path[1:]]
