@@ -120,7 +120,7 @@ def test_a_folder_that_is_swapped_for_a_link_meanwhile_never_leads_out(volume: P
 
     thread = threading.Thread(target=swap)
     thread.start()
-    seen = set()
+    seen: set[bytes] = set()
     try:
         for tries in itertools.count():
             if tries >= 3000 and seen:  # (the other thread may have come to nothing so far)
