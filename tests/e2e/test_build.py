@@ -11,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import zipfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -73,6 +73,23 @@ def test_a_build_locks_packages_and_packs_files_without_those_that_are_ignored(
         "__flash__/wheels/beta-1.0-py3-none-any.whl",
     ]
     assert (project.folder / ".flash" / ".gitignore").read_text() == "*\n"
+
+
+def test_packages_are_left_out_and_another_python_is_taken_where_that_is_asked_for(
+    project: Project,
+) -> None:
+    project.app("beta")
+
+    def built(*words: str) -> dict[str, Any]:
+        (endpoint,) = json.loads(project.build("--json", *words))["endpoints"]
+        return dict(endpoint)
+
+    less = {"name": "parts", "python": "3.13", "packages": {"beta": "1.0"}}
+    assert built("--no-deps", "--python-version", "3.13") == less
+    assert built("--exclude", "x, Alpha", "--python-version", "3.13") == less
+    done = project.flash("build", "--python-version", "3.9")
+    assert done.returncode == 1
+    assert "Python 3.9 is not available for workers: choose one of 3.10" in done.stderr
 
 
 def test_the_same_project_gives_the_same_bytes_whenever_and_wherever(
