@@ -368,7 +368,8 @@ class Gateway:
         try:
             await self._respond(endpoint, scope, tenure.receive, tenure.send)
         finally:
-            await tenure.close()
+            if tenure.streams:
+                await tenure.close()
 
     async def _respond(
         self, endpoint: Discovered | None, scope: Scope, receive: Receive, send: Send
@@ -476,7 +477,8 @@ class Gateway:
         try:
             await self._route(endpoint, scope, tenure.receive, tenure.send)
         finally:
-            await tenure.close()
+            if tenure.streams:
+                await tenure.close()
 
     async def _route(
         self, endpoint: Discovered, scope: Scope, receive: Receive, send: Send

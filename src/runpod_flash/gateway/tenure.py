@@ -31,7 +31,7 @@ class Tenure:
         self._send = send
         self._read = False  # whether all was received that comes by itself
         self._is_websocket = False
-        self._streams = self._whole = self._over = False
+        self.streams = self._whole = self._over = False  # (`streams`: there is something to end)
         self._ended: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -70,7 +70,7 @@ class Tenure:
         await self._send(message)
 
     def _begin(self) -> None:
-        self._streams = True
+        self.streams = True
         self._ring.watch(self._key, self._end)
         if self._key.expires_at is not None:
             left = self._key.expires_at - self._ring.clock()
@@ -82,9 +82,7 @@ class Tenure:
             self._ended.set_result(None)
 
     async def close(self) -> None:
-        """All was answered that will be."""
-        if not self._streams:
-            return
+        """All was answered that will be, of what `streams`."""
         self._ring.unwatch(self._key, self._end)
         if self._timer is not None:
             self._timer.cancel()
@@ -99,6 +97,9 @@ class Tenure:
 
 
 def _is_stream(message: Message) -> bool:
-    headers = dict(message.get("headers", ()))
-    kind = headers.get(b"content-type", b"").partition(b";")[0]
-    return kind in _STREAMS and b"content-length" not in headers
+    headers = message.get("headers", ())
+    for name, value in headers:
+        if name == b"content-type":
+            sized = any(each == b"content-length" for each, _ in headers)
+            return value.startswith(_STREAMS) and not sized
+    return False
