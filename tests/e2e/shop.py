@@ -116,8 +116,12 @@ class Shop:
         return {(worker["endpoint"], worker["id"]) for worker in self.workers_of(*names)}
 
     def workers(self) -> list[psutil.Process]:
+        return [p for p in self.processes() if "boot.py" in " ".join(_words(p))]
+
+    def processes(self) -> list[psutil.Process]:
+        """All that the server has started."""
         (process,) = (p for p in psutil.process_iter() if str(self.target.data) in _words(p))
-        return [p for p in process.children(recursive=True) if "boot.py" in " ".join(_words(p))]
+        return process.children(recursive=True)
 
 
 def _words(process: psutil.Process) -> list[str]:
