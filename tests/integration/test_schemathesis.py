@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 from hashlib import sha256
@@ -43,11 +44,14 @@ ANY = """
 """
 
 
-async def schemathesis(served: Served, checks: str, paths: str, *options: str) -> str:
+async def schemathesis(
+    served: Served, checks: str, paths: str, *options: str, described: str = ""
+) -> str:
     """Run it on the paths that match; what it says, once nothing was found."""
+    described = described or f"{served.address}/openapi.json"
     process = await asyncio.create_subprocess_exec(
         python_with(SCHEMATHESIS), "-m", "schemathesis.cli", "run",
-        f"{served.address}/openapi.json", "--checks", checks, "--include-path-regex", paths,
+        described, "--checks", checks, "--include-path-regex", paths,
         "--request-timeout", "20", "--no-color", "--max-examples", "10", "--seed", "7", *options,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -84,28 +88,56 @@ def test_the_queue_api_answers_every_request_as_its_description_says(tmp_path: P
     serve(tmp_path, {"any.py": ANY}, scenario)
 
 
+async def deployed(served: Served) -> dict[str, str]:
+    """Have the project deployed; the headers of who may ask the control API."""
+    catalog = (await discover(served.root)).to_wire()
+    for each in catalog["endpoints"]:
+        each["spec"]["entry"]["root"] = ""
+    source = (served.root / "any.py").read_bytes()
+    digest = sha256(source).hexdigest()
+    key = {"authorization": f"Bearer {KEY}"}
+    Blobs(served.root / ".server" / "blobs").put(digest, source)
+    release = {"project": "any", "files": [["any.py", digest, False]], "catalog": catalog}
+    path = "/v2/apps/any/environments/production/releases"
+    made = await served.post(path, release, headers=key)
+    assert made.status_code == 202, made.text
+    while not (await served.get("/v2/serverless", headers=key)).json()["endpoints"]:
+        await asyncio.sleep(0.05)
+    return key
+
+
 @pytest.mark.timeout(400)
 def test_the_control_api_answers_every_request_without_a_fault(tmp_path: Path) -> None:
     checks = "not_a_server_error,response_schema_conformance,content_type_conformance"
 
     async def scenario(served: Served) -> None:
-        catalog = (await discover(tmp_path)).to_wire()
-        for each in catalog["endpoints"]:
-            each["spec"]["entry"]["root"] = ""
-        source = (tmp_path / "any.py").read_bytes()
-        digest = sha256(source).hexdigest()
-        key = {"authorization": f"Bearer {KEY}"}
-        Blobs(tmp_path / ".server" / "blobs").put(digest, source)
-        release = {"project": "any", "files": [["any.py", digest, False]], "catalog": catalog}
-        made = await served.post(
-            "/v2/apps/any/environments/production/releases", release, headers=key
-        )
-        assert made.status_code == 202, made.text
-        assert (await served.get("/v2/serverless", headers=key)).status_code == 200
+        key = await deployed(served)
         fields = {"name": "any", "size": 10, "dataCenter": "EU-RO-1"}
         assert (await served.post("/v2/network-volumes", fields, headers=key)).status_code == 201
         paths = "^/v2/(serverless|templates|registries|catalog|apps|network-volumes)"
         said = await schemathesis(served, checks, paths, "-H", f"Authorization: Bearer {KEY}")
         assert number_tested(said) == 47, said
+
+    serve(tmp_path, {"any.py": ANY}, scenario, control=True)
+
+
+@pytest.mark.timeout(400)
+def test_no_change_of_an_endpoint_that_is_there_is_answered_with_a_fault(tmp_path: Path) -> None:
+    checks = "not_a_server_error,response_schema_conformance,content_type_conformance"
+
+    async def scenario(served: Served) -> None:
+        key = await deployed(served)
+        document = (await served.get("/openapi.json", headers=key)).json()
+        methods = document["paths"]["/v2/serverless/{id}"]
+        methods["patch"]["parameters"][0]["schema"]["enum"] = ["any-production-given"]
+        described = tmp_path / "openapi.json"
+        described.write_text(json.dumps({**document, "paths": {"/v2/serverless/{id}": methods}}))
+        said = await schemathesis(
+            served, checks, "", "-H", f"Authorization: Bearer {KEY}", "--include-method", "PATCH",
+            "--url", served.address, described=str(described),
+        )  # fmt: skip
+        assert number_tested(said) == 1, said
+        path = "/v2/serverless/any-production-given/releases"
+        assert len((await served.get(path, headers=key)).json()["releases"]) > 1
 
     serve(tmp_path, {"any.py": ANY}, scenario, control=True)
