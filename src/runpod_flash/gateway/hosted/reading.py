@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -74,8 +75,8 @@ class DeclarationReader:
     ) -> Job:
         digest = sha256(_PROGRAM).hexdigest()
         self._blobs.put(digest, _PROGRAM)
-        folder = self._folder / f"reading-{sha256(str(place).encode()).hexdigest()[:24]}"
-        tree = AppTree(folder, self._blobs)
+        # (Each in a place of its own: what is kept of a worker would look into the last one.)
+        tree = AppTree(self._folder / f"reading-{secrets.token_hex(12)}", self._blobs)
         root = await asyncio.to_thread(tree.show, [*files, StoredFile(_FILE, digest)])
         pool = self._plane.declare(_spec(place, root, digest), {}, {})
         try:
