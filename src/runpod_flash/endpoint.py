@@ -68,7 +68,8 @@ class Endpoint:
         env: the worker's environment variables. No change of them rebuilds anything.
         gpu_count: GPUs of a worker.
         execution_timeout_ms: how long a job may run, in milliseconds; 0 for no limit.
-        flashboot: keep what makes the next cold start faster.
+        flashboot: have workers go on from a process that has imported the module (docs/workers.md),
+            and keep compiled code; False imports it anew in each.
         image: a container image to run. Not available yet.
         scaler_type: `QUEUE_DELAY` (seconds a job may wait) or `REQUEST_COUNT` (jobs per worker).
         scaler_value: the scaler's seconds or jobs.
