@@ -12,7 +12,7 @@ from runpod_flash.hardware import (
     GpuGroup,
     GpuType,
 )
-from runpod_flash.scaling import ServerlessScalerType
+from runpod_flash.scaling import LEARNED, ServerlessScalerType
 
 TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
@@ -121,6 +121,15 @@ def parse_count(parameter: str, value: Any, low: int, high: int | None = None) -
     if value < low or (high is not None and value > high):
         raise refuse(parameter, value, f"must be >= {low}" if high is None else bounds)
     return value
+
+
+def parse_idle_timeout(value: Any) -> int | str:
+    if value == LEARNED:
+        return LEARNED
+    if isinstance(value, str):
+        low, high = IDLE_TIMEOUT
+        raise refuse("idle_timeout", value, f"a whole number from {low} to {high}, or {LEARNED!r}")
+    return parse_count("idle_timeout", value, *IDLE_TIMEOUT)
 
 
 def parse_flag(parameter: str, value: Any) -> bool:

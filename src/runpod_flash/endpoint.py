@@ -10,13 +10,13 @@ from runpod_flash.dotenv import load_dotenv_once
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import CudaVersion, GpuGroup, expand_gpus
 from runpod_flash.project.absent_packages import expect_absent_packages
-from runpod_flash.scaling import ServerlessScalerType, parse_workers
+from runpod_flash.scaling import LEARNED, LEARNED_WORTH, ServerlessScalerType, parse_workers
 
 TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-    from typing import Any, NoReturn, ParamSpec, TypeVar, overload
+    from typing import Any, Literal, NoReturn, ParamSpec, TypeVar, overload
 
     from runpod_flash.functions import (
         EndpointFunction,
@@ -59,7 +59,7 @@ class Endpoint:
         gpu: one `GpuType` or `GpuGroup`, or a list in order of preference. Any GPU by default.
         cpu: one `CpuInstanceType` or its name, or a list: no GPU. Not together with `gpu`.
         workers: how many may run, `(min, max)` or the maximum. `(0, 1)` by default.
-        idle_timeout: seconds an idle worker is kept, 1 to 3600.
+        idle_timeout: seconds an idle worker is kept, 1 to 3600; "learned" goes by past idle times.
         dependencies: pip requirements of the worker's environment.
         system_dependencies: Debian packages that must be installed.
         accelerate_downloads: fetch packages and models with parallel connections.
@@ -92,7 +92,7 @@ class Endpoint:
         gpu: GpuGroup | GpuType | Sequence[GpuGroup | GpuType] | None = None,
         cpu: str | CpuInstanceType | Sequence[str | CpuInstanceType] | None = None,
         workers: int | tuple[int, int] | list[int] | None = None,
-        idle_timeout: int = 60,
+        idle_timeout: int | Literal["learned"] = 60,
         dependencies: list[str] | None = None,
         system_dependencies: list[str] | None = None,
         accelerate_downloads: bool = True,
@@ -128,7 +128,7 @@ class Endpoint:
         self._cpus = [] if cpu is None else check.parse_cpus(cpu)
         self._gpus = self._parse_gpus(gpu)
         self.workers_min, self.workers_max = parse_workers(workers)
-        self.idle_timeout = check.parse_count("idle_timeout", idle_timeout, *check.IDLE_TIMEOUT)
+        self.idle_timeout = check.parse_idle_timeout(idle_timeout)
         self.dependencies = check.parse_dependencies(dependencies)
         self.system_dependencies = check.parse_texts(
             "system_dependencies", system_dependencies, "ffmpeg"
@@ -257,9 +257,10 @@ class Endpoint:
             scaling=Scaling(
                 self.workers_min,
                 self.workers_max,
-                self.idle_timeout,
+                LEARNED_WORTH if isinstance(self.idle_timeout, str) else self.idle_timeout,
                 self.scaler_type.value,
                 self.scaler_value,
+                learned=self.idle_timeout == LEARNED,
             ),
         )
 

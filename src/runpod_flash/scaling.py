@@ -8,6 +8,11 @@ from runpod_flash.suggest import SuggestingEnum
 DEFAULT_WORKERS_MIN = 0
 DEFAULT_WORKERS_MAX = 1
 
+# As an `idle_timeout`: workers are kept as the endpoint's idle times so far say. A cold start is
+# then worth so many seconds of an idle worker (chosen by simulation: docs/scaling.md).
+LEARNED = "learned"
+LEARNED_WORTH = 300
+
 
 class ServerlessScalerType(SuggestingEnum):
     """What the autoscaler looks at: how long jobs wait, or how many requests there are."""

@@ -113,13 +113,17 @@ class Placement:
 
 @dataclass(frozen=True)
 class Scaling:
-    """How many workers, when: bounds, seconds an idle worker is kept, and the scaler."""
+    """How many workers, when: bounds, seconds an idle worker is kept, and the scaler.
+
+    Where that is `learned`, `idle_timeout` is what a cold start is worth in such seconds.
+    """
 
     workers_min: int = 0
     workers_max: int = 1
-    idle_timeout: int = 60
+    idle_timeout: float = 60
     scaler: Literal["QUEUE_DELAY", "REQUEST_COUNT"] = "QUEUE_DELAY"
     scaler_value: float = 4
+    learned: bool = False
 
 
 @dataclass(frozen=True)

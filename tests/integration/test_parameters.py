@@ -189,6 +189,31 @@ def test_workers_and_idle_timeout_bound_the_processes(programs: Programs) -> Non
     assert most == 2
 
 
+@effect_of("idle_timeout")
+def test_a_worker_is_kept_as_long_as_the_idle_times_before_say(programs: Programs) -> None:
+    body = """
+        @Endpoint(name="often", cpu=CPU, idle_timeout="learned")
+        def often():
+            return os.getpid()
+
+        async def main():
+            pids = set()
+            for _ in range(8):
+                pids.add(await often())
+                await asyncio.sleep(1.05)
+            pids.add(await often())
+            print(len(pids), flush=True)
+            await asyncio.sleep(3600)
+    """
+    with programs.start(program(body)) as running:
+        running.until(lambda: bool(running.lines), timeout=30)
+        called = time.monotonic()
+        assert running.workers()
+        running.until(lambda: not running.workers(), timeout=10)
+        assert 0.5 < time.monotonic() - called < 8, "and not for the 300 s before it has learned"
+    assert running.lines == ["1\n"], "it was kept for each call that came soon"
+
+
 @effect_of("scaler_type", "scaler_value")
 def test_the_scaler_decides_how_many_workers_a_burst_gets(programs: Programs) -> None:
     body = """

@@ -35,6 +35,7 @@ def spec(
     scaler: str = "QUEUE_DELAY",
     scaler_value: float = 4,
     code: str = "code",
+    learned: bool = False,
     **placement: Any,
 ) -> EndpointSpec:
     return EndpointSpec(
@@ -42,7 +43,7 @@ def spec(
         Entry("module", name, file="module.py"),
         Build(code),
         Placement(**placement),
-        Scaling(*workers, idle_timeout, scaler, scaler_value),  # type: ignore[arg-type]
+        Scaling(*workers, idle_timeout, scaler, scaler_value, learned),  # type: ignore[arg-type]
     )
 
 

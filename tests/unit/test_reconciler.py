@@ -67,6 +67,38 @@ def test_an_idle_worker_goes_after_the_idle_timeout_and_comes_back_for_the_next_
     play(scenario)
 
 
+def test_workers_are_kept_and_prewarmed_by_the_idle_times_that_were_learned() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(spec(idle_timeout=300, learned=True))
+        for _ in range(8):
+            id_ = await rig.busy(pool)
+            rig.worker().link.finish(id_)
+            await rig.after(1800)
+        await rig.busy(pool)
+        rig.worker().link.finish("9")
+        await rig.after(2)
+        assert rig.engine.workers == {}, "not kept for half an hour"
+        await rig.after(1780)
+        prewarmed = rig.worker()
+        id_ = rig.submit(pool)
+        assert id_ in prewarmed.link.jobs, "no cold start"
+
+    play(scenario)
+
+
+def test_a_call_that_was_forecast_and_does_not_come_lets_the_worker_go() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(spec(idle_timeout=300, learned=True))
+        for _ in range(8):
+            id_ = await rig.busy(pool)
+            rig.worker().link.finish(id_)
+            await rig.after(1800)
+        await rig.after(400)
+        assert rig.engine.workers == {}
+
+    play(scenario)
+
+
 def test_every_job_starts_the_idle_time_anew() -> None:
     async def scenario(rig: Rig) -> None:
         pool = rig.declare(spec(idle_timeout=10))

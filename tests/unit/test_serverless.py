@@ -51,6 +51,14 @@ def test_scaling_fields_change_the_scaling_layer_alone(fields: dict[str, Any]) -
     assert changed.build_digest == GPU.build_digest
 
 
+def test_an_idle_timeout_that_is_set_counts_instead_of_a_learned_one() -> None:
+    learned = replace(GPU, scaling=Scaling(idle_timeout=300, learned=True))
+    changed = spec_of(edited(endpoint(learned), {"workers": {"idleTimeout": 9}}))
+    assert (changed.scaling.idle_timeout, changed.scaling.learned) == (9, False)
+    kept = spec_of(edited(endpoint(learned), {"workers": {"max": 2}}))
+    assert kept.scaling.learned
+
+
 @pytest.mark.parametrize(
     "fields",
     [

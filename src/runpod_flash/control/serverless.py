@@ -173,7 +173,7 @@ def _edited_scaling(scaling: Scaling, fields: Mapping[str, Any], of: str) -> Sca
     if "idleTimeout" in workers:
         if of == QUEUE and scaling.scaler == "REQUEST_COUNT":
             raise ConfigurationError("workers.idleTimeout: not with a queue and REQUEST_COUNT")
-        scaling = replace(scaling, idle_timeout=workers["idleTimeout"])
+        scaling = replace(scaling, idle_timeout=workers["idleTimeout"], learned=False)
     return scaling
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runpod_flash.plane.keep_alive import KeepAlive
     from runpod_flash.spec import Scaling
 
 # QUEUE_DELAY adds one worker a violation; a violation that lasts counts again after so long.
@@ -20,6 +21,8 @@ class Counters:
     `workers` are those that run or start, of which `starting` are not ready yet; `nested` is how
     many more may run than the declared maximum, because workers of this endpoint wait for jobs of
     its own queue. `requests` are those of routes that a worker has; those that wait are queued.
+    `keep_alive` counts instead of `idle_timeout` where it was learned; its times are those since
+    `quiet_since`, when the endpoint's last work ended (infinite while there is some).
     """
 
     now: float
@@ -32,6 +35,8 @@ class Counters:
     idle_since: tuple[float, ...] = ()
     nested: int = 0
     requests: int = 0
+    quiet_since: float = math.inf
+    keep_alive: KeepAlive | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ def _needed(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
         coming = counters.starting or counters.idle_since
         return counters.workers + (0 if coming else 1), None
     if not counters.queued and not counters.requests:
-        return 0, None
+        return _forecast(counters)
     if scaling.scaler == "REQUEST_COUNT":
         work = counters.queued + counters.running + counters.requests
         return math.ceil(work / scaling.scaler_value), None
@@ -77,9 +82,25 @@ def _queue_delay(scaling: Scaling, counters: Counters) -> tuple[int, float | Non
     return wanted, violated_at if wanted < most else None
 
 
+def _forecast(counters: Counters) -> tuple[int, float | None]:
+    """The worker to have ahead of a call that is expected, and when that begins or ends."""
+    if counters.keep_alive is None:
+        return 0, None
+    begins = counters.quiet_since + counters.keep_alive.prewarm
+    ends = counters.quiet_since + counters.keep_alive.until
+    if counters.now < begins:
+        return 0, begins if begins < math.inf else None
+    return (1, ends) if counters.now < ends else (0, None)
+
+
 def _kept(scaling: Scaling, counters: Counters) -> tuple[int, float | None]:
     """How many workers their idle time leaves, and when the next one will have idled enough."""
-    expiry = sorted(since + scaling.idle_timeout for since in counters.idle_since)
+    if counters.keep_alive is None:
+        expiry = sorted(since + scaling.idle_timeout for since in counters.idle_since)
+    else:
+        # One that was there ahead of a call has idled as long as the endpoint has.
+        quiet, keep = counters.quiet_since, counters.keep_alive.keep
+        expiry = sorted(min(since, quiet) + keep for since in counters.idle_since)
     over = sum(at <= counters.now for at in expiry)
     coming = [at for at in expiry if at > counters.now]
     if counters.workers - over <= scaling.workers_min or not coming:

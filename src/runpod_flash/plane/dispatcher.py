@@ -79,6 +79,7 @@ class Dispatcher:
         with self.lock:
             if self._closed:
                 raise ConnectionClosedError(f"job {new.id} was not accepted: the plane is closed")
+            pool.work_came(self._clock())
             worker = pool.next_free()
             lease = pool.lease if worker is not None else None
             ((job, is_new),) = now(self._store.submit([new], lease, worker.id if worker else ""))
@@ -236,6 +237,7 @@ class Dispatcher:
     def _settle(self, worker: Worker) -> None:
         if not worker.busy:
             worker.idle_since = self._clock()
+            worker.pool.went_quiet(worker.idle_since)
             self._went_idle(worker.pool)
 
     def chunk(self, worker: Worker, ref: JobRef, index: int, payload: Payload) -> None:

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from runpod_flash.plane.faults import Faults
+from runpod_flash.plane.keep_alive import Learned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,6 +149,7 @@ class Pool:
     # Whether jobs may wait in the store: spares a look there after every job.
     backlog: bool = True
     staged: bool = False
+    learned: Learned = field(default_factory=Learned)
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -164,6 +166,16 @@ class Pool:
     def live(self) -> list[Worker]:
         """Workers that run jobs now or will."""
         return [w for w in self.workers.values() if w.state is not WorkerState.DRAINING]
+
+    def work_came(self, now: float) -> None:
+        """Count how long the endpoint was idle, where its workers are kept by that."""
+        if self.spec.scaling.learned:
+            self.learned.work(now, self.spec.scaling.idle_timeout)
+
+    def went_quiet(self, now: float) -> None:
+        """Note that a worker has nothing to do any more; perhaps none has."""
+        if self.spec.scaling.learned and not any(w.busy for w in self.workers.values()):
+            self.learned.quiet(now)
 
     def requests(self) -> int:
         """How many requests of routes are with workers that go on."""

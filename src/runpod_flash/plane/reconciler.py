@@ -149,7 +149,7 @@ class Reconciler:
         """
         scaling = pool.spec.scaling
         timer = self._timers.get(pool.key)
-        idle_out = self._loop.time() + scaling.idle_timeout
+        idle_out = self._loop.time() + pool.learned.keep(scaling.idle_timeout)
         others_wait = any(p.waits_for for p in list(self._pools.values()))
         workers = list(pool.workers.values())
         draining = any(w.state is WorkerState.DRAINING for w in workers)
@@ -193,6 +193,8 @@ class Reconciler:
             idle_since=tuple(w.idle_since for w in live if w.idle and not w.attached),
             nested=nested,
             requests=pool.requests(),
+            quiet_since=pool.learned.quiet_since,
+            keep_alive=pool.learned.keep_alive if pool.spec.scaling.learned else None,
         )
 
     # Starting
@@ -397,6 +399,7 @@ class Reconciler:
             pool.refresh(worker)
         pool.change.set()
         took = self._clock() - worker.ordered_at
+        pool.learned.start_seconds = took
         self._events.publish(WorkerReady(pool.spec.name, worker.id, took, pool.spec.app))
         self.reconcile(pool)
 

@@ -57,6 +57,7 @@ class Requests:
             exchange.close()
 
     async def _answer(self, pool: Pool, exchange: Exchange) -> None:
+        pool.work_came(self._clock())
         attempts = pool.spec.placement.max_attempts if exchange.repeatable else 1
         for left in reversed(range(attempts)):
             worker = await self.worker(pool, exchange)
