@@ -1,0 +1,1 @@
+"""What scaling settings do with a trace of calls: the plane's autoscaler on a simulated clock."""
