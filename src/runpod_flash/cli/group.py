@@ -34,6 +34,7 @@ _COMMANDS = {
     "ps": "Show a server's endpoints, workers, queues and GPUs.",
     "logs": "Show what a server's workers print.",
     "key": "Make, list and revoke keys of a server, and invite others.",
+    "simulate": "Say what scaling settings do with a trace of calls.",
     "worker": "Let workers that you start yourself serve an endpoint.",
     "doctor": "Say what Flash finds here, and what is wrong.",
     "cache": "Show or clear the environments of workers.",
