@@ -65,7 +65,9 @@ def test_an_archive_with_far_more_in_it_than_its_size_tells_is_refused(tmp_path:
         list(read_code(place))
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\3\4 a zip", gzip.compress(b"no tar" * 1000)])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\3\4 a zip", gzip.compress(b"no tar" * 1000, mtime=0)]
+)
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     place = tmp_path / "code.tar.gz"
     place.write_bytes(content)
