@@ -100,7 +100,7 @@ def test_a_thousand_calls_keep_their_own_results_and_the_pool_goes_to_zero(
             asyncio.run(main())
         """
     with programs.start(source, typed=True) as program:
-        program.until(lambda: bool(program.lines))
+        program.until(lambda: bool(program.lines), timeout=60)
         assert program.lines[0].startswith("[true, "), program.text()
         assert program.workers()
         began = time.monotonic()
