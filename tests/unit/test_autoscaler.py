@@ -243,7 +243,7 @@ def test_looking_only_when_asked_to_decides_as_looking_all_the_time(
 ) -> None:
     scaling = Scaling(low, 5, idle_timeout=5, scaler=scaler, scaler_value=value)  # type: ignore[arg-type]
     by_events = Simulation(scaling, arrivals, step=None).run(until=90)
-    by_polling = Simulation(scaling, arrivals, step=1 / 64).run(until=90)
+    by_polling = Simulation(scaling, arrivals, step=1 / 16).run(until=90)
     assert by_events == by_polling
 
 
