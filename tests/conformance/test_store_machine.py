@@ -109,13 +109,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.loop = asyncio.new_event_loop()  # (one for each command would be most of the time)
         self.clock = ManualClock()
         self.store = self.make_store(self.clock)
         self.model = Model(self.clock)
         self.leases: dict[str, Lease] = {}
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run(work)
+        return self.loop.run_until_complete(work)
+
+    def teardown(self) -> None:
+        self.loop.close()
 
     @initialize()
     def take_the_endpoint(self) -> None:
@@ -258,7 +262,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert counts.oldest_queued_at == min((k.created_at for k in queued), default=None)
 
 
-@pytest.mark.parametrize("examples", [30, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.slow)])
 def test_no_sequence_of_commands_loses_a_job_or_ends_it_twice(
     make_store: Callable[[ManualClock], Store], examples: int
 ) -> None:
