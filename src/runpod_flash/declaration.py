@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn, TypeVar
 
+    from runpod_flash.spec import Container
     from runpod_flash.suggest import SuggestingEnum
     from runpod_flash.template import PodTemplate
     from runpod_flash.volume import NetworkVolume
@@ -269,7 +270,7 @@ def parse_python(value: Any) -> str | None:
 
 
 def parse_template(value: Any, cpus: Sequence[CpuInstanceType]) -> PodTemplate | None:
-    """A pod template. What in it needs an image is refused here; the rest has its effect."""
+    """A pod template; `container_of` reads what it says of containers."""
     from runpod_flash.hardware import max_container_disk_gb
     from runpod_flash.template import PodTemplate
 
@@ -277,13 +278,11 @@ def parse_template(value: Any, cpus: Sequence[CpuInstanceType]) -> PodTemplate |
         return None
     if not isinstance(value, PodTemplate):
         raise refuse("template", value, "a PodTemplate(...)")
-    default = PodTemplate()
-    for field in _IMAGE_FIELDS:
-        if getattr(value, field) != getattr(default, field):
-            raise NotAvailableError(
-                f"template: PodTemplate({field}=...) needs container images, which this version "
-                "does not have yet; leave it out to run embedded"
-            )
+    if value.id is not None:
+        raise NotAvailableError(
+            "template: PodTemplate(id=...) names a template of a server, which this version does "
+            "not have yet; give its fields instead"
+        )
     disk: Any = value.containerDiskInGb
     if cpus and value.disk_declared and disk > max_container_disk_gb(cpus):
         limit = max_container_disk_gb(cpus)
@@ -291,14 +290,9 @@ def parse_template(value: Any, cpus: Sequence[CpuInstanceType]) -> PodTemplate |
     return value
 
 
-# `id` names a template that a server has.
-_IMAGE_FIELDS = (
-    "advancedStart",
-    "config",
-    "containerRegistryAuthId",
-    "dockerArgs",
-    "id",
-    "imageName",
-    "ports",
-    "startScript",
-)
+def parse_container(image: str | None, template: PodTemplate | None) -> Container | None:
+    if image is None and template is None:
+        return None
+    from runpod_flash.container import container_of
+
+    return container_of(image, template)

@@ -44,6 +44,17 @@ else:
 load_dotenv_once()
 expect_absent_packages()
 
+
+def declared_at() -> tuple[str, int]:
+    """The file and line of the code that makes an `Endpoint` now."""
+    import sys
+
+    frame = sys._getframe(1)
+    while frame.f_code.co_name == "__init__" and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
 _RESERVED_PATHS = ("/execute", "/ping")
 
 
@@ -70,7 +81,8 @@ class Endpoint:
         execution_timeout_ms: how long a job may run, in milliseconds; 0 for no limit.
         flashboot: have workers go on from a process that has imported the module (docs/workers.md),
             and keep compiled code; False imports it anew in each.
-        image: a container image to run. Not available yet.
+        image: a container image: what it runs is called by `run` or `post`, or is the place where
+            the decorated function runs.
         scaler_type: `QUEUE_DELAY` (seconds a job may wait) or `REQUEST_COUNT` (jobs per worker).
         scaler_value: the scaler's seconds or jobs.
         template: a `PodTemplate`; variables of its `env` count where `env` does not set them.
@@ -120,8 +132,6 @@ class Endpoint:
             "id", id is not None, "image", image is not None,
             "id= connects to an existing endpoint, image= deploys a new one",
         )  # fmt: skip
-        if image is not None and name is None and id is None:
-            raise ConfigurationError("image= needs a name= for the endpoint")
         self.name = check.parse_name(name)
         self.id = check.parse_text("id", id)
         self.image = check.parse_text("image", image)
@@ -146,14 +156,31 @@ class Endpoint:
         self._scaler_type = check.parse_scaler(scaler_type)
         self.scaler_value = check.parse_scaler_value(scaler_value)
         self.template = check.parse_template(template, self._cpus)
+        self._container = check.parse_container(self.image, self.template)
         self.min_cuda_version = check.parse_cuda(min_cuda_version)
         self._max_concurrency = check.parse_count("max_concurrency", max_concurrency, 1)
         self.python_version = check.parse_python(python_version)
         self.max_attempts = check.parse_count("max_attempts", max_attempts, 1)
         self.restartable = check.parse_flag("restartable", restartable)
+        if self._container is not None:
+            self._check_image(self._container.image)
         self._routes: list[dict[str, Any]] = []
         self._lifespan: Callable[..., Any] | None = None
+        self._place = declared_at() if self._container is not None else ("", 0)
         self._target: Target | None = None
+
+    def _check_image(self, image: str) -> None:
+        self.image = image
+        if self.name is None and self.id is None:
+            raise ConfigurationError("image= needs a name= for the endpoint")
+        if self.id is not None:
+            raise ConfigurationError("id= and template.imageName are mutually exclusive")
+        for name in ("dependencies", "system_dependencies", "python_version"):
+            if getattr(self, name):
+                raise ConfigurationError(
+                    f"{name}= is for workers without an image: {image!r} brings its own Python and "
+                    "packages; build them into it"
+                )
 
     def _parse_gpus(self, gpu: object) -> list[GpuGroup | GpuType]:
         if gpu is not None:
@@ -169,8 +196,12 @@ class Endpoint:
 
     @property
     def is_client(self) -> bool:
-        """Whether this calls something that exists elsewhere instead of decorating."""
-        return self.image is not None or self.id is not None
+        """Whether this calls what is there already, a server's endpoint or an image's program."""
+        return self.id is not None or (self.image is not None and not self._decorates)
+
+    @property
+    def _decorates(self) -> bool:
+        return self._target is not None and self._target.endpoint is self
 
     @property
     def is_load_balanced(self) -> bool:
@@ -219,10 +250,8 @@ class Endpoint:
         """
         from runpod_flash import functions
 
-        if self.is_client:
-            raise ConfigurationError(
-                "an Endpoint with id= or image= is a client: it cannot decorate"
-            )
+        if self.id is not None:
+            raise ConfigurationError("an Endpoint with id= is a client: it cannot decorate")
         if self._routes:
             raise ConfigurationError(
                 f"endpoint {self.name!r} has routes: it cannot decorate a function as well"
@@ -252,6 +281,7 @@ class Endpoint:
                 dependencies=tuple(self.dependencies or ()),
                 system_dependencies=tuple(self.system_dependencies or ()),
                 python=self.python_version,
+                container=self._container,
             ),
             placement=self._placement(),
             scaling=Scaling(
@@ -304,9 +334,9 @@ class Endpoint:
     def post(self, path: str, data: Any = None, **options: Any) -> RouteOrRequest:
         """Declare a POST route (a decorator that returns the function unchanged).
 
-        On a client (`id=`) it gives the JSON that the server at the target answers, once it
-        is awaited; `data` is sent as JSON, and `timeout=` is in seconds. Raises
-        `httpx.HTTPStatusError` for a status of 400 and more.
+        On a client (`id=`, `image=`) it gives the JSON that is answered, once it is awaited;
+        `async for` gives the answer's lines as they come. `data` is sent as JSON, and `timeout=`
+        is in seconds. Raises `httpx.HTTPStatusError` for a status of 400 and more.
         """
         return self._route("POST", path, data, options)
 
@@ -347,7 +377,8 @@ class Endpoint:
         if self.is_client:
             from runpod_flash.client.routes import Request
 
-            return Request(self._client_name(), self.id, method, path, data, options)
+            target = self._remote(f".{method.lower()}()") if self.image is not None else None
+            return Request(self._client_name(), self.id, method, path, data, options, target)
         if data is not None or options:
             raise TypeError(f".{method.lower()}(path) declares a route: it takes a path only")
         self._check_route(method, path)
@@ -435,18 +466,26 @@ class Endpoint:
         return self._target
 
     def _remote(self, what: str) -> Target:
-        """An endpoint by `id=` at the target; only its name is known."""
+        """An endpoint by `id=` at the target, of which only the name is known, or an image's."""
+        from runpod_flash import functions
         from runpod_flash.client.chosen import chosen_target
+        from runpod_flash.spec import Build, EndpointSpec, Entry
 
-        if self.id is None or chosen_target() is None:
+        if self.image is None and chosen_target() is None:
             self._refuse_client(what)
         if self._target is None:
-            from runpod_flash import functions
-            from runpod_flash.spec import Build, EndpointSpec, Entry
-
-            spec = EndpointSpec(str(self.id), Entry("", str(self.id)), Build(""))
-            self._target = functions.Target.of_spec(spec, {})
+            if self.image is None:
+                spec = EndpointSpec(str(self.id), Entry("", str(self.id)), Build(""))
+                self._target = functions.Target.of_spec(spec, {})
+            else:
+                self._target = functions.Target.of_spec(self.image_spec(), self.worker_env)
         return self._target
+
+    def image_spec(self, file: str = "") -> EndpointSpec:
+        """The spec of this declaration for the program of its image; `file` declares it."""
+        from runpod_flash.spec import Entry
+
+        return self.spec_of(Entry("", "", kind="image", file=file), "")
 
     def _refuse_client(self, what: str) -> NoReturn:
         from runpod_flash.unavailable import refuse

@@ -130,9 +130,11 @@ class Target:
 
     def discovered(self) -> Discovered:
         """What a server has to know of it, without what only people read."""
-        from runpod_flash.project.catalog import Discovered, Operation
+        from runpod_flash.project.catalog import Discovered, Operation, of_image
 
         spec, original = self.spec, self.original
+        if spec.is_image:
+            return of_image(spec, dict(self.env), f"{spec.name}.py")
         operations: tuple[Operation, ...] = (Operation(spec.entry.qualname),)
         if isinstance(original, type):
             operations = tuple(Operation(name, name) for name in public_methods(original))

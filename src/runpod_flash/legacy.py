@@ -53,7 +53,7 @@ class _Resource:
 
     Allowed CUDA versions are taken as the least of them. Raises `ConfigurationError` (a
     `ValueError`) for a wrong value, `TypeError` for an unknown field, and `NotAvailableError` for
-    what needs a server or a container image.
+    what needs a server.
     """
 
     _live = True
@@ -109,10 +109,7 @@ class _Resource:
         for field in ("templateId", "workersPFBTarget"):
             if self._given[field]:
                 refuse(f"{kind}: {field}={self._given[field]!r}")
-        image = self._given["imageName"]
-        if image and not (self._live and str(image).startswith(_FLASH_IMAGES)):
-            refuse(f"{kind}: imageName={image!r}")
-        if not self._live and self._given["template"] is None:
+        if not self._live and not self._given["imageName"] and self._given["template"] is None:
             raise ConfigurationError(
                 f"{kind}: Either imageName, template, or templateId must be provided"
             )
@@ -134,11 +131,17 @@ class _Resource:
         return {
             **{ours: given[field] for field, ours in _SAME.items()},
             **self._hardware(),
+            "image": self._image(),
             "workers": (given["workersMin"], given["workersMax"]),
             "volume": self._volume(),
             "datacenter": self._datacenter(),
             "min_cuda_version": self._least_cuda(),
         }
+
+    def _image(self) -> str | None:
+        """What the hosted service needs for functions, its own images, are none here."""
+        name = self._given["imageName"]
+        return None if self._live and str(name).startswith(_FLASH_IMAGES) else name or None
 
     def _hardware(self) -> dict[str, Any]:
         gpus, ids, cpus = (self._given[field] for field in ("gpus", "gpuIds", "instanceIds"))
@@ -233,6 +236,7 @@ _FIELD_OF = {
     "workers": "workersMin, workersMax",
     "volume": "networkVolume",
     "min_cuda_version": "minCudaVersion",
+    "image": "imageName",
 }
 
 

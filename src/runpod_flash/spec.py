@@ -23,7 +23,7 @@ L = TypeVar("L")
 # What a build puts beside a project's own files: locks, and the packages that it brings.
 PACKED = "__flash__"
 
-EntryKind = Literal["function", "generator", "class", "routes", "external"]
+EntryKind = Literal["function", "generator", "class", "routes", "external", "image"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Entry:
     tree lies on this machine and are in no digest. `others` are further files to import, where the
     routes of one endpoint stand in several. A *by-value* entry (REPL, notebook) carries the
     pickled function in `value`, for workers of Python `value_python` only. An *external* entry
-    names nothing: the code is that of workers that are started elsewhere.
+    names nothing: the code is that of workers that are started elsewhere. An *image* entry names
+    nothing either: the code is in the container's image. It has the `file` that declares it.
     """
 
     module: str
@@ -55,18 +56,42 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Container:
+    """The image that workers run in, and what their containers are made like.
+
+    `entrypoint` and `command` stand in the place of the image's own, `ports` are those of an HTTP
+    server in it, and `health` is the path that answers 200 once it can take requests (empty: what
+    is known of the image, else /ping). It may take `start_seconds` until then (0: the default).
+    `python` is the interpreter that runs decorated functions. `allow` names what is forbidden
+    otherwise. `registry_auth` names the variable with "user:password" for the image's registry.
+    """
+
+    image: str
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    health: str = ""
+    start_seconds: float = 0
+    shm_gb: float = 0
+    memory_gb: float = 0
+    python: str = ""
+    allow: tuple[str, ...] = ()
+    registry_auth: str = ""
+
+
+@dataclass(frozen=True)
 class Build:
     """What an environment and its code are made of. `code` is the digest of the code itself.
 
     `lock` is the SHA-256 of the exact packages, which lie beside the code in `lock_file`; where it
-    is empty, whoever starts workers chooses them.
+    is empty, whoever starts workers chooses them. In a `container` the environment is the image's.
     """
 
     code: str
     dependencies: tuple[str, ...] = ()
     system_dependencies: tuple[str, ...] = ()
     python: str | None = None
-    image: str | None = None
+    container: Container | None = None
     lock: str = ""
 
     @property
@@ -148,7 +173,7 @@ class EndpointSpec:
         changes, so that its endpoints are known by the file's place in it.
         """
         entry, app = self.entry, f"{self.app}:" if self.app else ""
-        if entry.kind in ("routes", "external"):
+        if entry.kind in ("routes", "external", "image"):
             return f"{app}{self.name}:{entry.kind}"
         place = entry.module
         if not entry.by_value:
@@ -159,6 +184,11 @@ class EndpointSpec:
     def external(self) -> bool:
         """Whether only workers from elsewhere serve it."""
         return self.entry.kind == "external"
+
+    @property
+    def is_image(self) -> bool:
+        """Whether what it runs is the image's own program, and no function of the project."""
+        return self.entry.kind == "image"
 
     @property
     def uses_gpu(self) -> bool:
@@ -203,9 +233,12 @@ class EndpointSpec:
                 entry["value"] = bytes.fromhex(entry["value"])
             placement = dict(wire["placement"])
             placement["volumes"] = [_layer(VolumeMount, mount) for mount in placement["volumes"]]
+            build = dict(wire["build"])
+            if build["container"] is not None:
+                build["container"] = _layer(Container, build["container"])
             layers = {
                 "entry": _layer(Entry, entry),
-                "build": _layer(Build, wire["build"]),
+                "build": _layer(Build, build),
                 "placement": _layer(Placement, placement),
                 "scaling": _layer(Scaling, wire["scaling"]),
             }

@@ -230,15 +230,16 @@ PATTERNS = {
         if __name__ == "__main__":
             say(ok=asyncio.run(main()) == [4, 9])
     """,
-    "20 external image, which is not available yet and says so": """
-        from runpod_flash.errors import NotAvailableError
-        vllm = Endpoint(name="v", image="vllm/vllm-openai:latest", gpu=GpuGroup.ANY)
+    "20 external image, which cannot be had here and says so": """
+        vllm = Endpoint(name="v", image="localhost:1/vllm-openai:latest", cpu=CPU)
 
         async def main():
             try:
                 await vllm.post("/v1/completions", {"prompt": "hi"})
-            except NotAvailableError as error:
-                return "vllm" in str(error)
+            except Exception as error:
+                answer = getattr(error, "response", None)
+                text = str(error) if answer is None else answer.text
+                return "container engine" in text or "localhost:1/vllm" in text
 
         if __name__ == "__main__":
             say(ok=asyncio.run(main()))

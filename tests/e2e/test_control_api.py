@@ -158,7 +158,7 @@ def test_workers_and_their_logs_are_asked_for_by_the_endpoint_s_id(deployed: Con
         ({"workers": {"min": 9}}, 400, "min 9 is above max"),
         ({"gpu": {"pools": ["ADA_24"]}}, 400, "runs on CPUs, which cannot be changed"),
         ({"cpu": [{"id": "cpu9", "vcpuCount": 2}]}, 400, "there is no 'cpu9' with 2 vCPUs"),
-        ({"image": "vllm/vllm-openai"}, 400, "runs no container images"),
+        ({"image": "vllm/vllm-openai"}, 400, "images are named in code"),
         ({"name": "other"}, 400, "has the name that its code gives it"),
         ({"flashboot": "PRIORITY_FLASHBOOT"}, 400, "no priorities"),
         ({"dataCenterIds": ["MARS-1"]}, 400, "MARS-1"),
@@ -179,7 +179,7 @@ def test_an_endpoint_from_an_image_is_refused_not_faked(deployed: Control) -> No
     fields = {"name": "v", "type": "QUEUE", "scaling": QUEUE_DELAY, "image": "vllm/vllm-openai"}
     gpu = {"gpu": {"pools": ["ADA_24"]}}
     said = deployed.refused("POST", "serverless", 400, {**fields, **gpu})
-    assert "runs no container images" in said
+    assert "images are named in code" in said
     assert "either gpu or cpu" in deployed.refused("POST", "serverless", 400, fields)
     few = {**fields, **gpu, "workers": {"min": 4}}
     assert "min 4 is above max 3" in deployed.refused("POST", "serverless", 400, few)

@@ -229,6 +229,13 @@ def distributions(heading: str) -> set[str]:
     return {name.strip() for cell in cells[1:] for name in cell.split(",")}
 
 
+def extras() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return names_of(
+        [n for own in project["project"]["optional-dependencies"].values() for n in own]
+    )
+
+
 def declared() -> tuple[set[str], set[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     run_time = project["project"]["dependencies"]
@@ -243,6 +250,7 @@ def names_of(requirements: list[str]) -> set[str]:
 def test_every_dependency_has_its_line() -> None:
     run_time, development = declared()
     assert distributions("At run time") == run_time
+    assert distributions("Extras") == extras()
     assert distributions("For development") == development
 
 
@@ -265,5 +273,5 @@ def test_every_dependency_is_imported_and_nothing_else_is() -> None:
                 imported.add(str(node.module).partition(".")[0])
     third_party = imported - set(sys.stdlib_module_names) - {"runpod_flash"}
     of_workers = {"numpy", "fastapi", "starlette", "pydantic"}  # there where they are needed
-    run_time, _ = declared()
+    run_time = declared()[0] | extras()
     assert third_party - of_workers == {IMPORT_NAMES.get(n, n) for n in run_time - OF_UVICORN}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from runpod_flash.client.embedded import local_engine
+from runpod_flash.client.machine import machine_plane
 from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.data_dir import DataDirectory
 from runpod_flash.control.kept_apps import KeptApps
@@ -29,7 +29,6 @@ from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.sessions import Place
 from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.plane.logs.worker_logs import WorkerLogs
-from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.request_ids import RequestIds
 from runpod_flash.plane.store.database import prepare
 from runpod_flash.plane.store.memory import MemoryStore
@@ -42,10 +41,11 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.keys import Keys
     from runpod_flash.engines.local.devices.gpus import Gpu
-    from runpod_flash.engines.local.engine import GpuFallback
+    from runpod_flash.engines.local.devices.leasing import GpuFallback
     from runpod_flash.gateway.access import Access
     from runpod_flash.gateway.rate_limit import RateLimiter
     from runpod_flash.gateway.settings import Settings
+    from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.store.base import Store
 
 KEY = "the-owners-key"
@@ -114,8 +114,10 @@ async def serving(
     node = made_up_node(gpus, root / ".locks", 8)
     resources = _resources(root / ".server") if control else {}
     volumes = resources.pop("volumes", volumes)
-    engine = local_engine(node, fallback, volumes=volumes)
-    plane = Plane(store or MemoryStore(time.monotonic), engine, dict(os.environ))
+    store = store or MemoryStore(time.monotonic)
+    plane = machine_plane(
+        store, dict(os.environ), node=node, gpu_fallback=fallback, volumes=volumes
+    )
     logs = WorkerLogs(root / ".logs", plane.events, RequestIds(plane.events).of, **log_options)
     access = access or Keyless(owners_ring(KEY, time.time))
     jobs = Jobs(plane, settings)

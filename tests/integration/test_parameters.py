@@ -85,16 +85,29 @@ def test_name_is_what_the_worker_and_its_lines_are_called(programs: Programs) ->
     assert "[given-name] hello" in done.stderr
 
 
-@effect_of("id", "image")
-@pytest.mark.parametrize("given", [{"id": "abc"}, {"image": "vllm/vllm", "name": "x"}])
-def test_id_and_image_are_refused_in_one_sentence_where_they_would_be_used(
-    given: dict[str, str],
-) -> None:
-    client = Endpoint(**given)  # type: ignore[arg-type]
+@effect_of("id")
+def test_id_is_refused_in_one_sentence_where_it_would_be_used() -> None:
+    client = Endpoint(id="abc")
     with pytest.raises(NotAvailableError, match=r"needs a Flash server.*not have yet"):
         client.run({"x": 1})
     with pytest.raises(ValueError, match="cannot decorate"):
         client(len)
+
+
+@effect_of("image")
+def test_image_names_where_workers_run(programs: Programs) -> None:
+    body = """
+        import os
+
+        os.environ["DOCKER_HOST"] = "unix:///nowhere.sock"
+        vllm = Endpoint(name="v", image="vllm/vllm-openai:latest", cpu=CPU)
+
+        async def main():
+            job = await vllm.runsync({"prompt": "x"})
+            return job.error
+    """
+    done = programs.run(program(body))
+    assert "no container engine answers at unix:///nowhere.sock: start Docker, or" in done.result
 
 
 # Hardware
@@ -320,7 +333,8 @@ def test_system_dependencies_must_be_installed(programs: Programs) -> None:
         assert done.result == [
             "ran",
             "EnvironmentBuildError: endpoint 'absent' needs system packages that are not "
-            "installed here: sudo apt-get install no-such-package",
+            "installed here: sudo apt-get install no-such-package; or name an image that has them "
+            "by image=",
         ]
 
 

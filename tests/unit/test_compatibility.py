@@ -63,7 +63,9 @@ PARAMETER_VALUES: dict[str, Any] = {
 }
 TEMPLATE_VALUES: dict[str, Any] = {
     "advancedStart": True,
-    "config": {"a": 1},
+    "config": {"allow": ["writable-root"]},
+    "ports": "8000/http",
+    "imageName": "vllm",
     "containerDiskInGb": 10,
     "env": [{"key": "A", "value": "1"}],
 }
@@ -128,8 +130,9 @@ def parameters() -> str:
 
 def parameter_attempt(name: str) -> Callable[[], Any]:
     def attempt() -> Any:
-        needed: dict[str, Any] = {"name": "x"} if name == "image" else {}
-        endpoint = Endpoint(**{**needed, name: PARAMETER_VALUES[name]})
+        if name == "image":
+            return Endpoint(name="x", image="vllm")(len)
+        endpoint = Endpoint(**{name: PARAMETER_VALUES[name]})
         return endpoint.run({}) if endpoint.is_client else endpoint
 
     return attempt
@@ -151,7 +154,7 @@ def endpoint_members() -> str:
         found = vars(Endpoint)[name]
         if isinstance(found, property):
             rows.append((f"`.{name}`", "works", "works", summary(found)))
-        elif name != "spec_of":
+        elif name not in ("spec_of", "image_spec"):
             rows.append((f"`.{name}()`", "works", state(client_attempt(name)), summary(found)))
     return table("member | on an endpoint of your own | on a client | what it does", rows)
 
@@ -179,8 +182,10 @@ def template_fields() -> str:
 
 
 def template_attempt(field: str) -> Callable[[], Any]:
-    value = TEMPLATE_VALUES.get(field, "x")
-    return lambda: Endpoint(template=PodTemplate(**{field: value}))
+    given = {field: TEMPLATE_VALUES.get(field, "x")}
+    if field == "advancedStart":
+        given["dockerArgs"] = '{"cmd": ["serve"]}'
+    return lambda: Endpoint("x", image="vllm", template=PodTemplate(**given))
 
 
 def legacy_fields() -> str:
@@ -209,8 +214,8 @@ def page() -> str:
             parameters(),
             f"With `FLASH_TARGET` set: {state(at_a_target)}.\n",
             "## Members of `Endpoint`\n",
-            "A client is an `Endpoint` with `id=` or `image=`. With `FLASH_TARGET` set, `.run()`,\n"
-            "`.runsync()`, `.status()` and `.cancel()` of one with `id=` ask that server.\n",
+            "A client is an `Endpoint` with `id=`, or with an `image=` that decorates nothing.\n"
+            "With `FLASH_TARGET` set, one with `id=` asks that server; of an image all works.\n",
             endpoint_members(),
             f"Attributes: {', '.join(f'`.{name}`' for name in attributes())}.\n",
             f"`.run(input, webhook=...)`: {state(webhook)}.\n",

@@ -153,21 +153,18 @@ def test_an_unknown_field_is_a_type_error_with_the_near_one() -> None:
 
 
 @pytest.mark.parametrize("kind", IMAGE)
-def test_the_classes_for_images_need_one_and_say_that_none_is_available_yet(kind: Any) -> None:
+def test_the_classes_for_images_need_one(kind: Any) -> None:
     with pytest.raises(ValueError, match="Either imageName, template, or templateId must be"):
         kind(name="w")
-    with pytest.raises(NotAvailableError, match=f"^{kind.__name__}: imageName='vllm' needs a"):
-        kind(name="w", imageName="vllm")
     with pytest.raises(NotAvailableError, match="templateId='t' needs a"):
         kind(name="w", templateId="t")
-    with pytest.raises(NotAvailableError, match=r"PodTemplate\(imageName=...\) needs container"):
-        kind(name="w", template=PodTemplate(imageName="vllm"))
+    for given in ({"imageName": "vllm"}, {"template": PodTemplate(imageName="vllm")}):
+        assert kind(name="w", **given).endpoint().image == "vllm"
 
 
 @pytest.mark.parametrize("kind", LIVE)
-def test_an_image_other_than_flashs_own_is_not_available_on_live_classes_either(kind: Any) -> None:
-    with pytest.raises(NotAvailableError, match="imageName='vllm' needs a"):
-        kind(name="w", imageName="vllm")
+def test_live_classes_take_other_images_than_those_of_the_hosted_service(kind: Any) -> None:
+    assert kind(name="w", imageName="vllm").endpoint().image == "vllm"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.spec import Build, EndpointSpec, Entry, Placement, Scaling, VolumeMount
+from runpod_flash.spec import Build, Container, EndpointSpec, Entry, Placement, Scaling, VolumeMount
 
 names = st.text("abcdefghij-.", min_size=1, max_size=8)
 some_names = st.lists(names, max_size=4).map(tuple)
@@ -35,7 +35,7 @@ builds = st.builds(
     dependencies=some_names,
     system_dependencies=some_names,
     python=st.none() | names,
-    image=st.none() | names,
+    container=st.none() | st.builds(Container, names),
 )
 volumes = st.lists(st.builds(VolumeMount, names, names, counts), max_size=3).map(tuple)
 placements = st.builds(
@@ -125,7 +125,7 @@ def other_value(value: Any) -> Any:
 FULL = EndpointSpec(
     "name",
     Entry("module", "function", file="module.py"),
-    Build("code", ("a",), ("b",), "3.11", "image"),
+    Build("code", ("a",), ("b",), "3.11", Container("image")),
     Placement(("gpu",), 1, ("cpu",), "12.8", (VolumeMount("v", "d", 1),), ("eu",), 1),
     Scaling(),
 )

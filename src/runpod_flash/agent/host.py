@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.agent.code import Code
 from runpod_flash.agent.connection import TurnedAwayError, connected
 from runpod_flash.client import terminal
-from runpod_flash.client.embedded import local_engine
+from runpod_flash.client.machine import local_engine
 from runpod_flash.control.app_tokens import TARGET
 from runpod_flash.control.worker_tokens import worker_of
 from runpod_flash.engines.base import CapacityError, StartOrder
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from runpod_flash.agent.connection import ServerConnection
     from runpod_flash.engines.base import WorkerExit
-    from runpod_flash.engines.local.engine import GpuFallback, LocalEngine, LocalWorker
+    from runpod_flash.engines.local.devices.leasing import GpuFallback
+    from runpod_flash.engines.local.engine import LocalEngine, LocalWorker
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 10.0
 # A worker that has run so long did not fail at its start.

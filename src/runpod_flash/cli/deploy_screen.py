@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.engines.docker.known import known
 from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.openapi import example
 
@@ -60,11 +61,25 @@ def served(
 
 
 def _rows(each: Discovered, origin: str, place: AppEnv) -> list[tuple[str, str]]:
+    if each.spec.is_image:
+        return _image_rows(each, origin, place)
     if each.operations:
         return [(each.spec.name, f"POST {origin}{_queue_path(each, place)}")]
     base = f"{origin}{_routes_path(each, place)}"
     calls = [f"{route.method} {base}{route.path}" for route in each.routes]
     return [(each.spec.name if not n else "", call) for n, call in enumerate(calls)]
+
+
+def _image_rows(each: Discovered, origin: str, place: AppEnv) -> list[tuple[str, str]]:
+    base = f"{origin}{_routes_path(each, place)}"
+    rows = [
+        (each.spec.name, f"POST {origin}{_queue_path(each, place)}"),
+        ("", f"ANY  {base}/..."),
+    ]
+    container = each.spec.build.container
+    if container is not None and known(container.image).openai:
+        rows.append(("", f"export OPENAI_BASE_URL={base}/v1"))
+    return rows
 
 
 def _queue_path(each: Discovered, place: AppEnv) -> str:

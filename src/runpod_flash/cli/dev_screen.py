@@ -109,6 +109,9 @@ def _rows(addresses: Addresses, endpoint: Discovered) -> list[tuple[str, str, st
     place = f"{where} {low}-{high}"
     calls = [f"POST {bound.path}/runsync" for bound in addresses.operations_of(endpoint)]
     prefix = prefix_of(endpoint)
+    if endpoint.spec.is_image:
+        calls = [f"POST /v2/{endpoint.spec.name}/runsync", f"ANY {prefix}/..."]
+        return list(zip((endpoint.spec.name, ""), (place, ""), calls, strict=True))
     calls += [f"{_verb(each.method)} {prefix}{each.path}" for each in endpoint.routes]
     heads = [(endpoint.spec.name, place), *[("", "")] * (len(calls) - 1)]
     return [(*head, call) for head, call in zip(heads, calls, strict=True)]
@@ -133,7 +136,7 @@ def _curls(addresses: Addresses, address: str) -> list[str]:
             body = json.dumps({"input": example(bound.operation.input)})
             lines.append(_curl("POST", f"{address}{bound.path}/runsync", body))
         for route in endpoint.routes:
-            if route.method != "WEBSOCKET":
+            if route.method != "WEBSOCKET" and not endpoint.spec.is_image:
                 lines.append(_route_curl(endpoint, route, address))
     return lines
 

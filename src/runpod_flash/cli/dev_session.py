@@ -18,7 +18,7 @@ from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
 from runpod_flash.client.console import TerminalConsole
 from runpod_flash.client.credentials import keep_key
-from runpod_flash.client.embedded import local_engine
+from runpod_flash.client.machine import machine_plane
 from runpod_flash.client.terminal import Printer
 from runpod_flash.control.key import owners_ring
 from runpod_flash.errors import ConnectionClosedError, FlashError
@@ -30,7 +30,6 @@ from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.webhook_secret import kept_secret
 from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.plane.events import Logged, Notice
-from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.discovery import discover
 from runpod_flash.project.watching import changes, discover_settled
@@ -155,7 +154,7 @@ class _Session:
         self._caller_env = {**dotenv.values(), **os.environ}
         console = TerminalConsole()
         store = MemoryStore(time.monotonic)
-        self._plane = Plane(store, local_engine(), self._caller_env, console=console)
+        self._plane = machine_plane(store, self._caller_env, console=console)
         self._plane.events.subscribe(Printer(console.line), Logged, Notice)
         self._key = secrets.token_urlsafe(32)
         self._key_file: Path | None = None

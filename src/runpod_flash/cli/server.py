@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from runpod_flash.cli.server_isolation import Apart
     from runpod_flash.cli.server_log import LogFormat
     from runpod_flash.cli.server_session import Webhooks
-    from runpod_flash.engines.local.engine import GpuFallback
+    from runpod_flash.engines.local.devices.leasing import GpuFallback
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 

@@ -20,7 +20,7 @@ from runpod_flash.cli import dev_screen, output
 from runpod_flash.cli.server_isolation import Apart, open_isolation
 from runpod_flash.cli.server_keys import ServerKeys
 from runpod_flash.cli.server_log import LogFormat, ServerLog, default_format
-from runpod_flash.client.embedded import local_engine
+from runpod_flash.client.machine import machine_plane
 from runpod_flash.client.session import app_name, environment_name
 from runpod_flash.control.app_tokens import AppTokens
 from runpod_flash.control.blobs import Blobs
@@ -45,14 +45,14 @@ from runpod_flash.hardware import DataCenter
 from runpod_flash.loopback import is_loopback
 from runpod_flash.plane.clock import steady_clock
 from runpod_flash.plane.logs.worker_logs import WorkerLogs
-from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.request_ids import RequestIds
 from runpod_flash.plane.store.sqlite import Bounds, SqliteStore
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
 
 if TYPE_CHECKING:
-    from runpod_flash.engines.local.engine import GpuFallback
+    from runpod_flash.engines.local.devices.leasing import GpuFallback
+    from runpod_flash.plane.plane import Plane
 
 # Connections get so long once nothing runs any more.
 _CLOSE_SECONDS = 2.0
@@ -195,8 +195,10 @@ class _Session:
         give = (lambda _: None) if isolation is None else isolation.give
         volumes = Volumes(directory.volumes, options.database, time.time, give)
         await volumes.load()
-        engine = local_engine(node, options.gpu_fallback, isolation, volumes)
-        plane = Plane(store, engine, caller_env, clock)
+        plane = machine_plane(
+            store, caller_env, node=node, gpu_fallback=options.gpu_fallback,
+            isolation=isolation, volumes=volumes, clock=clock,
+        )  # fmt: skip
         requests = RequestIds(plane.events)
         log.follow(plane, requests.of)
         keys = await ServerKeys.open(options.database, time.time, options.host, options.require_key)

@@ -12,7 +12,7 @@ import click
 from runpod_flash.cli.servers import chosen_address, chosen_server, server_options
 
 if TYPE_CHECKING:
-    from runpod_flash.engines.local.engine import GpuFallback
+    from runpod_flash.engines.local.devices.leasing import GpuFallback
 
 _TOKEN, _ENDPOINT, _SERVER = "FLASH_WORKER_TOKEN", "FLASH_WORKER_ENDPOINT", "FLASH_WORKER_SERVER"
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.client import ending, terminal
 from runpod_flash.client.console import TerminalConsole
+from runpod_flash.client.machine import machine_plane
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
 from runpod_flash.plane.events import JobEnded, Logged, Notice
-from runpod_flash.plane.plane import Plane
 from runpod_flash.plane.store.base import NewJob
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.plane.views import Ended, JobViews, ended
@@ -27,15 +27,15 @@ from runpod_flash.wire.remote_traceback import format_remote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+    from concurrent.futures import Future
     from typing import Any
 
     from runpod_flash.client.backend import Submission
-    from runpod_flash.engines.base import Engine
-    from runpod_flash.engines.local.engine import GpuFallback, LocalEngine
-    from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
-    from runpod_flash.engines.local.volumes import Volumes
+    from runpod_flash.functions import Target
     from runpod_flash.plane.events import Event
+    from runpod_flash.plane.exchange import Receive, Scope, Send
+    from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.store.base import Chunk, Job
     from runpod_flash.plane.views import Snapshot
     from runpod_flash.wire.codec import Payload
@@ -50,7 +50,7 @@ class EmbeddedBackend:
     (A parent-death signal fires when the thread that started the child ends.)
     """
 
-    def __init__(self, make_engine: Callable[[], Engine]) -> None:
+    def __init__(self, node: Node | None = None) -> None:
         self.names = module_names()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._went_wrong)
@@ -60,7 +60,7 @@ class EmbeddedBackend:
         self._thread = threading.Thread(target=self._serve, name="flash-plane", daemon=True)
         self._thread.start()
         try:
-            self.plane: Plane = self._run(self._make_plane(make_engine))
+            self.plane: Plane = self._run(self._make_plane(node))
         except BaseException:  # a setting of the engine is wrong
             self._loop.call_soon_threadsafe(self._loop.stop)
             raise
@@ -73,9 +73,9 @@ class EmbeddedBackend:
         self._loop.run_forever()
         self._loop.close()
 
-    async def _make_plane(self, make_engine: Callable[[], Engine]) -> Plane:
+    async def _make_plane(self, node: Node | None) -> Plane:
         store = MemoryStore(time.monotonic)
-        return Plane(store, make_engine(), dict(os.environ), console=self._console)
+        return machine_plane(store, dict(os.environ), node=node, console=self._console)
 
     def _went_wrong(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Fail all jobs with a fault that nobody else deals with: they might wait for ever.
@@ -129,6 +129,14 @@ class EmbeddedBackend:
         if self._fault is not None:
             fault, self._fault = self._fault, None
             self._loop.call_soon_threadsafe(self.plane.fail_all, fault)
+
+    def serve_request(
+        self, target: Target, scope: Scope, receive: Receive, send: Send
+    ) -> Future[None]:
+        """Have an endpoint's worker answer a request (an ASGI call, on the plane's loop)."""
+        pool = self.plane.declare(target.spec, target.env)
+        work = self.plane.serve_request(pool, scope, receive, send)
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
         self._views.wait(job_id, lambda job: on_end(None if job is None else ended(job)))
@@ -215,14 +223,14 @@ class _Default:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.backend: EmbeddedBackend | None = None
-        self.make_engine: Callable[[], Engine] = local_engine
+        self.node: Node | None = None
         self.hooked = False
 
     def get(self) -> EmbeddedBackend:
         if self.backend is None:
             with self.lock:
                 if self.backend is None:
-                    backend = EmbeddedBackend(self.make_engine)
+                    backend = EmbeddedBackend(self.node)
                     self._hook()
                     self.backend = backend
         return self.backend
@@ -245,37 +253,6 @@ class _Default:
             backend.abandon()
 
 
-def local_engine(
-    node: Node | None = None,
-    gpu_fallback: GpuFallback = "cpu",
-    isolation: Isolation | None = None,
-    volumes: Volumes | None = None,
-) -> LocalEngine:
-    """The engine of embedded planes: processes of this machine. Called on the plane's loop."""
-    from runpod_flash.engines.local.engine import LocalEngine
-    from runpod_flash.engines.local.environments.environments import (
-        Environments,
-        cache_bound,
-        cache_directory,
-    )
-    from runpod_flash.engines.local.node import Node as RealNode
-    from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
-
-    cache, node = cache_directory(), node or RealNode()
-    # What is kept ready for later workers leaves as much to those that run.
-    spare_bytes = node.machine(0).memory_available // 2
-    return LocalEngine(
-        Environments(cache, cache_bound(os.environ)),
-        ZygoteLauncher(apart=isolation is not None, max_bytes=spare_bytes),
-        node,
-        cache,
-        dict(os.environ),
-        gpu_fallback,
-        isolation,
-        volumes,
-    )
-
-
 _default = _Default()
 
 
@@ -284,8 +261,8 @@ def embedded_backend() -> EmbeddedBackend:
     return _default.get()
 
 
-def use_engine(make_engine: Callable[[], Engine]) -> None:
-    """Have the embedded plane of this process made with that engine.
+def use_machine(node: Node) -> None:
+    """Have the embedded plane of this process take its machine for that node.
 
     Raises `ConfigurationError` once the plane is there: its workers live where they are.
     """
@@ -293,4 +270,4 @@ def use_engine(make_engine: Callable[[], Engine]) -> None:
         raise ConfigurationError(
             "the machine was changed after the first call of an endpoint: do it before that call"
         )
-    _default.make_engine = make_engine
+    _default.node = node

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from runpod_flash.client.backend import Submission
+    from runpod_flash.functions import Target
     from runpod_flash.project.catalog import Discovered
+    from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.frames import Frame
 
 T = TypeVar("T")
@@ -199,13 +201,22 @@ class HttpBackend:
 
     async def _find_place(self, submission: Submission) -> None:
         """Where the endpoint is: deployed, or in the app that this program brings along."""
-        entry = submission.spec.entry
-        if submission.describe is not None and (entry.file or entry.by_value):
+        if submission.describe is not None and _brought(submission.spec):
             self._base = await self._app.base(submission.describe())
+
+    async def place_of(self, target: Target) -> str:
+        """Before which address the endpoint's own are, at the server."""
+        found = asyncio.wrap_future(self._connection.spawn(self._app.base(target.discovered())))
+        return await found
 
     @property
     def _path(self) -> str:
         return f"{self._base}/v2/{self._endpoint}/"
+
+
+def _brought(spec: EndpointSpec) -> bool:
+    """Whether this program has it; of others only the name is known."""
+    return bool(spec.entry.file or spec.entry.by_value or spec.is_image)
 
 
 def _job(submission: Submission) -> Frame:

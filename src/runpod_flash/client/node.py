@@ -12,7 +12,6 @@ import atexit
 import os
 import shutil
 import tempfile
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +52,7 @@ def use_node(
     directory = lock_dir or _private_directory()
     devices = [_device(index, gpu) for index, gpu in enumerate(gpus)]
     node = made_up_node(devices, directory, cores, memory, mounts)
-    embedded.use_engine(partial(embedded.local_engine, node))
+    embedded.use_machine(node)
 
 
 def _private_directory() -> Path:

@@ -1,10 +1,11 @@
-"""What `.get(path)` and its kin give on a client (`Endpoint(id=...)`): a request, once awaited."""
+"""What `.get(path)` and its kin give on a client (`id=`, `image=`): a request, once awaited."""
 
 from __future__ import annotations
 
 import asyncio
 import io
 import json
+from contextlib import asynccontextmanager
 from email.message import Message
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,17 +18,22 @@ from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 from runpod_flash.unavailable import refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import AsyncIterator, Generator
 
     from runpod_flash.client.chosen import Chosen
+    from runpod_flash.functions import Target
 
 _SECONDS = 60.0
+# A server in an image may have to be pulled and to load its model first.
+_IMAGE_SECONDS = 1800.0
+_NOWHERE = "http://endpoint"
 
 
 class Request:
     """A request to a route of an endpoint; `client` is how errors call the endpoint.
 
-    `options` may have a `timeout` in seconds; others are for other services.
+    `target` is that of an image. `options` may have a `timeout` in seconds; others are for other
+    services.
     """
 
     def __init__(
@@ -38,13 +44,15 @@ class Request:
         path: str,
         data: Any,
         options: dict[str, Any],
+        target: Target | None = None,
     ) -> None:
         self._client = client
         self._endpoint = endpoint
         self._method = method
         self._path = path
         self._data = data
-        self._timeout = options.get("timeout", _SECONDS)
+        self._target = target
+        self._timeout = options.get("timeout", _SECONDS if target is None else _IMAGE_SECONDS)
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self._send().__await__()
@@ -60,21 +68,21 @@ class Request:
 
         In a worker, which may have no httpx, that is `urllib.error.HTTPError`.
         """
+        if context.current is not None:
+            return await self._ask_from_worker()
+        async with self._answer() as response:
+            await response.aread()
+            response.raise_for_status()
+            return _value(response.headers.get("content-type", ""), response.content)
+
+    async def _ask_from_worker(self) -> Any:
+        from runpod_flash.client.from_worker import request
+
         target = chosen_target()
         if self._endpoint is None or target is None:
             refuse(f"{self._client}.{self._method.lower()}()")
-        if not self._path.startswith("/"):
-            raise ConfigurationError(f"{self._path!r} is no path of a route: it starts with '/'")
-        if context.current is not None:
-            return await self._ask_from_worker(target, self._endpoint)
-        response = await self._answer(target, self._endpoint)
-        response.raise_for_status()
-        return _value(response.headers.get("content-type", ""), response.content)
-
-    async def _ask_from_worker(self, target: Chosen, endpoint: str) -> Any:
-        from runpod_flash.client.from_worker import request
-
-        headers = {"x-flash-endpoint": endpoint, "content-type": "application/json"}
+        self._check_path()
+        headers = {"x-flash-endpoint": self._endpoint, "content-type": "application/json"}
         body = json.dumps(self._data).encode() if self._data is not None else b""
         told = await asyncio.to_thread(
             request, target, self._method, self._path, body, headers, self._timeout
@@ -87,28 +95,62 @@ class Request:
             raise HTTPError(url, told.status, text, Message(), io.BytesIO(told.body))
         return _value(told.kind, told.body)
 
-    async def _answer(self, target: Chosen, endpoint: str) -> Any:
+    def _check_path(self) -> None:
+        if not self._path.startswith("/"):
+            raise ConfigurationError(f"{self._path!r} is no path of a route: it starts with '/'")
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        """The answer's lines, as they come; raises as awaiting it does."""
+        async with self._answer() as response:
+            if response.is_error:
+                await response.aread()
+            response.raise_for_status()
+            async for line in response.aiter_lines():
+                yield line
+
+    @asynccontextmanager
+    async def _answer(self) -> AsyncIterator[Any]:
         import_httpx()
         import httpx
 
-        origin, key = origin_of(target.address), key_for(target.address)
-        headers = {"x-flash-endpoint": endpoint}
+        chosen = chosen_target()
+        unknown = self._target is None and (self._endpoint is None or chosen is None)
+        if unknown or context.current is not None:
+            refuse(f"{self._client}.{self._method.lower()}()")
+        self._check_path()
+        base, options = await self._place(chosen)
+        try:
+            async with (
+                httpx.AsyncClient(timeout=self._timeout, trust_env=False, **options) as client,
+                client.stream(self._method, f"{base}{self._path}", json=self._data) as response,
+            ):
+                yield response
+        except httpx.ConnectError as error:
+            assert chosen is not None
+            raise ConnectionClosedError(
+                f"{origin_of(chosen.address)} ({chosen.by}) cannot be reached: {error}; "
+                "is the server running?"
+            ) from None
+
+    async def _place(self, chosen: Chosen | None) -> tuple[str, dict[str, Any]]:
+        """Where the endpoint's paths begin, and how a client asks there."""
+        if chosen is None:
+            from runpod_flash.client.embedded import embedded_backend
+            from runpod_flash.client.plane_transport import PlaneTransport
+
+            assert self._target is not None
+            return _NOWHERE, {"transport": PlaneTransport(embedded_backend(), self._target)}
+        origin, key = origin_of(chosen.address), key_for(chosen.address)
+        base, endpoint = "", self._endpoint
+        if self._target is not None:
+            from runpod_flash.client.target import backend_at
+
+            endpoint = self._target.name
+            base = await backend_at(chosen, endpoint).place_of(self._target)
+        headers = {"x-flash-endpoint": str(endpoint)}
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
-        try:
-            async with httpx.AsyncClient(
-                timeout=self._timeout, trust_env=False, verify=trusted(origin)
-            ) as client:
-                return await client.request(
-                    self._method,
-                    f"{origin}{self._path}",
-                    json=self._data,
-                    headers=headers,
-                )
-        except httpx.ConnectError as error:
-            raise ConnectionClosedError(
-                f"{origin} ({target.by}) cannot be reached: {error}; is the server running?"
-            ) from None
+        return f"{origin}{base}", {"headers": headers, "verify": trusted(origin)}
 
 
 def _value(kind: str, body: bytes) -> Any:

@@ -102,13 +102,14 @@ class ProgramApp:
 
     def _wanted(self) -> tuple[dict[str, Any], Sequence[TreeFile]]:
         specs = [each.spec for each in self._endpoints.values()]
-        roots = dict.fromkeys(spec.entry.root for spec in specs)
+        # (The program of an image needs no file of this one.)
+        roots = dict.fromkeys(spec.entry.root for spec in specs if not spec.is_image)
         found = {root: self._files(root, specs) for root in roots}
         files = {file.path: file for each in found.values() for file in each}
         caller_env: dict[str, str] = {}
         for root, each in found.items():
             caller_env |= named_variables(Path(root), each, os.environ)
-        catalog = Catalog(next(iter(roots)), tuple(self._endpoints.values()))
+        catalog = Catalog(next(iter(roots), str(Path.cwd())), tuple(self._endpoints.values()))
         wanted = wanted_app(catalog, files.values(), caller_env)
         return {**wanted, "detached": detached()}, list(files.values())
 

@@ -28,8 +28,8 @@ QUEUE, LOAD_BALANCER = "QUEUE", "LOAD_BALANCER"
 # What only an image gives a meaning to.
 _OF_IMAGES = ("image", "args", "ports", "registry")
 NO_IMAGES = (
-    "this server runs no container images: endpoints come from code, by `flash deploy` or by a "
-    "program with FLASH_TARGET"
+    "images are named in code, by Endpoint(image=...): endpoints come from there, by `flash "
+    "deploy` or by a program with FLASH_TARGET"
 )
 
 
@@ -48,6 +48,8 @@ def settings(endpoint: Fields) -> Fields:
         "networkVolumes": [mount.name for mount in placement.volumes],
         "env": dict.fromkeys(sorted(endpoint["env"]), MASK),
     }
+    if spec.build.container is not None:
+        found["image"] = spec.build.container.image
     if placement.container_disk_gb:
         found["disk"] = placement.container_disk_gb
     if placement.gpus:

@@ -67,10 +67,10 @@ class WorkerTokens:
         names = await self._transact("SELECT name FROM external_endpoints ORDER BY created_at")
         self.externals = [name for (name,) in names]
 
-    async def issue(self, endpoint: str) -> NewWorker:
-        """A token for a new worker of the endpoint."""
+    async def issue(self, endpoint: str, worker_id: str = "") -> NewWorker:
+        """A token for a new worker of the endpoint, whose id is made up if it has none."""
         await self._sweep()
-        now, worker_id = self._clock(), f"{endpoint}-{secrets.token_hex(4)}"
+        now, worker_id = self._clock(), worker_id or f"{endpoint}-{secrets.token_hex(4)}"
         token = f"{_PREFIX}{worker_id}.{secrets.token_urlsafe(24)}"
         worker = Registered(worker_id, endpoint, _hash(token), now, used=False, heard_at=now)
         await self._transact(

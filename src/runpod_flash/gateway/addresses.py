@@ -49,9 +49,11 @@ class Addresses:
         self.refused = {p.endpoint: p for p in catalog.problems if p.endpoint}
         for each in catalog.endpoints:
             self._add_routes(each)
-        # (An external endpoint has no file, and no address but the queue API's.)
-        for file in dict.fromkeys(each.file for each in catalog.endpoints if each.file):
-            self._add_operations([each for each in catalog.endpoints if each.file == file])
+        # (An external endpoint has no file, and no address but the queue API's. An image's program
+        # takes all that is below its own.)
+        called = [each for each in catalog.endpoints if each.file and not each.spec.is_image]
+        for file in dict.fromkeys(each.file for each in called):
+            self._add_operations([each for each in called if each.file == file])
 
     def _add_operations(self, endpoints: list[Discovered]) -> None:
         """Of one file: by name, by class and name, and without a name where there is just one."""
@@ -70,7 +72,7 @@ class Addresses:
                 self.ambiguous.setdefault(short, []).append(qualified)
 
     def _add_routes(self, endpoint: Discovered) -> None:
-        prefix = _prefix(endpoint.file)
+        prefix = prefix_of(endpoint)
         for route in endpoint.routes:
             path = f"{prefix}{route.path}"
             if _PARAMETER.search(route.path):
@@ -123,7 +125,7 @@ class Addresses:
     def operations_of(self, endpoint: Discovered) -> list[Bound]:
         """The endpoint's operations in their order, each with its shortest address."""
         bound = {id(each.operation): each for each in self.operations.values()}
-        return [bound[id(operation)] for operation in endpoint.operations]
+        return [bound[id(each)] for each in endpoint.operations if id(each) in bound]
 
     def problem(self, path: str) -> Problem | None:
         """Why nothing answers there, if the file or endpoint is broken."""
@@ -144,12 +146,13 @@ class Addresses:
                 yield f"{path}/runsync"
         for endpoint in self.catalog.endpoints:
             for route in endpoint.routes:
-                yield f"{_prefix(endpoint.file)}{route.path}"
+                yield f"{prefix_of(endpoint)}{route.path}"
 
 
 def prefix_of(endpoint: Discovered) -> str:
     """The path below which an endpoint's addresses are."""
-    return _prefix(endpoint.file)
+    own = f"/{endpoint.spec.name}" if endpoint.spec.is_image else ""
+    return f"{_prefix(endpoint.file)}{own}"
 
 
 def _prefix(file: str) -> str:

@@ -249,7 +249,7 @@ def _shown_endpoint(place: AppEnv, each: Discovered, packages: dict[str, str]) -
         "id": f"{place}-{spec.name}",
         "name": spec.name,
         "file": each.file,
-        "kind": "routes" if each.routes else "queue",
+        "kind": "queue" if each.operations else "routes",
         "digests": {
             "build": spec.build_digest,
             "placement": spec.placement_digest,

@@ -106,7 +106,8 @@ class Documents:
         assert self._catalog is not None
         for each in self._catalog.endpoints:
             digest = each.spec.build_digest
-            if each.routes and digest not in self._described:
+            told = each.routes and not each.spec.is_image
+            if told and digest not in self._described:
                 found = await self._describe(each)
                 if found is not None:
                     self._described[digest] = found

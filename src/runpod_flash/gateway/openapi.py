@@ -42,7 +42,8 @@ def document(catalog: Catalog, described: Mapping[str, Node]) -> Node:
         own = described.get(endpoint.spec.build_digest)
         if endpoint.routes and own is not None:
             _merge(endpoint, own, paths, components)
-        for route in endpoint.routes if own is None else ():
+        shown = own is None and not endpoint.spec.is_image
+        for route in endpoint.routes if shown else ():
             if route.method != "WEBSOCKET":
                 path = prefix_of(endpoint) + re.sub(r"{(\w+):\w+}", r"{\1}", route.path)
                 paths.setdefault(path, {})[route.method.lower()] = _route(endpoint, route)

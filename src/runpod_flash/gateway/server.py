@@ -26,12 +26,14 @@ _TRIES = 20
 _BACKLOG = 2048
 # A client whose machine takes nothing of what is sent for so long is gone, with its connection.
 _SILENT_MS = 20_000
+_IP_FREEBIND = 15  # Linux; `socket` has no name for it
 
 
 class GatewayServer:
     """Serves a gateway on the first of `tries` ports from `port` on that is free (0: any).
 
-    `tls` are the files of a certificate and of its key.
+    `tls` are the files of a certificate and of its key. With `early` the host's address need not
+    be there yet, such as that of a bridge which comes with its first container.
     """
 
     def __init__(
@@ -41,10 +43,11 @@ class GatewayServer:
         port: int,
         tries: int = _TRIES,
         tls: tuple[Path, Path] | None = None,
+        early: bool = False,
     ) -> None:
         self._host = host
         self._scheme = "http" if tls is None else "https"
-        self._sockets = bind(host, port, tries)
+        self._sockets = bind(host, port, tries, early)
         config = uvicorn.Config(
             gateway,
             lifespan="off",
@@ -121,7 +124,7 @@ def _load_tls(config: uvicorn.Config) -> None:
         ) from None
 
 
-def bind(host: str, port: int, tries: int = _TRIES) -> list[socket.socket]:
+def bind(host: str, port: int, tries: int = _TRIES, early: bool = False) -> list[socket.socket]:
     """Listening sockets of the host's addresses, on the first port that is free in all of them.
 
     Raises `ConfigurationError` where none of so many is, and for a host that is not here.
@@ -130,7 +133,7 @@ def bind(host: str, port: int, tries: int = _TRIES) -> list[socket.socket]:
     for candidate in range(port, port + 1 if port == 0 else port + tries):
         if candidate > 65535:
             break
-        bound = _bind_all(addresses, candidate)
+        bound = _bind_all(addresses, candidate, early)
         if bound:
             return bound
     ports = (
@@ -149,11 +152,14 @@ def _addresses(host: str) -> list[tuple[socket.AddressFamily, str]]:
     return sorted(addresses, key=lambda each: each[0] != socket.AF_INET)
 
 
-def _bind_all(addresses: list[tuple[socket.AddressFamily, str]], port: int) -> list[socket.socket]:
+def _bind_all(
+    addresses: list[tuple[socket.AddressFamily, str]], port: int, early: bool
+) -> list[socket.socket]:
     bound: list[socket.socket] = []
     for family, address in addresses:
         try:
-            bound.append(_bind(family, address, bound[0].getsockname()[1] if bound else port))
+            number = bound[0].getsockname()[1] if bound else port
+            bound.append(_bind(family, address, number, early))
         except OSError as error:
             if bound and error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
                 continue  # a name with an address that this machine has switched off
@@ -165,7 +171,7 @@ def _bind_all(addresses: list[tuple[socket.AddressFamily, str]], port: int) -> l
     return bound
 
 
-def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+def _bind(family: socket.AddressFamily, address: str, port: int, early: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -173,6 +179,8 @@ def _bind(family: socket.AddressFamily, address: str, port: int) -> socket.socke
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if sys.platform == "linux":  # (what is accepted has it as well)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_MS)
+        if early:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         sock.bind((address, port))
         sock.listen(_BACKLOG)
         sock.setblocking(False)

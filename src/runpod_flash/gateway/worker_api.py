@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from runpod_flash.errors import StoreFullError
 from runpod_flash.gateway.connections import connection_of
@@ -53,13 +53,22 @@ METHODS = {TAKE: "GET", TAKE_BATCH: "GET", STOP: "GET", PING: "GET", DONE: "POST
 _NOTHING = Answer(204, b"")
 
 
-class WorkerApi:
-    """See the module; `tokens` say which worker may ask."""
+class Links(Protocol):
+    """The links of workers by their ids; see `WorkerLinks`."""
 
-    def __init__(self, plane: Plane, tokens: WorkerTokens) -> None:
+    def find(self, worker_id: str) -> RunPodLink | None: ...
+    async def of(self, pool: Pool, worker_id: str) -> RunPodLink | None: ...
+    def replace(self, worker_id: str) -> None: ...
+    def detach(self, worker_id: str, reason: str) -> None: ...
+
+
+class WorkerApi:
+    """See the module; `tokens` say which worker may ask, `links` are those of the workers."""
+
+    def __init__(self, plane: Plane, tokens: WorkerTokens, links: Links | None = None) -> None:
         self._plane = plane
         self._tokens = tokens
-        self.links = WorkerLinks(plane, tokens)
+        self.links: Links = links or WorkerLinks(plane, tokens)
 
     async def answer(self, pool: Pool | None, scope: Scope, receive: Receive) -> Answer:
         """The answer to a worker's request; `pool` is its endpoint's, if that has a queue."""

@@ -229,7 +229,7 @@ class _Building:
 
 def _has_environment(spec: EndpointSpec) -> bool:
     """Whether its workers are Flash's own, with packages that a server installs."""
-    return not (spec.build.image or spec.external)
+    return not (spec.build.container or spec.external)
 
 
 def _check_syntax(root: Path, files: Iterable[str]) -> None:

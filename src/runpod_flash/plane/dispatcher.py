@@ -152,11 +152,12 @@ class Dispatcher:
     def retire_all(self, pool: Pool, *, foreign: bool = False) -> None:
         """Give the pool's present workers no more jobs.
 
-        Those whose code is not ours, which ask for their jobs, go on unless `foreign`.
+        Those whose code is not ours, which ask for their jobs from elsewhere, go on unless
+        `foreign`.
         """
         with self.lock:
             for worker in list(pool.workers.values()):
-                if worker.offered is not None and not foreign:
+                if worker.attached and worker.offered is not None and not foreign:
                     continue
                 worker.state = WorkerState.DRAINING
                 pool.refresh(worker)
@@ -308,8 +309,8 @@ class Dispatcher:
     def _condemn(self, worker: Worker, job_id: str) -> None:
         """Replace a worker whose code did not stop, after its other jobs."""
         with self.lock:
-            if job_id not in worker.ghosts or worker.offered is not None:
-                return  # (Who asks for jobs has no slot that its code would hold.)
+            if job_id not in worker.ghosts or (worker.attached and worker.offered is not None):
+                return  # (Who asks for jobs has no slot that its code would hold, and is not ours.)
             worker.state = WorkerState.DRAINING
             worker.pool.refresh(worker)
         self._changed(worker.pool)

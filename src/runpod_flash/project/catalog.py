@@ -64,7 +64,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Discovered:
-    """One endpoint of a project. It has operations or routes, never both.
+    """One endpoint of a project. It has operations or routes; one of an image has both.
 
     `file` is its POSIX path below the root, `line` where it is declared. `owner` is the class whose
     methods the operations are; empty for a function.
@@ -77,6 +77,18 @@ class Discovered:
     owner: str = ""
     operations: tuple[Operation, ...] = ()
     routes: tuple[Route, ...] = ()
+
+
+# An image says itself which paths it has.
+_ANY_PATH = "/{path:path}"
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "WEBSOCKET")
+
+
+def of_image(spec: EndpointSpec, env: dict[str, str], file: str, line: int = 0) -> Discovered:
+    """The endpoint of an image's own program, whatever that turns out to be."""
+    routes = tuple(Route(method, _ANY_PATH, spec.name) for method in _METHODS)
+    operations = (Operation(spec.name),)
+    return Discovered(spec, env, file, line, operations=operations, routes=routes)
 
 
 @dataclass(frozen=True)

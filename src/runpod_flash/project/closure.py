@@ -58,7 +58,7 @@ def needed_files(specs: Iterable[EndpointSpec]) -> Iterator[str]:
     """The closures' files of all these endpoints, each below the root of its own."""
     for spec in specs:
         entry = spec.entry
-        if not entry.by_value:
+        if not entry.by_value and not spec.is_image:
             for file in (entry.file, *entry.others):
                 yield from find_closure(Path(entry.root), file, entry.search_path).files
 

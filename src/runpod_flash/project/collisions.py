@@ -112,6 +112,9 @@ def _same_address(own: Set[_Address], addresses: Mapping[_Address, Discovered]) 
 def _addresses(each: Discovered, neighbours: Sequence[Discovered]) -> Iterator[_Address]:
     """What a path parameter is called makes no difference."""
     prefix = "/" + each.file.removesuffix(".py")
+    if each.spec.is_image:
+        yield _Address("", f"{prefix}/{each.spec.name}")
+        return
     for route in each.routes:
         path = prefix + re.sub(r"{[^}]*}", "{}", route.path)
         yield _Address(route.method, path)
@@ -133,7 +136,8 @@ def _bases(
     prefix: str, each: Discovered, name: str, neighbours: Sequence[Discovered]
 ) -> Iterator[str]:
     """Where a function is called: by its name, its class's too, and by none if it is the only."""
-    file_s = [operation.name for other in neighbours for operation in other.operations]
+    others = [other for other in neighbours if not other.spec.is_image]
+    file_s = [operation.name for other in others for operation in other.operations]
     yield f"{prefix}/{each.owner}/{name}" if each.owner else f"{prefix}/{name}"
     if file_s.count(name) == 1:
         yield f"{prefix}/{name}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.placeholders.inert import Inert
-from runpod_flash.project.catalog import Discovered, Operation, Problem, Route
+from runpod_flash.project.catalog import Discovered, Operation, Problem, Route, of_image
 from runpod_flash.project.closure import closure_digest
 from runpod_flash.project.collisions import collisions
 from runpod_flash.project.entry import entry_kind
@@ -18,7 +20,6 @@ from runpod_flash.wire.module_names import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
     from types import ModuleType
 
     _Places = dict[int, tuple[str, str]]  # of routes' functions: file, and name in its module
@@ -46,6 +47,7 @@ def read(root: Path, modules: Mapping[str, ModuleType]) -> tuple[list[Discovered
                 places[id(value)] = (file, name)
     for endpoint in endpoints.values():
         _read_routes(root, endpoint, places, found, problems)
+    _read_images(root, modules, found, problems)
     found.sort(key=lambda each: (each.file, each.line))
     served, collided = collisions(found)
     return served, [*problems, *collided]
@@ -95,6 +97,40 @@ def _line_of(target: Any) -> int:
         return inspect.getsourcelines(target)[1]
     except (TypeError, OSError):
         return 0
+
+
+# Programs of images
+
+
+def _read_images(
+    root: Path,
+    modules: Mapping[str, ModuleType],
+    found: list[Discovered],
+    problems: list[Problem],
+) -> None:
+    """Endpoints with an image that decorate nothing: what they serve is in the image."""
+    from runpod_flash.endpoint import Endpoint
+
+    seen: set[int] = set()
+    for file, module in modules.items():
+        for value in list(vars(module).values()):
+            if not isinstance(value, Endpoint) or id(value) in seen or value.image is None:
+                continue
+            seen.add(id(value))
+            if value.is_client:
+                _read_image(root, file, value, found, problems)
+
+
+def _read_image(
+    root: Path, file: str, endpoint: Any, found: list[Discovered], problems: list[Problem]
+) -> None:
+    declared, line = endpoint._place
+    with contextlib.suppress(ValueError):  # else it is made by a package
+        file = Path(declared).relative_to(root).as_posix()
+    try:
+        found.append(of_image(endpoint.image_spec(file), endpoint.worker_env, file, line))
+    except (ConfigurationError, TypeError, ValueError) as error:
+        problems.append(Problem(file, f"{file}:{line}: {error}", line, endpoint=endpoint.name))
 
 
 # Functions and classes

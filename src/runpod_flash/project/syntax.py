@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 PACKAGE = "runpod_flash"
-_CLIENT_KEYWORDS = frozenset({"id", "image"})
+_CLIENT_KEYWORDS = frozenset({"id"})
 
 Chain = tuple[str, ...]  # `api.get` is ("api", "get")
 

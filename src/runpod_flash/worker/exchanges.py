@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runpod_flash.context import current_job
 from runpod_flash.wire import failures
@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from runpod_flash.worker.link import PlaneLink
-    from runpod_flash.worker.output import Output
-
     Message = dict[str, Any]
 
 # As much may be on the way in each direction; the plane counts the same.
 WINDOW = 1 << 20
 _OWN = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120
+
+
+class Wire(Protocol):
+    """Where the frames of exchanges go."""
+
+    def send(self, *frames: Frame) -> None: ...
+
+
+class Lines(Protocol):
+    """What is written while exchanges run."""
+
+    def end_job(self, job_id: str) -> None: ...
 
 
 class _Exchange:
@@ -169,7 +178,7 @@ class ExchangeRunner:
     """
 
     def __init__(
-        self, link: PlaneLink, app: Any, state: Any, out: Output, ended: Callable[[], None]
+        self, link: Wire, app: Any, state: Any, out: Lines, ended: Callable[[], None]
     ) -> None:
         self._link = link
         self._ended = ended

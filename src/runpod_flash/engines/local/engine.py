@@ -9,12 +9,13 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING
 
-from runpod_flash.engines.base import CapacityError, Device, Refusal, WorkerExit
+from runpod_flash.engines.base import CapacityError, Refusal, WorkerExit
 from runpod_flash.engines.local import variables
 from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
 from runpod_flash.engines.local.devices.gpu_pool import visible_devices
+from runpod_flash.engines.local.devices.leasing import NODE, Leasing
 from runpod_flash.engines.local.environments.imports import Imports
 from runpod_flash.engines.local.isolation import interpreter_folder, packages_in
 from runpod_flash.engines.local.preparation import (
@@ -34,7 +35,6 @@ from runpod_flash.engines.local.support import support_tree
 from runpod_flash.engines.local.volumes import (
     VOLUME_TARGET,
     UsersVolumes,
-    misplaced,
     mount_note,
     volume_of,
     warn_of_quota,
@@ -46,10 +46,11 @@ from runpod_flash.spec import Scaling
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from runpod_flash.engines.base import EngineEvents, Platform, StartOrder
+    from runpod_flash.engines.base import Device, EngineEvents, Platform, StartOrder
     from runpod_flash.engines.local.capacity import Machine
     from runpod_flash.engines.local.devices.gpu_pool import GpuLease
     from runpod_flash.engines.local.devices.gpus import Gpu
+    from runpod_flash.engines.local.devices.leasing import GpuFallback, Say
     from runpod_flash.engines.local.environments.environments import Environment, Environments
     from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
@@ -70,9 +71,6 @@ _ALL_IMPORT = (
     "runpod_flash.volume",
 )
 _ROUTES_IMPORT = ("runpod_flash.worker.exchanges", "runpod_flash.worker.routes")
-_NODE = "local"
-# What a worker runs on whose GPU no node has.
-GpuFallback = Literal["cpu", "none"]
 
 
 @dataclass(eq=False)
@@ -90,7 +88,7 @@ class LocalWorker:
     token: str
     lease: GpuLease | None
     cpus: frozenset[int] = frozenset()
-    node: str = _NODE
+    node: str = NODE
     launched: LaunchOrder | None = None
     process: Process | None = None
     advice: str = ""
@@ -124,7 +122,8 @@ class LocalEngine:
 
     `gpu_fallback` says what becomes of an endpoint whose GPU this machine does not have: "cpu" runs
     it without one, "none" refuses it. `isolation` keeps apps apart; its launcher must do so too.
-    `volumes` are this user's, if no others are given.
+    `volumes` are this user's, if no others are given. `leasing` is given where other engines have
+    their devices of it as well.
     """
 
     def __init__(
@@ -137,14 +136,14 @@ class LocalEngine:
         gpu_fallback: GpuFallback = "cpu",
         isolation: Isolation | None = None,
         volumes: Volumes | None = None,
+        leasing: Leasing | None = None,
     ) -> None:
         self._environments = environments
         self._launcher = launcher
         self._node = node
-        self._gpus = node.gpus()
+        self._leasing = leasing or Leasing(node, gpu_fallback)
         self._cache = cache
         self._caller = caller
-        self._gpu_fallback = gpu_fallback
         self._isolation = isolation
         self._volumes = volumes or UsersVolumes()
         self._imports = Imports()
@@ -157,16 +156,17 @@ class LocalEngine:
 
     async def start(self, order: StartOrder, events: EngineEvents) -> LocalWorker:
         say = self._speaker(order.spec.name, events)
-        self._refuse_impossible(order.spec)
+        self._refuse_images(order.spec)
+        self._leasing.refuse_impossible(order.spec)
         # First the environment: while one is built, its devices may serve others.
         report = partial(events.notice, order.spec.name)
-        devices = self._compatible(order.spec)
+        devices = self._leasing.compatible(order.spec)
         environment, own_packages = await self._prepare(order.spec, devices, say, report)
-        lease = self._lease(order, say)
+        lease = self._leasing.lease(order, say)
         try:
             return await self._launch(order, events, environment, own_packages, lease)
         except BaseException:
-            self._gpus.release(order.worker_id)
+            self._leasing.release(order.worker_id)
             raise
 
     async def stop(self, worker_id: str) -> None:
@@ -175,7 +175,7 @@ class LocalEngine:
             worker.process.kill()
 
     def limit(self, spec: EndpointSpec) -> tuple[int, str]:
-        machine, devices = self._room(), len(self._compatible(spec))
+        machine, devices = self._room(), len(self._leasing.compatible(spec))
         running = sum(w.order.spec.key == spec.key for w in self._workers.values())
         peak = self._peak_bytes.get(spec.key, 0)
         return worker_limit(spec, machine, devices, running, peak)
@@ -198,13 +198,10 @@ class LocalEngine:
         return worker.advice if worker is not None else ""
 
     def devices(self) -> Sequence[Device]:
-        return [
-            Device(_NODE, gpu.index, gpu.name, gpu.memory_total, gpu.memory_used, holders)
-            for gpu, holders in self._gpus.devices()
-        ]
+        return self._leasing.devices()
 
     def platform(self) -> Platform:
-        return local_platform([gpu for gpu, _ in self._gpus.devices()])
+        return local_platform(self._leasing.gpus())
 
     def memory(self, worker_id: str) -> int:
         worker = self._workers.get(worker_id)
@@ -225,7 +222,7 @@ class LocalEngine:
     def forget(self, worker: LocalWorker) -> None:
         """The process is gone: its devices are free."""
         self._workers.pop(worker.worker_id, None)
-        self._gpus.release(worker.worker_id)
+        self._leasing.release(worker.worker_id)
 
     def learn(self, worker: LocalWorker, modules: Sequence[str]) -> None:
         """Have what a worker has imported of its environment imported ahead for the next one."""
@@ -241,43 +238,11 @@ class LocalEngine:
 
     # Devices
 
-    def _compatible(self, spec: EndpointSpec) -> Sequence[Gpu]:
-        return self._gpus.compatible(spec.placement) if spec.uses_gpu else ()
-
-    def _refuse_impossible(self, spec: EndpointSpec) -> None:
-        """Refuse what no waiting will bring: devices that this machine does not have, or a place
-        where it is not."""
-        if elsewhere := misplaced(spec, self._node.datacenter):
-            text = f"{elsewhere}; change its datacenter= or volume="
+    @staticmethod
+    def _refuse_images(spec: EndpointSpec) -> None:
+        if spec.build.container is not None:
+            text = f"it runs in the image {spec.build.container.image!r}, and workers here in none"
             raise CapacityError(Refusal(text, permanent=True))
-        if self._gpu_fallback == "none" and spec.uses_gpu and not self._compatible(spec):
-            wanted, there = self._wanted_gpus(spec), self._gpus.summary()
-            reason = f"it needs {wanted}, and this server has {there}; change its gpu="
-            raise CapacityError(Refusal(reason, permanent=True))
-
-    def _lease(self, order: StartOrder, say: _Say) -> GpuLease | None:
-        """The devices of a new worker; None where this machine has none of the kind."""
-        placement, name = order.spec.placement, order.spec.name
-        if not order.spec.uses_gpu:
-            return None
-        wanted = self._wanted_gpus(order.spec)
-        if not self._gpus.compatible(placement):
-            say(f"{name} runs on the CPU: no {wanted} on this machine")
-            return None
-        lease = self._gpus.acquire(placement, order.worker_id, order.near)
-        if lease is None:
-            holders = self._gpus.holders(placement)
-            raise CapacityError(Refusal(f"{wanted}, held by {', '.join(holders)}", holders))
-        if lease.shared_from is not None:
-            other = lease.shared_from.rpartition("-")[0]
-            say(f"{name} shares the GPU of {other}, which waits for it")
-        if in_use := self._gpus.in_use_by_others(lease):
-            say(in_use, about=lease.devices)  # once, however the figures change
-        return lease
-
-    def _wanted_gpus(self, spec: EndpointSpec) -> str:
-        """A phrase; where there is no GPU, its CUDA version is not what is amiss."""
-        return variables.wanted_gpus(spec, cuda=self._gpus.has_devices())
 
     def _cores(self, spec: EndpointSpec) -> frozenset[int]:
         taken = Counter(core for worker in self._workers.values() for core in worker.cpus)
@@ -285,7 +250,7 @@ class LocalEngine:
 
     # What users are told
 
-    def _speaker(self, endpoint: str, events: EngineEvents) -> _Say:
+    def _speaker(self, endpoint: str, events: EngineEvents) -> Say:
         """Says each thing (`about` or the text itself) once for the endpoint."""
 
         def say(text: str, about: object = None) -> None:
@@ -301,7 +266,7 @@ class LocalEngine:
         if volume is not None and (mounts_error or not self._can_mount()):
             notes.append(mount_note(mounts_error))
         if spec.uses_gpu and worker.lease is None:
-            notes.append(variables.no_gpu_note(self._wanted_gpus(spec), spec.name))
+            notes.append(variables.no_gpu_note(self._leasing.wanted(spec), spec.name))
         return "\n".join(notes)
 
     # Starting
@@ -310,7 +275,7 @@ class LocalEngine:
         self,
         spec: EndpointSpec,
         devices: Sequence[Gpu],
-        say: _Say,
+        say: Say,
         report: Callable[[str], None],
     ) -> tuple[Environment, bool]:
         """Its environment, and whether that has packages of its own."""
@@ -378,7 +343,7 @@ class LocalEngine:
                 say(f"{spec.name}: each worker imports {module} by itself: {reason}", about=module)
         return worker
 
-    async def _volume(self, spec: EndpointSpec, say: _Say) -> Path | None:
+    async def _volume(self, spec: EndpointSpec, say: Say) -> Path | None:
         mount = volume_of(spec, self._node.datacenter)
         if mount is None:
             return None
@@ -457,7 +422,3 @@ class LocalEngine:
 
 def _environment_of(order: LaunchOrder) -> Path:
     return Path(order.argv[0]).parents[1]
-
-
-class _Say(Protocol):
-    def __call__(self, text: str, about: object = None) -> None: ...

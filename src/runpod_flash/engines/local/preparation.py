@@ -34,7 +34,7 @@ async def check_machine(
         names = " ".join(packages.missing)
         raise EnvironmentBuildError(
             f"endpoint {spec.name!r} needs system packages that are not installed here: "
-            f"sudo apt-get install {names}"
+            f"sudo apt-get install {names}; or name an image that has them by image="
         )
     if not packages.checked:
         names = ", ".join(spec.build.system_dependencies)

@@ -13,7 +13,7 @@ def support_tree(cache: Path) -> Path:
 
     Named by where they point, so that several installations do not disturb each other.
     """
-    targets = [_package("runpod_flash"), _package("cloudpickle")]
+    targets = [package("runpod_flash"), package("cloudpickle")]
     digest = hashlib.sha256("\n".join(map(str, targets)).encode()).hexdigest()[:16]
     tree = cache / "support" / digest
     if not tree.is_dir():
@@ -28,7 +28,8 @@ def support_tree(cache: Path) -> Path:
     return tree
 
 
-def _package(name: str) -> Path:
+def package(name: str) -> Path:
+    """The folder of an installed package."""
     found = importlib.util.find_spec(name)
     assert found is not None
     assert found.origin is not None

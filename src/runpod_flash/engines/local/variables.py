@@ -74,13 +74,14 @@ def worker_variables(
         "VIRTUAL_ENV": str(environment),
         "FLASH_ENDPOINT_NAME": spec.name,
         "FLASH_WORKER_ID": order.worker_id,
-        **_platform(spec, datacenter),
+        **platform_variables(spec, datacenter),
         **order.identity,
         **order.env,
     }
 
 
-def _platform(spec: EndpointSpec, datacenter: str) -> dict[str, str]:
+def platform_variables(spec: EndpointSpec, datacenter: str) -> dict[str, str]:
+    """What the platform tells a worker about its place and size."""
     placement = spec.placement
     found: dict[str, str] = {}
     if placement.accelerate_downloads:
@@ -91,13 +92,14 @@ def _platform(spec: EndpointSpec, datacenter: str) -> dict[str, str]:
     if here := datacenter or next(iter(placement.datacenters), ""):
         found["RUNPOD_DC_ID"] = here
     if placement.cpus:
-        vcpus, ram = _size(placement.cpus[0])
+        vcpus, ram = instance_size(placement.cpus[0])
         found["RUNPOD_CPU_COUNT"], found["RUNPOD_MEM_GB"] = str(vcpus), str(ram)
         found.update(dict.fromkeys(_THREAD_VARIABLES, str(vcpus)))
     return found
 
 
-def _size(instance: str) -> tuple[int, int]:
+def instance_size(instance: str) -> tuple[int, int]:
+    """Cores, and gigabytes of memory."""
     from runpod_flash.hardware import CpuInstanceType
 
     kind = CpuInstanceType(instance)
@@ -111,7 +113,7 @@ def cpu_set(spec: EndpointSpec, taken: Mapping[int, int]) -> frozenset[int]:
     """
     if not spec.placement.cpus or not hasattr(os, "sched_getaffinity"):
         return frozenset()
-    vcpus, _ = _size(spec.placement.cpus[0])
+    vcpus, _ = instance_size(spec.placement.cpus[0])
     cores = os.sched_getaffinity(0)
     if vcpus >= len(cores):
         return frozenset()

@@ -230,7 +230,7 @@ class Operations:
             "id": endpoint_id,
             "name": name,
             "templateId": endpoint_id,
-            "type": "LB" if found.routes else "QB",
+            "type": "QB" if found.operations else "LB",
             "flashEnvironmentId": _id(place),
             "workersMin": found.spec.scaling.workers_min,
             "workersMax": found.spec.scaling.workers_max,

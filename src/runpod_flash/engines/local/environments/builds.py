@@ -100,7 +100,8 @@ def _check(plan: Plan, finished: Finished) -> None:
         remedy = "; `flash deploy --bundle` brings the packages" if plan.request.locked else ""
         raise EnvironmentBuildError(
             f"The environment of {plan.request.endpoint} for Python {plan.interpreter.minor} "
-            f"cannot be built: {finished.reason}{remedy}."
+            f"cannot be built: {finished.reason}{remedy}. What pip cannot install here may be in "
+            "an image: name one by image=, in the place of dependencies=."
         )
 
 

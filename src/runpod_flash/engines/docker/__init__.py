@@ -1,0 +1,1 @@
+"""Workers as containers, of any engine that speaks Docker's API."""
