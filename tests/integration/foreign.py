@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+OPENAI = "openai==2.9.0"
 RUNPOD = "runpod==1.12.0"
 SCHEMATHESIS = "schemathesis==4.32.5"
 

@@ -6,17 +6,21 @@ import io
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import textwrap
+import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 needs_podman = pytest.mark.skipif(
     shutil.which("podman") is None, reason="no Podman (Debian: apt install podman)"
@@ -31,6 +35,8 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 lock_type = "file"
 """
+_REGISTRIES = 'unqualified-search-registries = ["docker.io"]\n'
+_INSECURE = '[[registry]]\nlocation = "{}"\ninsecure = true\n'
 _PATH = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _ACCOUNTS = {"etc/passwd": "root:x:0:0::/root:/bin/sh\n", "etc/group": "root:x:0:\n"}
 # Libraries of any distribution, which wheels expect.
@@ -39,9 +45,12 @@ _LEFT_OUT = re.compile(r"/(site-packages|dist-packages|__pycache__|test|config-[
 
 
 class Podman:
-    """Runs `podman` on images and containers below `root`, apart from the user's own."""
+    """Runs `podman` on images and containers below `root`, apart from the user's own.
 
-    def __init__(self, root: Path) -> None:
+    `serve` has it answer as Docker does, at `address`; `insecure` are registries without TLS.
+    """
+
+    def __init__(self, root: Path, insecure: Sequence[str] = ()) -> None:
         places = {
             "--root": root / "storage",
             "--runroot": root / "run",
@@ -51,7 +60,15 @@ class Podman:
         self._command = ["podman", *(str(word) for place in places.items() for word in place)]
         configuration = root / "containers.conf"
         configuration.write_text(_CONFIGURATION)
-        self._env = {**os.environ, "CONTAINERS_CONF": str(configuration)}
+        registries = root / "registries.conf"
+        registries.write_text(_REGISTRIES + "".join(_INSECURE.format(each) for each in insecure))
+        self._env = {
+            **os.environ,
+            "CONTAINERS_CONF": str(configuration),
+            "CONTAINERS_REGISTRIES_CONF": str(registries),
+        }
+        self._socket = root / "engine.sock"
+        self._service: subprocess.Popen[bytes] | None = None
 
     def __call__(self, *arguments: str | Path) -> str:
         """What the command writes; it must succeed."""
@@ -63,8 +80,45 @@ class Podman:
         assert done.returncode == 0, f"podman {arguments[0]}: {done.stdout}"
         return done.stdout.strip()
 
+    @property
+    def address(self) -> str:
+        """For DOCKER_HOST."""
+        return f"unix://{self._socket}"
+
+    def serve(self) -> None:
+        """Answer at `address` from now on."""
+        self._service = subprocess.Popen(
+            [*self._command, "system", "service", "--time=0", self.address],
+            env=self._env, stdin=subprocess.DEVNULL, start_new_session=True,
+            cwd=self._socket.parent,  # (conmon leaves files where it is started)
+        )  # fmt: skip
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with suppress(OSError), closing(socket.socket(socket.AF_UNIX)) as found:
+                found.connect(str(self._socket))
+                return
+            time.sleep(0.02)
+        raise AssertionError("the engine does not answer")
+
+    def kill(self) -> None:
+        """The engine's process is gone; what it has started goes on."""
+        if self._service is not None:
+            self._service.kill()
+            self._service.wait()
+            self._service = None
+
+    def containers(self) -> list[str]:
+        """The ids of all that there are."""
+        return self("ps", "--all", "--quiet").split()
+
+    def build(self, folder: Path, name: str, containerfile: str, *arguments: str) -> None:
+        """An image of files that stand in the folder already; nothing is fetched."""
+        (folder / "Containerfile").write_text(textwrap.dedent(containerfile))
+        self("build", "--quiet", "--network", "none", *arguments, "--tag", name, folder)
+
     def close(self) -> None:
         """Leave no container, and nothing mounted."""
+        self.kill()
         self("rm", "--all", "--force", "--volumes")
         self("volume", "rm", "--all", "--force")
         self("image", "rm", "--all", "--force")
