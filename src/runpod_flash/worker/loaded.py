@@ -44,16 +44,12 @@ class NoLink:
 class Loaded:
     """A worker's state after its module was imported, to go on from in a fork."""
 
-    def __init__(self, worker: Any, spec: EndpointSpec, target: Any, out: Output) -> None:
+    def __init__(self, worker: Any, target: Any, out: Output) -> None:
         self.worker = worker
         self.target = target
-        self._entry = spec.entry
         self._out = out
         self._path = list(sys.path)
         self._streams = sys.stdout, sys.stderr
-
-    def fits(self, spec: EndpointSpec) -> bool:
-        return spec.entry == self._entry
 
     def resume(self, link: PlaneLink) -> Output:
         """Be the worker of this link."""
@@ -95,7 +91,7 @@ def load(
     files = dict(_states(spec))
     if any(stamp / 1e9 > began - unsettled.SAVING_SECONDS for stamp, _ in files.values()):
         return {}  # being saved: what was read is no longer what is there
-    _loaded = Loaded(worker, spec, target, out)
+    _loaded = Loaded(worker, target, out)
     return {"names": [], "files": files}
 
 

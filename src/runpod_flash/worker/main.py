@@ -92,6 +92,8 @@ class Worker:
                     done.set()
                 elif frame.type == "answer":
                     self.link.answered(frame)
+                elif frame.type == "start":
+                    continue  # known already
                 elif self.runner is not None:
                     self.runner.handle(frame)
 
@@ -132,12 +134,8 @@ class Worker:
 def main(fd: int, worker_id: str, token: str) -> None:
     link = PlaneLink(fd)
     link.hello(worker_id, token)
-    start = link.receive_one()
-    if start is None or start.type != "start":
-        return
-    spec = EndpointSpec.from_wire(start.fields["spec"])
     faulthandler.enable(2, all_threads=False)  # a crash in a library says where
-    ready = _resume(link, spec) or _load(link, spec, start.fields["caller_env"])
+    ready = _resume(link) or _load(link)
     if ready is not None:
         worker, target, out = ready
         output.configure_logging()
@@ -145,18 +143,19 @@ def main(fd: int, worker_id: str, token: str) -> None:
         sys.stdout.flush()
 
 
-def _load(
-    link: PlaneLink, spec: EndpointSpec, caller_env: Mapping[str, str]
-) -> tuple[Worker, Any, output.Output] | None:
+def _load(link: PlaneLink) -> tuple[Worker, Any, output.Output] | None:
     """A worker that has imported the user's code; None where that fails, which is told."""
+    start = link.receive_one()
+    if start is None or start.type != "start":
+        return None
     distrust_young_files()
-    worker = Worker(link, spec)
+    worker = Worker(link, EndpointSpec.from_wire(start.fields["spec"]))
     out = output.Output(link.send)
     context.enter(worker)
     breakpoints.install(worker)
     began = time.time()
     try:
-        return worker, worker.load(caller_env), out
+        return worker, worker.load(start.fields["caller_env"]), out
     except BaseException as error:
         if unsettled.changed(worker.spec.entry, error, began):
             sys.exit(f"{worker.spec.entry.file} or a file of it was being saved: {error}")
@@ -164,16 +163,17 @@ def _load(
     return None
 
 
-def _resume(link: PlaneLink, spec: EndpointSpec) -> tuple[Worker, Any, output.Output] | None:
-    """The worker that this process's parent was to become, where it has imported the code."""
+def _resume(link: PlaneLink) -> tuple[Worker, Any, output.Output] | None:
+    """The worker that this process's parent was to become, where it has imported the code.
+
+    It knows what the start frame will say, and does not wait for it.
+    """
     found = loaded.take()
     if found is None:
         return None
-    if not found.fits(spec):
-        sys.exit("the endpoint's code is elsewhere by now")
     worker: Worker = found.worker
     out = found.resume(link)
-    worker.spec, worker.pid, worker.imported = spec, os.getpid(), Imported(link.send)
+    worker.pid, worker.imported = os.getpid(), Imported(link.send)
     context.enter(worker)
     return worker, found.target, out
 

@@ -70,6 +70,7 @@ def supervise_snapshot(orders: int, program: str, path: Sequence[str]) -> None:
             os._exit(0)
         with single_threaded_torch() as restore:
             answer = import_module(program).load_ahead(told)
+        reseed()
         reason = answer and not answer.get("error") and unfit_to_share({orders, plane_end.fileno()})
         supervisor.send(plane_end, {"error": reason} if reason else answer)
     if reason or "names" not in answer:

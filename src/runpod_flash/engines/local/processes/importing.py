@@ -32,6 +32,7 @@ def import_ahead(
                 import_module(module)
             if reason := unfit():
                 return {"error": f"after an import of {module}, {reason}", "module": module}
+    reseed()
     return {"names": sorted(_top(sys.modules) - _top(before))}
 
 
@@ -53,7 +54,10 @@ def unfit() -> str:
 
 
 def reseed() -> None:
-    """Give libraries' own random numbers a new start, as in a new process. (Python does its.)"""
+    """Give libraries' own random numbers a new start, as in a new process. (Python does its.)
+
+    The first time takes longest, since NumPy imports what it needs for that: not in a fork.
+    """
     if random := sys.modules.get("numpy.random"):
         random.seed()
     if torch := sys.modules.get("torch"):
