@@ -37,8 +37,10 @@ def test_a_fault_in_the_plane_fails_the_jobs_that_wait(programs: Programs, metho
     )
     message, text = done.result
     said = "an internal error in Flash's plane: LookupError('a fault'); please report it"
+    if method == "_started":  # another worker may do better
+        said = f"no worker of 'dies' can start: 3 in a row failed, the last one met {said}"
     assert message == said, done
-    assert "in fault" in text, done
+    assert "in fault" in text or method == "_started", done
 
 
 def test_a_fault_that_costs_a_worker_does_not_hang_either(programs: Programs) -> None:

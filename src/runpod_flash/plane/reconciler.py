@@ -276,10 +276,12 @@ class Reconciler:
         elif isinstance(error, FlashError):
             self._cannot_start(pool, capture(error, origin="system"))
         else:
+            reason = f"could not be started: {error or type(error).__name__}"
             if not isinstance(error, OSError):
                 text = f"a worker of {pool.spec.name!r} could not be started"
                 self._loop.call_exception_handler({"message": text, "exception": error})
-            self._died_early(pool, f"could not be started: {error or type(error).__name__}", "")
+                reason = f"met an internal error in Flash's plane: {error!r}; please report it"
+            self._died_early(pool, reason, "")
 
     def _refused(self, pool: Pool, refusal: Refusal) -> None:
         """No room: take it from an idle worker of another endpoint, or wait."""
