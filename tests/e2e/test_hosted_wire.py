@@ -130,7 +130,7 @@ def test_what_cannot_be_served_is_said_and_nothing_is_half_made(hosted: Hosted, 
         hosted.deploy(app, build)
     with pytest.raises(HostedError, match="has no endpoint 'greet'"):
         hosted.save(app, "greet")
-    with pytest.raises(HostedError, match="'live-x' is not made: this server runs no container"):
+    with pytest.raises(HostedError, match="'live-x' is not made: images are named in code"):
         hosted.ask("saveEndpoint", "id", input={"name": "live-x", "type": "QB"})
     with pytest.raises(HostedError, match="does not have 'pods'"):
         hosted.ask("pods", "id")

@@ -15,7 +15,7 @@ import pytest
 from behaviour.programs import interpreters_once
 from integration.wheels import LOCAL_ONLY, make_wheel
 from runpod_flash import Endpoint, PodTemplate
-from runpod_flash.errors import NotAvailableError
+from runpod_flash.errors import ConfigurationError, NotAvailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -395,7 +395,7 @@ def test_a_template_gives_variables_and_says_when_the_disk_is_short(programs: Pr
     done = programs.run(program(body))
     assert done.result == ["endpoint", "template"]
     assert "template asks for 1000000000 GB of disk, and " in done.stderr
-    with pytest.raises(NotAvailableError, match=r"PodTemplate\(startScript=...\) needs container"):
+    with pytest.raises(ConfigurationError, match=r"PodTemplate\(startScript=...\) is about a cont"):
         Endpoint(name="x", template=PodTemplate(startScript="run.sh"))
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tempfile
 import textwrap
 import time
 from contextlib import closing, suppress
@@ -51,9 +52,11 @@ class Podman:
     """
 
     def __init__(self, root: Path, insecure: Sequence[str] = ()) -> None:
+        # (Podman takes no long name for this one.)
+        self._run = Path(tempfile.mkdtemp(prefix="run-"))
         places = {
             "--root": root / "storage",
-            "--runroot": root / "run",
+            "--runroot": self._run,
             "--tmpdir": root / "libpod",
             "--network-config-dir": root / "networks",
         }
@@ -122,6 +125,7 @@ class Podman:
         self("rm", "--all", "--force", "--volumes")
         self("volume", "rm", "--all", "--force")
         self("image", "rm", "--all", "--force")
+        shutil.rmtree(self._run, ignore_errors=True)
 
 
 def machine_image(podman: Podman, folder: Path, name: str, *env: str) -> None:

@@ -107,11 +107,12 @@ def test_what_is_no_plain_file_is_refused_without_waiting_for_it(volume: Path) -
 def test_a_folder_that_is_swapped_for_a_link_meanwhile_never_leads_out(volume: Path) -> None:
     over = threading.Event()
 
+    folder, link, away = volume / "f", volume / "l", volume / "away"
+    folder.mkdir()
+    (folder / "secret").write_bytes(b"harmless")
+    link.symlink_to(volume.parent / "outside")
+
     def swap() -> None:
-        folder, link, away = volume / "f", volume / "l", volume / "away"
-        folder.mkdir()
-        (folder / "secret").write_bytes(b"harmless")
-        link.symlink_to(volume.parent / "outside")
         while not over.is_set():
             folder.rename(away)
             link.rename(folder)
