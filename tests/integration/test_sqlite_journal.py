@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runpod_flash.plane.store.base import Job
     from runpod_flash.plane.store.sqlite import SqliteStore
 
-pytestmark = pytest.mark.usefixtures("committer")
+committed = pytest.mark.usefixtures("committer")
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 COUNT = "import sqlite3,sys; print(*sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchone())"
@@ -75,6 +75,7 @@ def has_its_arguments(found: Job) -> bool:
     return found.call.payload.body.startswith(f'["{found.id}",'.encode())
 
 
+@committed
 def test_what_is_durable_another_process_can_read(tmp_path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         await store.submit([new("one"), new("two")])
@@ -93,6 +94,7 @@ def test_what_is_durable_another_process_can_read(tmp_path: Path) -> None:
     lives(tmp_path, scenario)
 
 
+@committed
 def test_what_nobody_waits_for_is_written_soon(tmp_path: Path) -> None:
     async def scenario(store: SqliteStore) -> None:
         await store.submit([new("one")])
@@ -103,6 +105,7 @@ def test_what_nobody_waits_for_is_written_soon(tmp_path: Path) -> None:
     lives(tmp_path, scenario)
 
 
+@committed
 def test_all_that_is_submitted_during_a_commit_makes_the_next_one(tmp_path: Path) -> None:
     async def one(store: SqliteStore, job_id: str, counts: list[int]) -> None:
         await store.submit([new(job_id)])
@@ -129,6 +132,7 @@ def test_all_that_is_submitted_during_a_commit_makes_the_next_one(tmp_path: Path
     lives(tmp_path, scenario)
 
 
+@committed
 def test_a_commit_that_ends_at_the_moment_of_asking_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +158,7 @@ def test_a_commit_that_ends_at_the_moment_of_asking_is_noticed(
     lives(tmp_path, scenario)
 
 
+@committed
 def test_many_threads_command_one_store(tmp_path: Path) -> None:
     lost: list[str] = []
 
