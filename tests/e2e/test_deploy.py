@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -84,6 +85,10 @@ def test_a_project_is_deployed_changed_and_rolled_back(shop: Shop) -> None:
     assert shop.call()["text"] == "hello you"
     assert shop.item() == {"number": 3, "version": 1}
     assert "nothing has changed: release 1 is served" in shop.deploy().stderr
+    called = shop.flash("call", "hello", '{"name": "there"}')
+    assert json.loads(called.stdout)["text"] == "hello there"
+    named = shop.flash("call", "hello", "--env", "staging")
+    assert "there is no endpoint 'shop-staging-hello'" in named.stderr
 
     write(shop.folder, {"texts.py": "GREETING = 'good day'\n"})
     preview = shop.deploy("--preview").stdout

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runpod_flash.cli.place import endpoint_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     help="Wait for the result, or print the id.",
 )
 @click.option("--stream", is_flag=True, help="Print each value of a generator as it comes.")
+@place_options
 @server_options
 def call(
     name: str,
@@ -32,10 +34,12 @@ def call(
     method: str | None,
     wait: bool,
     stream: bool,
+    app: str | None,
+    environment: str | None,
     server: str | None,
     insecure: bool,
 ) -> None:
-    """Call the function or class NAME on a server.
+    """Call the function or class NAME on a server: this project's, where it is deployed there.
 
     The result is JSON on standard output; what the function prints goes to standard error. A job
     that fails ends this with code 1, and Ctrl-C cancels it.
@@ -44,6 +48,7 @@ def call(
     """
     given = _with_method(_parsed(value), method)
     target = chosen_server(server, insecure)
+    name = endpoint_of(target, name, app, environment)
     from runpod_flash.cli.call_session import run, submit
 
     if not wait:

@@ -70,6 +70,22 @@ def chosen_place(client: ControlClient, app: str | None, environment: str | None
     return AppEnv(name, environment)
 
 
+def endpoint_of(client: ControlClient, name: str, app: str | None, environment: str | None) -> str:
+    """What the server calls an endpoint: by its id, where this directory is deployed and has one of
+    that name. Raises as asking does, but only for a place that was named.
+    """
+    from runpod_flash.errors import ConfigurationError
+
+    if app or environment:
+        return f"{chosen_place(client, app, environment)}-{name}"
+    try:
+        place = chosen_place(client, None, None)
+        present = client.ask("GET", path_of(place)).get("endpoints", ())
+    except (ConfigurationError, click.UsageError):  # not there, several, or no key for it
+        return name
+    return f"{place}-{name}" if name in {each["name"] for each in present} else name
+
+
 def environments_of(client: ControlClient, app: str) -> list[str]:
     """Their names; empty for an app that is not there."""
     apps = client.ask("GET", "/v2/apps")["apps"]

@@ -59,7 +59,10 @@ class Leasing:
             raise CapacityError(Refusal(text, permanent=True))
         if self._fallback == "none" and spec.uses_gpu and not self.compatible(spec):
             wanted, there = self.wanted(spec), self._gpus.summary()
-            reason = f"it needs {wanted}, and this server has {there}; change its gpu="
+            reason = (
+                f"it needs {wanted}, and this server has {there}; change its gpu=, or start the "
+                "server with --gpu-fallback cpu"
+            )
             raise CapacityError(Refusal(reason, permanent=True))
 
     def lease(self, order: StartOrder, say: Say) -> GpuLease | None:
