@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
+# (The image that it names cannot be had; test_vllm.py has one that can.)
+IMAGE = next(pattern for pattern in PATTERNS if pattern.startswith("20 "))
+WITHOUT_IMAGES = [pattern for pattern in PATTERNS if pattern != IMAGE]
+
+
 def script_of(pattern: str) -> str:
     return f"pattern_{pattern.split()[0]}.py"
 
@@ -29,7 +34,7 @@ def script_of(pattern: str) -> str:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("server")
-    files = {script_of(pattern): PRELUDE + source_of(pattern) for pattern in PATTERNS}
+    files = {script_of(pattern): PRELUDE + source_of(pattern) for pattern in WITHOUT_IMAGES}
     # By their ids, programs reach what is deployed under another name as well.
     program = PROGRAM.replace('id="', 'id="shop-production-')
     files |= {**FILES, "slow.py": SLOW, "program.py": program, "pyproject.toml": ""}
@@ -56,11 +61,18 @@ def run(shop: Shop, script: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", WITHOUT_IMAGES)
 def test_the_pattern_runs_on_what_is_deployed(shop: Shop, pattern: str) -> None:
     assert run(shop, script_of(pattern)) == '{"ok": true}\n'
     folders = [each.name for each in shop.target.apps()]
     assert all(name.startswith("deployed-") for name in folders), "the program has brought nothing"
+
+
+def test_an_image_that_cannot_be_had_is_said_by_the_deploy(shop: Shop) -> None:
+    files = {script_of(IMAGE): PRELUDE + source_of(IMAGE), "pyproject.toml": ""}
+    done = Shop(shop.folder.parent / "images", shop.target, files).flash("deploy")
+    assert done.returncode == 1
+    assert "container engine" in done.stderr or "localhost:1/vllm" in done.stderr
 
 
 def test_files_routes_and_pipelines_are_served_as_the_documents_say(shop: Shop) -> None:
