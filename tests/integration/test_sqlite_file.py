@@ -32,6 +32,7 @@ STEPS = {
     "0007_invitations.sql": "c8c91391a28cfaa2ecd1bc16ce5151bcd8462da0263af7299d8e779fe69954d2",
     "0008_volumes.sql": "9f1db495c47b60af9413514ae73ba4fd2b606d459d8b1877f42f5e835b41a942",
     "0009_resources.sql": "920fbbac7c65ce2fc154602c606e0ef2d2c053232cb6c0190f41a6fa493b3e27",
+    "0010_job_keys.sql": "930045468ac30a7bec3bd9180cef9f52adb08f021a51724bce6ab204c63c4d6f",
 }
 
 
@@ -91,7 +92,7 @@ def test_a_new_file_has_its_settings_for_life_and_no_reader_writes(tmp_path: Pat
     with closing(connect(path)) as file:
         settings = ("page_size", "auto_vacuum", "journal_mode", "synchronous", "foreign_keys")
         found = {name: file.execute(f"PRAGMA {name}").fetchone()[0] for name in settings}
-    assert found == dict(zip(settings, (16384, 2, "wal", 2, 1), strict=True))
+    assert found == dict(zip(settings, (4096, 2, "wal", 2, 1), strict=True))
     before = path.read_bytes()
     prepare(path)
     with closing(connect(path)) as file:
@@ -154,7 +155,7 @@ def test_a_damaged_file_is_refused_and_names_the_remedy(tmp_path: Path) -> None:
     refused(path, r"flash.db is damaged: .*put a backup in its place \(flash server restore\)")
     path.write_bytes(content)
     with closing(sqlite3.connect(path)) as file, file:
-        file.execute("UPDATE calls SET value=x'00112233' WHERE job='job-7'")
+        file.execute("UPDATE calls SET value=x'00112233' WHERE job=7")
     with pytest.raises(ConfigurationError, match="is damaged"):
         SqliteStore(path, lambda: 0.0)
 

@@ -85,7 +85,7 @@ def test_what_is_durable_another_process_can_read(tmp_path: Path) -> None:
         await store.append(first.ref, Chunk(0, value(5)))
         await store.finish(first.ref, Outcome(JobState.COMPLETED, value(5)))
         await store.durable()
-        query = "SELECT state FROM jobs, chunks WHERE id=job"
+        query = "SELECT state FROM jobs, chunks WHERE key=job"
         assert seen_by_another_process(tmp_path, query) == "COMPLETED"
         await store.forget(["one"])
         await store.durable()

@@ -11,7 +11,7 @@ OLD, NEW = Chunk(0, Payload(b"1")), Chunk(0, Payload(b"2"))
 
 
 def row(job_id: str = "job") -> Row:
-    return Row(NewJob(job_id, "e", Call(Payload(b"[]"))), 1, 0, 1000.0)
+    return Row(NewJob(job_id, "e", Call(Payload(b"[]"))), 1, 1, 0, 1000.0)
 
 
 def here(_: Row) -> bool:
@@ -22,23 +22,23 @@ def test_chunks_of_a_stream_that_began_anew_meanwhile_are_left_out() -> None:
     job = row()
     failed = Changes({"job": job}, [(job, OLD)])
     job.stream = [NEW]
-    merged = failed.followed_by(Changes({"job": job}, [(job, NEW)], ["job"]), here)
-    assert merged == Changes({"job": job}, [(job, NEW)], ["job"])
+    merged = failed.followed_by(Changes({"job": job}, [(job, NEW)], [1]), here)
+    assert merged == Changes({"job": job}, [(job, NEW)], [1])
 
 
-def test_jobs_that_are_not_there_any_more_are_left_out_and_their_ids_deleted() -> None:
+def test_jobs_that_are_not_there_any_more_are_left_out_and_their_keys_deleted() -> None:
     job, other = row(), row("other")
     job.stream = other.stream = [OLD]
     failed = Changes({"job": job, "other": other}, [(job, OLD), (other, OLD)])
-    merged = failed.followed_by(Changes(gone=["job"]), lambda row: row is other)
-    assert merged == Changes({"other": other}, [(other, OLD)], gone=["job"])
+    merged = failed.followed_by(Changes(gone=[1]), lambda row: row is other)
+    assert merged == Changes({"other": other}, [(other, OLD)], gone=[1])
 
 
 def test_the_later_tally_counts_and_nothing_else_is_lost() -> None:
-    failed = Changes(restarted=["a"], gone=["b"], tallies={"e": Tally(1), "f": Tally(5)})
-    later = Changes(restarted=["c"], gone=["d"], tallies={"e": Tally(2)})
+    failed = Changes(restarted=[1], gone=[2], tallies={"e": Tally(1), "f": Tally(5)})
+    later = Changes(restarted=[3], gone=[4], tallies={"e": Tally(2)})
     assert failed.followed_by(later, here) == Changes(
-        restarted=["a", "c"], gone=["b", "d"], tallies={"e": Tally(2), "f": Tally(5)}
+        restarted=[1, 3], gone=[2, 4], tallies={"e": Tally(2), "f": Tally(5)}
     )
 
 

@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 Write = tuple[str, "list[tuple[object, ...]]"]  # a statement, and its parameters for each row
 
 _INSERT = (
-    "INSERT INTO jobs (id, endpoint, depth, number, state, attempt, deaths, worker, created_at,"
-    " started_at, finished_at, told, outcome) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    "INSERT INTO jobs (key, id, endpoint, depth, number, state, attempt, deaths, worker,"
+    " created_at, started_at, finished_at, told, outcome) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _ADD_CALL = "INSERT INTO calls (job, value) VALUES (?,?)"
 _UPDATE = (
     "UPDATE jobs SET number=?, state=?, attempt=?, deaths=?, worker=?, created_at=?, started_at=?,"
-    " finished_at=?, told=?, outcome=? WHERE id=?"
+    " finished_at=?, told=?, outcome=? WHERE key=?"
 )
-_DELETE = "DELETE FROM jobs WHERE id=?"
+_DELETE = "DELETE FROM jobs WHERE key=?"
 _ADD_CHUNK = "INSERT INTO chunks (job, number, value) VALUES (?,?,?)"
 _DROP_CHUNKS = "DELETE FROM chunks WHERE job=?"
-_TELL = "UPDATE jobs SET told=? WHERE id=?"
+_TELL = "UPDATE jobs SET told=? WHERE key=?"
 _TALLY = "INSERT OR REPLACE INTO tallies (endpoint, completed, failed, retried) VALUES (?,?,?,?)"
 
 
@@ -54,21 +54,21 @@ class Changes:
 
     rows: dict[str, Row] = field(default_factory=dict)
     chunks: list[tuple[Row, Chunk]] = field(default_factory=list)
-    restarted: list[str] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    restarted: list[int] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
     told: list[Row] = field(default_factory=list)
     tallies: dict[str, Tally] = field(default_factory=dict)
 
     def restart(self, row: Row) -> None:
         """The row's stream begins anew."""
         self._leave_out_chunks(row)
-        self.restarted.append(row.new.id)
+        self.restarted.append(row.key)
 
     def drop(self, row: Row) -> None:
         """The row is forgotten, and with it the chunks that the file has."""
         self._leave_out_chunks(row)
         self.rows.pop(row.new.id, None)
-        self.gone.append(row.new.id)
+        self.gone.append(row.key)
 
     def _leave_out_chunks(self, row: Row) -> None:
         if self.chunks:
@@ -105,13 +105,13 @@ class Changes:
     def statements(self, seen: list[_Seen]) -> list[Write]:
         """What `look` saw, and all else, in an order in which it can be written."""
         writes: list[Write] = [
-            (_DELETE, [(job_id,) for job_id in self.gone]),
-            (_DROP_CHUNKS, [(job_id,) for job_id in self.restarted]),
+            (_DELETE, [(key,) for key in self.gone]),
+            (_DROP_CHUNKS, [(key,) for key in self.restarted]),
             (_INSERT, [_inserted(each) for each in seen if not each.known]),
             (_ADD_CALL, [_call(each.row) for each in seen if not each.known]),
             (_UPDATE, [_updated(each) for each in seen if each.known]),
             (_ADD_CHUNK, [_added(row, chunk) for row, chunk in self.chunks]),
-            (_TELL, [(row.told, row.new.id) for row in self.told]),
+            (_TELL, [(row.told, row.key) for row in self.told]),
             (_TALLY, [(endpoint, *tally) for endpoint, tally in self.tallies.items()]),
         ]
         return [write for write in writes if write[1]]
@@ -126,15 +126,15 @@ def _has(row: Row, chunk: Chunk) -> bool:
 
 def _inserted(seen: _Seen) -> tuple[object, ...]:
     new = seen.row.new
-    return (new.id, new.endpoint, seen.row.depth, *seen.state, _outcome(seen))
+    return (seen.row.key, new.id, new.endpoint, seen.row.depth, *seen.state, _outcome(seen))
 
 
 def _call(row: Row) -> tuple[object, ...]:
-    return (row.new.id, records.call_to_bytes(row.new))
+    return (row.key, records.call_to_bytes(row.new))
 
 
 def _updated(seen: _Seen) -> tuple[object, ...]:
-    return (*seen.state, _outcome(seen), seen.row.new.id)
+    return (*seen.state, _outcome(seen), seen.row.key)
 
 
 def _outcome(seen: _Seen) -> bytes | None:
@@ -142,7 +142,7 @@ def _outcome(seen: _Seen) -> bytes | None:
 
 
 def _added(row: Row, chunk: Chunk) -> tuple[object, ...]:
-    return (row.new.id, chunk.index, records.value_to_bytes(chunk.payload))
+    return (row.key, chunk.index, records.value_to_bytes(chunk.payload))
 
 
 def _state(row: Row) -> tuple[object, ...]:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BUSY_SECONDS = 30.0
-# Values of megabytes are written in a quarter of the steps that pages of 4 KiB take.
-PAGE_BYTES = 16 << 10
+# Of a new file. A job of some hundred bytes changes three pages, each of which is written whole; a
+# value of a megabyte takes a third longer than in pages of 16 KiB.
+PAGE_BYTES = 4 << 10
 
 
 def connect(path: Path, busy_seconds: float = _BUSY_SECONDS) -> sqlite3.Connection:

@@ -51,7 +51,7 @@ _LOG_BYTES = 64 << 20
 # Room in the file that no job needs any more is given back once it is more than the rest, so many
 # pages with each commit.
 _SPARE_BYTES = 64 << 20
-_GIVEN_BACK = 512
+_GIVEN_BACK = 2048
 
 
 class _Waiter(NamedTuple):
@@ -78,16 +78,16 @@ class Journal:
         written: Callable[[], None],
         failed: Callable[[], None],
         is_light: Callable[[], bool],
-        max_pages: int,
+        max_bytes: int,
     ) -> None:
         self._take = take
         self._written = written
         self._failed = failed
         self._is_light = is_light
         self._connection = connect(path)
-        (present,) = self._connection.execute("PRAGMA page_count").fetchone()
+        present, page_bytes = self._ask("page_count"), self._ask("page_size")
         # (A file that is larger than now allowed needs room for results as well.)
-        most = max(max_pages, present + max_pages // 5)
+        most = max(max_bytes, present * page_bytes + max_bytes // 5) // page_bytes
         # (A loop never waits for another's lock on the file.)
         self._of_loop = connect(path, busy_seconds=0)
         for each in (self._connection, self._of_loop):
@@ -269,13 +269,14 @@ class Journal:
             self._logged += size + _COMMIT_BYTES
 
     def _measure(self) -> None:
-        pages, free, size = (
-            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("page_count", "freelist_count", "page_size")
-        )
+        pages, free, size = map(self._ask, ("page_count", "freelist_count", "page_size"))
         self.used_bytes, self._spare = (pages - free) * size, free * size
         self.free()
         self._measured_at, self._unmeasured = time.monotonic(), 0
+
+    def _ask(self, setting: str) -> int:
+        (found,) = self._connection.execute(f"PRAGMA {setting}").fetchone()
+        return int(found)
 
     def _gives_back(self) -> bool:
         return self._spare > max(_SPARE_BYTES, self.used_bytes)

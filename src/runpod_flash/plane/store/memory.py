@@ -96,7 +96,7 @@ class MemoryStore:
         queue = self._queue(new.endpoint)
         self._accepted += 1
         depth = self._depth(new.parent) if new.parent else 0
-        row = self._rows[new.id] = Row(new, self._accepted, depth, self._clock())
+        row = self._rows[new.id] = Row(new, self._accepted, self._accepted, depth, self._clock())
         self._limit_life(row)
         if claim is not None and queue.queued == 0 and self._holds(queue, claim):
             self._start(queue, row, claim, worker)

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """A job inside the store. `number` is its place in the queue, `depth` how deeply nested it is.
+    """A job inside the store. `key` is its own, and grows with each; `number` is its place in the
+    queue, `depth` how deeply nested it is.
 
     `told` says that the webhook knows of its end. `mark` is the store's own: when it last wrote the
     row.
     """
 
     new: NewJob
+    key: int
     number: int
     depth: int
     created_at: float

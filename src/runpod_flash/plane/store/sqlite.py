@@ -18,7 +18,7 @@ from runpod_flash.errors import ConfigurationError, PayloadTooLargeError, StoreF
 from runpod_flash.plane.store import records
 from runpod_flash.plane.store.base import Chunk, JobState, Outcome, Tally
 from runpod_flash.plane.store.changes import Changes
-from runpod_flash.plane.store.database import PAGE_BYTES, connect, prepare
+from runpod_flash.plane.store.database import connect, prepare
 from runpod_flash.plane.store.journal import Journal
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.plane.store.rows import Row
@@ -41,9 +41,9 @@ _IN_FILE = Payload(b"")
 _HEADROOM = 1.25
 # (Not sorted by SQLite, which would copy all values to sort them.)
 _LOAD = (
-    "SELECT id, endpoint, depth, value, number, state, attempt, deaths, worker, created_at,"
-    " started_at, finished_at, told, (SELECT count(*) FROM chunks WHERE job=id) FROM jobs"
-    " JOIN calls ON job=id"
+    "SELECT key, id, endpoint, depth, value, number, state, attempt, deaths, worker, created_at,"
+    " started_at, finished_at, told, (SELECT count(*) FROM chunks WHERE job=key) FROM jobs"
+    " JOIN calls ON job=key"
 )
 
 
@@ -74,10 +74,8 @@ class SqliteStore(MemoryStore):
         self._unheard: list[Row] = []
         self._reader = connect(path)
         self._reading = threading.Lock()
-        pages = int(bounds.max_bytes * _HEADROOM) // PAGE_BYTES
-        self._journal = Journal(
-            path, self._take, self._written, self._failed, self._is_light, pages
-        )
+        most = int(bounds.max_bytes * _HEADROOM)
+        self._journal = Journal(path, self._take, self._written, self._failed, self._is_light, most)
         self._load(path)
 
     # Commands that differ from memory's
@@ -166,29 +164,30 @@ class SqliteStore(MemoryStore):
     def _with_call(self, job: Job) -> Job:
         if job.call.payload is not _IN_FILE:
             return job
-        (data,) = self._read("SELECT value FROM calls WHERE job=?", job.id)
+        data = self._read("SELECT value FROM calls WHERE job=?", job.id)
         new = records.call_from_bytes(job.id, job.endpoint, data)
         return job._replace(call=new.call, extras=new.extras)
 
     def _with_outcome(self, job: Job) -> Job:
         if job.outcome is None or job.outcome.payload is not _IN_FILE:
             return job
-        (data,) = self._read("SELECT outcome FROM jobs WHERE id=?", job.id)
+        data = self._read("SELECT outcome FROM jobs WHERE key=?", job.id)
         return job._replace(outcome=records.outcome_from_bytes(job.state, data))
 
     def _with_value(self, job_id: str, chunk: Chunk) -> Chunk:
         if chunk.payload is not _IN_FILE:
             return chunk
         where = "SELECT value FROM chunks WHERE job=? AND number=?"
-        (data,) = self._read(where, job_id, chunk.index)
-        return Chunk(chunk.index, records.value_from_bytes(data))
+        return Chunk(chunk.index, records.value_from_bytes(self._read(where, job_id, chunk.index)))
 
-    def _read(self, query: str, *parameters: object) -> tuple[bytes]:
+    def _read(self, query: str, job_id: str, *more: object) -> bytes:
+        row = self._rows.get(job_id)
         with self._reading:
-            found: tuple[bytes] | None = self._reader.execute(query, parameters).fetchone()
-        if found is None:
-            raise _ForgottenError(f"{parameters[0]} is not in the file any more")
-        return found
+            found = row and self._reader.execute(query, (row.key, *more)).fetchone()
+        if not found:
+            raise _ForgottenError(f"{job_id} is not in the file any more")
+        data: bytes = found[0]
+        return data
 
     # What changes (under the lock)
 
@@ -296,6 +295,7 @@ class SqliteStore(MemoryStore):
 
     def _restored(
         self,
+        key: int,
         job_id: str,
         endpoint: str,
         depth: int,
@@ -311,7 +311,7 @@ class SqliteStore(MemoryStore):
         told: int,
         chunks: int,
     ) -> Row:
-        row = Row(records.call_from_bytes(job_id, endpoint, call), number, depth, created_at)
+        row = Row(records.call_from_bytes(job_id, endpoint, call), key, number, depth, created_at)
         row.state, row.attempt, row.deaths = JobState(state), attempt, deaths
         row.worker, row.started_at, row.finished_at = worker, started_at, finished_at
         row.stream = [Chunk(index, _IN_FILE) for index in range(chunks)]
@@ -323,7 +323,7 @@ class SqliteStore(MemoryStore):
 
     def _enter(self, rows: Sequence[Row]) -> None:
         self._rows = {row.new.id: row for row in rows}
-        self._accepted = rows[-1].number if rows else 0
+        self._accepted = rows[-1].number if rows else 0  # (no key is above its number)
         for row in sorted((row for row in rows if row.state.final), key=_end):
             self._file(row)
         for row in rows:
