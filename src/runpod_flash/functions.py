@@ -64,6 +64,10 @@ if TYPE_CHECKING:
             """Send the request; the answer's JSON."""
 
 
+# Of calls that were found to be possible, so many shapes are remembered.
+_MOST_SHAPES = 1000
+
+
 class Target:
     """A decorated function or class together with its endpoint: what jobs are made of."""
 
@@ -73,6 +77,7 @@ class Target:
         self._spec: EndpointSpec | None = None
         self._env: Mapping[str, str] | None = None
         self._signatures: dict[str, inspect.Signature | None] = {}
+        self._bound: set[tuple[str | int, ...]] = set()
 
     @classmethod
     def of_spec(cls, spec: EndpointSpec, env: Mapping[str, str], original: Any = None) -> Target:
@@ -97,13 +102,17 @@ class Target:
 
     def check(self, args: Any, kwargs: Any, method: str = "") -> None:
         """Raise the `TypeError` of a call that cannot be, here and not on a worker."""
-        if self.original is None:
+        # (Whether it can be bound depends on how many there are, and on the names.)
+        shape = (method, len(args), *kwargs)
+        if self.original is None or shape in self._bound:
             return
         if method not in self._signatures:
             self._signatures[method] = _signature(self.original, method)
         signature = self._signatures[method]
         if signature is not None:
             signature.bind(*args, **kwargs)
+        if len(self._bound) < _MOST_SHAPES:
+            self._bound.add(shape)
 
     @property
     def env(self) -> Mapping[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.links.base import JobRef, LogLine, Part, WorkerCall
 from runpod_flash.links.lending import Reading
 from runpod_flash.wire import failures, frames
-from runpod_flash.wire.carried import carried, carrying
+from runpod_flash.wire.carried import carried
 from runpod_flash.wire.codec import payload_of
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameError, FrameReader
 
@@ -81,17 +81,17 @@ class FramedLink:
 
     def run(self, job: Job, *, trusted: bool) -> None:
         call = job.call
-        fields: dict[str, Any] = {
-            "job": job.id,
-            "attempt": job.attempt,
-            "form": call.form,
-            "trusted": trusted,
-        }
+        more = f',"form":"{call.form}","trusted":{"true" if trusted else "false"}'
         if job.credits:
-            fields["credits"] = job.credits
+            more += f',"credits":{job.credits}'
         if call.method:
-            fields["method"] = call.method
-        self._send(carrying("job", fields, call.payload, call.constructor))
+            more += f',"method":{frames.quoted(call.method)}'
+        buffers = (call.payload.body, *call.payload.buffers)
+        if call.constructor is not None:
+            buffers += (call.constructor.body, *call.constructor.buffers)
+            more += f',"constructor":{1 + len(call.constructor.buffers)}'
+        header = frames.job_header("job", job.id, job.attempt, more)
+        self._send_pieces(frames.assemble(header, buffers), ())
 
     def lend(self, loop: asyncio.AbstractEventLoop) -> None:
         self._reading.lend(loop)

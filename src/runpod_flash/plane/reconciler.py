@@ -148,15 +148,17 @@ class Reconciler:
         then.
         """
         scaling = pool.spec.scaling
-        timer = self._timers.get(pool.key)
-        idle_out = self._loop.time() + pool.learned.keep(scaling.idle_timeout)
-        others_wait = any(p.waits_for for p in list(self._pools.values()))
         workers = list(pool.workers.values())
-        draining = any(w.state is WorkerState.DRAINING for w in workers)
-        too_many = len(workers) > scaling.workers_max
-        idles_out = len(workers) > scaling.workers_min
-        late = idles_out and (timer is None or timer.when() > idle_out)
-        return others_wait or draining or too_many or late
+        if len(workers) > scaling.workers_max:
+            return True
+        if len(workers) > scaling.workers_min:
+            timer = self._timers.get(pool.key)
+            idle_out = self._loop.time() + pool.learned.keep(scaling.idle_timeout)
+            if timer is None or timer.when() > idle_out:
+                return True
+        # (Lists: a generator takes twice as long for the one or two that there are.)
+        draining = [w for w in workers if w.state is WorkerState.DRAINING]
+        return bool(draining or [p for p in list(self._pools.values()) if p.waits_for])
 
     def _counts(self, pool: Pool) -> Counts:
         """Jobs and requests that wait, those aside that are content to wait."""

@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.errors import SerializationError
+from runpod_flash.wire.dumps import compact
 from runpod_flash.wire.module_names import NO_ALIAS
 from runpod_flash.wire.tags import (
     MAX_DEPTH,
@@ -37,9 +38,7 @@ _PLAIN = SCALARS | _CONTAINERS
 _STR = frozenset({str})
 
 # Checks for cycles and non-finite floats are the caller's: is_plain() bounds the depth.
-_dump_text = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
-).encode
+_dump_text = compact(ensure_ascii=False, allow_nan=False)
 _load_start = json.JSONDecoder().raw_decode
 
 

@@ -18,7 +18,10 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
+
+from runpod_flash.wire.dumps import compact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,11 +37,15 @@ _MAX_HEADER = 16 << 20
 _MAX_BUFFERS = 0xFFFF
 _MAX_FDS = 64
 _READ = 256 << 10
-_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# (Numbers: an operation on enum members takes as long as to read a header.)
+_CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 _ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 
-_dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_loads = json.JSONDecoder().decode
+_dumps = compact(ensure_ascii=True, allow_nan=True)
+# The text of a string as JSON.
+quoted = encode_basestring_ascii
+_scan = json.JSONDecoder().raw_decode
 _LENGTHS = [struct.Struct(f"!{count}Q") for count in range(8)]
 
 
@@ -66,6 +73,14 @@ def header_of(kind: str, fields: Mapping[str, Any]) -> bytes:
     return _dumps({"t": kind, **fields}).encode()
 
 
+def job_header(kind: str, job: str, attempt: int, more: str = "") -> bytes:
+    """The header of a frame about one attempt at a job; `more` is the text of further fields.
+
+    (Written by hand, since every call has two of them.)
+    """
+    return f'{{"t":"{kind}","job":{quoted(job)},"attempt":{attempt}{more}}}'.encode()
+
+
 def assemble(header: bytes, buffers: tuple[Buffer, ...], fds: int = 0) -> list[Buffer]:
     """A frame with this header, as pieces; see `encode`."""
     if len(buffers) > _MAX_BUFFERS or len(header) > _MAX_HEADER or fds > _MAX_FDS:
@@ -91,9 +106,13 @@ def _size(buffer: Buffer) -> int:
     return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
 
 
-def send_all(sock: socket.socket, *whole: Frame) -> None:
-    """Write frames to a blocking socket, whole; descriptors go with a single one only."""
-    encoded, fds = [piece for frame in whole for piece in encode(frame)], whole[0].fds
+def send_all(sock: socket.socket, frame: Frame) -> None:
+    """Write a frame to a blocking socket, whole."""
+    send_pieces(sock, encode(frame), frame.fds)
+
+
+def send_pieces(sock: socket.socket, encoded: list[Buffer], fds: tuple[int, ...] = ()) -> None:
+    """Write what was encoded to a blocking socket, whole."""
     if not fds and len(encoded) > 1 and sum(map(_size, encoded)) <= 16384:
         encoded = [b"".join(encoded)]
     if len(encoded) == 1 and not fds:
@@ -127,12 +146,12 @@ def rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
 
 def _header(text: bytearray) -> Frame:
     try:
-        fields = _loads(text.decode())
+        fields, end = _scan(text.decode())
         type_ = fields.pop("t")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FrameError(f"a frame header that is not JSON with a type: {error}") from None
-    if not isinstance(type_, str):
-        raise FrameError(f"a frame of type {type_!r:.80}")
+    if not isinstance(type_, str) or end != len(text):
+        raise FrameError(f"a frame of type {type_!r:.80}, with {len(text)} bytes of header")
     return Frame(type_, fields)
 
 
@@ -186,7 +205,7 @@ class FrameReader:
         Without `wait` an empty socket gives an empty list. Raises `FrameError` on foreign bytes.
         """
         try:
-            received = self._receive(0 if wait else socket.MSG_DONTWAIT)
+            received = self._receive(0 if wait else _DONTWAIT)
         except (BlockingIOError, InterruptedError):
             self.drained = True
             return []
@@ -227,6 +246,8 @@ class FrameReader:
                 whole = self._open_frame()
                 if whole is not None:
                     frames.append(whole)
+                    if not self._head:
+                        return frames
                     continue
                 if self._frame is None:
                     return frames

@@ -161,7 +161,7 @@ class JobRunner:
     def _finish(self, job: _Running, result: Any) -> None:
         payload = encode(result)
         self._out.end_job(job.id)
-        self._link.value("result", job.id, job.attempt, payload, {})
+        self._link.result(job.id, job.attempt, payload)
 
     async def _call(self, job: _Running) -> None:
         function = self._target
@@ -221,7 +221,7 @@ class JobRunner:
             async for value in values:
                 await job.take_credit()
                 payload = encode(value)
-                self._link.value("chunk", job.id, job.attempt, payload, {"index": index})
+                self._link.chunk(job.id, job.attempt, payload, index)
                 index += 1
         self._finish(job, None)
 

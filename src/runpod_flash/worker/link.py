@@ -42,9 +42,12 @@ class PlaneLink:
 
     def send(self, *sent: Frame) -> None:
         """Write frames; a plane that is gone is noticed by the reader."""
+        self._write([piece for frame in sent for piece in frames.encode(frame)])
+
+    def _write(self, pieces: list[frames.Buffer]) -> None:
         try:
             with self._lock:
-                frames.send_all(self._sock, *sent)
+                frames.send_pieces(self._sock, pieces)
         except OSError:
             pass
 
@@ -89,11 +92,14 @@ class PlaneLink:
     def job(self, kind: str, job: str, attempt: int, fields: Mapping[str, Any]) -> None:
         self.send(Frame(kind, {"job": job, "attempt": attempt, **fields}))
 
-    def value(
-        self, kind: str, job: str, attempt: int, payload: Payload, fields: Mapping[str, Any]
-    ) -> None:
-        buffers = (payload.body, *payload.buffers)
-        self.send(Frame(kind, {"job": job, "attempt": attempt, **fields}, buffers))
+    def result(self, job: str, attempt: int, payload: Payload) -> None:
+        self._value(frames.job_header("result", job, attempt), payload)
+
+    def chunk(self, job: str, attempt: int, payload: Payload, index: int) -> None:
+        self._value(frames.job_header("chunk", job, attempt, f',"index":{index}'), payload)
+
+    def _value(self, header: bytes, payload: Payload) -> None:
+        self._write(frames.assemble(header, (payload.body, *payload.buffers)))
 
     def failure(self, kind: str, failure: Failure, fields: Mapping[str, Any]) -> None:
         self.send(Frame(kind, {"failure": failures.to_wire(failure), **fields}))

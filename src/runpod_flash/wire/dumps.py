@@ -1,0 +1,33 @@
+"""JSON text, written by one encoder for all values.
+
+`json.JSONEncoder.encode` makes an encoder for each value, which takes longer than to write a small
+one, as those of a warm call are.
+"""
+
+from __future__ import annotations
+
+import json
+from json import encoder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def compact(*, ensure_ascii: bool, allow_nan: bool) -> Callable[[Any], str]:
+    """Writes JSON without spaces. There is no check for cycles: the caller knows the value.
+
+    Raises `TypeError` and `ValueError` as `json.dumps` does.
+    """
+    portable = json.JSONEncoder(
+        ensure_ascii=ensure_ascii,
+        check_circular=False,
+        allow_nan=allow_nan,
+        separators=(",", ":"),
+    )
+    make = getattr(encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter whose json is written in Python
+        return portable.encode
+    quote = encoder.encode_basestring_ascii if ensure_ascii else encoder.encode_basestring
+    write = make(None, portable.default, quote, None, ":", ",", False, False, allow_nan)
+    return lambda value: "".join(write(value, 0))
