@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from integration.served import serving
 from runpod_flash.plane.store.sqlite import SqliteStore
@@ -22,6 +26,10 @@ WORK = """
     def count(n: int):
         for i in range(n):
             yield "x" * 20_000 + str(i)
+
+    @Endpoint(name="one", cpu="cpu3c-1-2")
+    async def one():
+        return 1
 
     @Endpoint(name="fails", cpu="cpu3c-1-2")
     def fails():
@@ -106,3 +114,34 @@ def test_a_job_that_has_failed_can_be_retried_after_a_restart(tmp_path: Path) ->
         assert (await ended(served))["retries"] == 1
 
     lives(tmp_path, before, after)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("/v2/one/runsync", {}),
+        ("/v2/one/runsync", {"Idempotency-Key": "k"}),
+        ("/work/one/runsync", {}),
+    ],
+    ids=["queue API", "with a key", "function"],
+)
+def test_an_answer_with_a_result_waits_for_its_commit(
+    tmp_path: Path, path: str, headers: dict[str, str]
+) -> None:
+    states = "SELECT state FROM jobs ORDER BY key"
+
+    async def scenario(served: Served) -> None:
+        await served.post(path, {"input": {}})  # (a worker is there)
+        (pool,) = (each for each in served.plane.pools() if each.spec.name == "one")
+        with closing(sqlite3.connect(tmp_path / "flash.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # the server's own commits wait for it
+            answer = asyncio.ensure_future(served.post(path, {"input": {}}, headers=headers))
+            while (await served.plane.store.tally(pool.key)).completed < 2:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            assert not answer.done()
+            other.execute("ROLLBACK")
+            assert (await answer).json()["output"] == 1
+            assert other.execute(states).fetchall() == [("COMPLETED",), ("COMPLETED",)]
+
+    lives(tmp_path, scenario)

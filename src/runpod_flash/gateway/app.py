@@ -421,8 +421,9 @@ class Gateway:
             return await self._login.answer(scope, receive)
         found = await self._of_jobs(scope, receive)
         if found is not None:
-            # What is said of a job must not be taken back by a crash.
-            await self._plane.store.durable()
+            if not (isinstance(found, Answer) and found.kept):
+                # What is said of a job must not be taken back by a crash.
+                await self._plane.store.durable()
             return found
         found = await self._documents.answer(scope)
         if found is None:

@@ -11,12 +11,14 @@ from runpod_flash.gateway.messages import Answer
 from runpod_flash.gateway.results import NotJsonError, error_text, to_json
 from runpod_flash.plane.store.base import JobState
 from runpod_flash.plane.store.memory import now
+from runpod_flash.wire.dumps import dumper
 
 if TYPE_CHECKING:
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.store.base import Job
     from runpod_flash.wire.failures import Failure
 
+_dumps = dumper(ensure_ascii=True, allow_nan=True, separators=(", ", ": "))
 # HTTP statuses of jobs that did not complete, where the status is to say so.
 _STATUSES = {JobState.FAILED: 500, JobState.TIMED_OUT: 504, JobState.CANCELLED: 409}
 
@@ -27,9 +29,9 @@ class JobObjects:
     def __init__(self, plane: Plane) -> None:
         self._plane = plane
 
-    def answer(self, job: Job) -> Answer:
+    def answer(self, job: Job, *, kept: bool = False) -> Answer:
         """As the queue API describes a job."""
-        return Answer(200, self.body(job))
+        return Answer(200, self.body(job), kept=kept)
 
     def body(self, job: Job, *, with_input: bool = False) -> bytes:
         """The job object of the queue API."""
@@ -47,7 +49,7 @@ class JobObjects:
         """As the addresses of functions describe a job that was waited for."""
         fields, output = self._with_error(job)
         status = _STATUSES.get(JobState(fields["status"]), 200)
-        return Answer(status, _joined(fields, {"output": output}))
+        return Answer(status, _joined(fields, {"output": output}), kept=True)
 
     def described(self, job: Job) -> Answer:
         """As the addresses of functions describe a job that was asked for."""
@@ -128,6 +130,6 @@ def _hosted_error(failure: Failure, worker_id: str) -> str:
 
 def _joined(fields: dict[str, Any], parts: dict[str, bytes]) -> bytes:
     """One JSON object; the parts are JSON already."""
-    body = json.dumps(fields).encode()
+    body = _dumps(fields).encode()
     more = b"".join(b', "%s": %s' % (name.encode(), text) for name, text in parts.items() if text)
     return body[:-1] + more + b"}"

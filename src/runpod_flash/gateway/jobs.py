@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.gateway.delivered import Delivered
+from runpod_flash.gateway.idempotency import new_id
 from runpod_flash.gateway.job_object import JobObjects
 from runpod_flash.gateway.messages import Answer, Refusal, answer
 from runpod_flash.gateway.session_ids import is_session_id
@@ -15,7 +16,7 @@ from runpod_flash.gateway.streams import Streams
 from runpod_flash.gateway.targets import Targets
 from runpod_flash.plane.events import JobEnded
 from runpod_flash.plane.store.base import Call, NewJob, Policy
-from runpod_flash.plane.store.memory import now
+from runpod_flash.plane.store.memory import now, settle
 from runpod_flash.plane.views import JobViews
 from runpod_flash.wire.codec import encode_safe
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from runpod_flash.plane.store.base import Chunk, Job
 
 _T = TypeVar("_T")
+_O = TypeVar("_O")
 
 
 class Jobs:
@@ -47,7 +49,7 @@ class Jobs:
 
     def submit(self, pool: Pool, value: Any, method: str = "") -> str:
         """Queue a job with an `input`; its id."""
-        job_id = str(uuid.uuid4())
+        job_id = new_id()
         self.accept(pool, NewJob(job_id, pool.key, call_of(value, method), policy_of(pool)))
         return job_id
 
@@ -57,17 +59,17 @@ class Jobs:
 
     def run(self, pool: Pool, value: Any, method: str = "") -> tuple[str, asyncio.Future[Job]]:
         """Queue a job, and a future that has it once it has ended."""
-        job_id = str(uuid.uuid4())
+        job_id = new_id()
         new = NewJob(job_id, pool.key, call_of(value, method), policy_of(pool))
         return job_id, self.run_new(pool, new)
 
     def run_new(self, pool: Pool, new: NewJob) -> asyncio.Future[Job]:
-        """Queue it; a future that has the job once it has ended."""
+        """Queue it; a future that has the job once it has ended, and no crash can change that."""
         ended: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
 
         def follow(event: Event) -> None:
-            if isinstance(event, JobEnded) and not ended.done():
-                ended.set_result(event.job)
+            if isinstance(event, JobEnded):
+                self.store.when_durable(partial(settle, ended, event.job))
 
         self._plane.events.follow(new.id, follow)
         try:
@@ -107,11 +109,18 @@ class Jobs:
         return job
 
     async def end(self, job_id: str, seconds: float) -> Job | None:
-        """The job once it has ended; None after so many seconds, or if it is not known."""
+        """The job once it has ended; None after so many seconds, or if it is not known.
+
+        No crash can change its end.
+        """
         ended: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
-        leave = self.views.wait(job_id, lambda job: _set(ended, job))
+
+        def end(job: Job | None) -> None:
+            self.store.when_durable(partial(settle, ended, job))
+
+        leave = self.views.wait(job_id, end)
         try:
-            return await _within(seconds, ended, None)
+            return await within(seconds, ended, None)
         finally:
             leave()
 
@@ -123,11 +132,11 @@ class Jobs:
         found: asyncio.Future[tuple[Sequence[Chunk], Job | None]] = loop.create_future()
 
         def arrived(chunks: Sequence[Chunk], job: Job | None) -> None:
-            _set(found, (chunks, job))
+            settle(found, (chunks, job))
 
         leave = self.views.chunks(job_id, start, arrived)
         try:
-            return await _within(seconds, found, ((), None))
+            return await within(seconds, found, ((), None))
         finally:
             leave()
 
@@ -178,18 +187,13 @@ def policy_of(pool: Pool) -> Policy:
     return Policy(placement.max_attempts, placement.restartable, placement.execution_timeout_ms)
 
 
-async def _within(seconds: float, future: asyncio.Future[_T], otherwise: _T) -> _T:
+async def within(seconds: float, future: asyncio.Future[_T], otherwise: _O) -> _T | _O:
     """The future's result, or the other one after so many seconds.
 
     (`wait_for` costs each request a future and a turn of the loop more.)
     """
-    timer = asyncio.get_running_loop().call_later(seconds, _set, future, otherwise)
+    timer = asyncio.get_running_loop().call_later(seconds, settle, future, otherwise)
     try:
         return await future
     finally:
         timer.cancel()
-
-
-def _set(future: asyncio.Future[Any], value: Any) -> None:
-    if not future.done():
-        future.set_result(value)

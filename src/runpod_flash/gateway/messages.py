@@ -29,12 +29,13 @@ Headers = list[tuple[bytes, bytes]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole response."""
+    """A whole response; `kept` says that no crash can take back what it tells of a job."""
 
     status: int
     body: bytes
     media_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    kept: bool = False
 
     async def send(self, send: Send) -> None:
         headers = [

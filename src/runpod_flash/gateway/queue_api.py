@@ -14,7 +14,7 @@ from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.functions import REMEDY, RUN_LIMIT, RUNSYNC_LIMIT
 from runpod_flash.gateway.health import health, metrics
 from runpod_flash.gateway.job_object import summary
-from runpod_flash.gateway.jobs import call_of, policy_of
+from runpod_flash.gateway.jobs import call_of, policy_of, within
 from runpod_flash.gateway.messages import (
     Answer,
     Refusal,
@@ -139,8 +139,9 @@ class QueueApi:
     async def _run(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
         asked = read_submission(await read_body(scope, receive, RUN_LIMIT, REMEDY))
         kept = self._jobs.settings.run_retention_ms
-        job_id, state = self._submit(endpoint, "run", asked, kept, scope)
-        return answer(200, {"id": job_id, "status": state.value})
+        pool, new = self._new(endpoint, "run", asked, kept, scope)
+        state = self._accept(pool, new, scope)
+        return answer(200, {"id": new.id, "status": state.value})
 
     async def _runsync(self, endpoint: Discovered, scope: Scope, receive: Receive) -> Answer:
         seconds = wait_seconds(scope, _DEFAULT_WAIT_MS)
@@ -148,17 +149,21 @@ class QueueApi:
         settings = self._jobs.settings
         waits = b"wait=" in scope["query_string"]
         retention = settings.waited_retention_ms if waits else settings.sync_retention_ms
-        job_id, _ = self._submit(endpoint, "runsync", asked, retention, scope)
-        ended = await self._jobs.end(job_id, seconds)
+        pool, new = self._new(endpoint, "runsync", asked, retention, scope)
+        if header(scope, b"idempotency-key") is None:
+            ended = await within(seconds, self._jobs.run_new(pool, new), None)
+        else:
+            self._accept(pool, new, scope)
+            ended = await self._jobs.end(new.id, seconds)
         if ended is None:
-            return self._jobs.pending(job_id)
+            return self._jobs.pending(new.id)
         self._jobs.delivered(ended)
-        return self._jobs.objects.answer(ended)
+        return self._jobs.objects.answer(ended, kept=True)
 
-    def _submit(
+    def _new(
         self, endpoint: Discovered, verb: str, asked: Submission, retention_ms: int, scope: Scope
-    ) -> tuple[str, JobState]:
-        """The job's id, and its state as far as it is known."""
+    ) -> tuple[Pool, NewJob]:
+        """The job that is asked for, and where it is to run."""
         method, value = _method_of(endpoint, without_marker(scope, asked.input))
         if asked.webhook:
             self._jobs.targets.check(asked.webhook, scope)
@@ -174,12 +179,16 @@ class QueueApi:
             idempotency.job_id(scope, pool.key, verb), pool.key, call_of(value, method),
             policy, webhook=asked.webhook, extras=asked.extras,
         )  # fmt: skip
+        return pool, new
+
+    def _accept(self, pool: Pool, new: NewJob, scope: Scope) -> JobState:
+        """Queue it, if it is not there; its state as far as it is known."""
         self._jobs.accept(pool, new)
         if header(scope, b"idempotency-key") is None:
-            return new.id, JobState.IN_QUEUE
+            return JobState.IN_QUEUE
         job = self._jobs.get(pool, new.id)
         idempotency.check_same(scope, new, job)
-        return job.id, job.state
+        return job.state
 
     # Of an endpoint
 

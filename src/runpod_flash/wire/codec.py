@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.errors import SerializationError
-from runpod_flash.wire.dumps import compact
+from runpod_flash.wire.dumps import dumper
 from runpod_flash.wire.module_names import NO_ALIAS
 from runpod_flash.wire.tags import (
     MAX_DEPTH,
@@ -38,7 +38,7 @@ _PLAIN = SCALARS | _CONTAINERS
 _STR = frozenset({str})
 
 # Checks for cycles and non-finite floats are the caller's: is_plain() bounds the depth.
-_dump_text = compact(ensure_ascii=False, allow_nan=False)
+_dump_text = dumper(ensure_ascii=False, allow_nan=False)
 _load_start = json.JSONDecoder().raw_decode
 
 
@@ -55,7 +55,8 @@ class Payload(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Size of the body and all buffers."""
-        return len(self.body) + sum(memoryview(buffer).nbytes for buffer in self.buffers)
+        size = len(self.body)
+        return size + sum(memoryview(b).nbytes for b in self.buffers) if self.buffers else size
 
     @property
     def pickled(self) -> bool:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def compact(*, ensure_ascii: bool, allow_nan: bool) -> Callable[[Any], str]:
-    """Writes JSON without spaces. There is no check for cycles: the caller knows the value.
+def dumper(
+    *, ensure_ascii: bool, allow_nan: bool, separators: tuple[str, str] = (",", ":")
+) -> Callable[[Any], str]:
+    """Writes JSON. There is no check for cycles: the caller knows the value.
 
     Raises `TypeError` and `ValueError` as `json.dumps` does.
     """
@@ -23,11 +25,11 @@ def compact(*, ensure_ascii: bool, allow_nan: bool) -> Callable[[Any], str]:
         ensure_ascii=ensure_ascii,
         check_circular=False,
         allow_nan=allow_nan,
-        separators=(",", ":"),
+        separators=separators,
     )
     make = getattr(encoder, "c_make_encoder", None)
     if make is None:  # an interpreter whose json is written in Python
         return portable.encode
     quote = encoder.encode_basestring_ascii if ensure_ascii else encoder.encode_basestring
-    write = make(None, portable.default, quote, None, ":", ",", False, False, allow_nan)
+    write = make(None, portable.default, quote, None, *separators[::-1], False, False, allow_nan)
     return lambda value: "".join(write(value, 0))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.wire.dumps import compact
+from runpod_flash.wire.dumps import dumper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ _CLOEXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 _DONTWAIT = int(socket.MSG_DONTWAIT)
 _ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 
-_dumps = compact(ensure_ascii=True, allow_nan=True)
+_dumps = dumper(ensure_ascii=True, allow_nan=True)
 # The text of a string as JSON.
 quoted = encode_basestring_ascii
 _scan = json.JSONDecoder().raw_decode

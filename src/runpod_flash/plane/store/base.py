@@ -20,8 +20,9 @@ from runpod_flash.links.base import JobRef
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from runpod_flash.errors import StoreFullError
     from runpod_flash.wire.codec import Payload
     from runpod_flash.wire.failures import Failure
 
@@ -308,6 +309,9 @@ class Store(Protocol):
 
         Raises `StoreFullError` where it cannot be written.
         """
+
+    def when_durable(self, call: Callable[[StoreFullError | None], None]) -> None:
+        """Call back on the running loop, at once or when `durable` would return or raise."""
 
     async def close(self) -> None:
         """Write what is left, and let go of everything."""

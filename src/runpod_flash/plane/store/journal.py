@@ -57,7 +57,7 @@ _GIVEN_BACK = 2048
 class _Waiter(NamedTuple):
     change: int
     loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[None]
+    call: Callable[[StoreFullError | None], None]
 
 
 class Journal:
@@ -103,6 +103,7 @@ class Journal:
         self._changes = 0
         self._durable = 0
         self._waiters: list[_Waiter] = []
+        self._crowd = 0  # how many waited for the last commit
         self._something = threading.Event()
         self._urgent = threading.Event()
         self._closing = False
@@ -120,25 +121,27 @@ class Journal:
         if not self._something.is_set():
             self._something.set()
 
-    async def durable(self) -> None:
-        """Return once all changes until now have been committed; raises `StoreFullError`."""
+    def when_durable(self, call: Callable[[StoreFullError | None], None]) -> None:
+        """Call back, on the running loop, once all changes until now have been committed."""
         if self._durable >= self._changes:
+            call(None)
             return
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(self._changes, loop, loop.create_future())
+        waiter = _Waiter(self._changes, loop, call)
         with self._lock:
             # (Looked at again: the thread may have come as far meanwhile, and looks for nobody.)
-            if self._durable >= waiter.change:
-                return
-            self._waiters.append(waiter)
-            due, self._due = self._due, True
-        if not due:
+            already = self._durable >= waiter.change
+            if not already:
+                self._waiters.append(waiter)
+            due, self._due = self._due or already, self._due or not already
+        if already:
+            call(None)
+        elif not due:
             if self._is_fast() and not self.broken:
-                loop.call_soon(self._commit_on_loop)
+                self._commit_soon(loop)
             else:
                 self._due = False
                 self._urgent.set()
-        await waiter.future
 
     def free(self) -> int:
         """Look at the disk again: `free_bytes` as it is now."""
@@ -159,6 +162,13 @@ class Journal:
     def _is_fast(self) -> bool:
         paces = self._paces
         return len(paces) == _SEEN_COMMITS and sorted(paces)[_SEEN_COMMITS // 2] < _FAST_SECONDS
+
+    def _commit_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Commit after this turn; or after the next, where many waited for the last commit."""
+        if self._crowd > 1:
+            loop.call_soon(loop.call_soon, self._commit_on_loop)
+        else:
+            loop.call_soon(self._commit_on_loop)
 
     def _commit_on_loop(self) -> None:
         self._due = False
@@ -296,34 +306,30 @@ class Journal:
                 self._durable = change
             ready = [waiter for waiter in self._waiters if waiter.change <= change]
             self._waiters = [waiter for waiter in self._waiters if waiter.change > change]
+            self._crowd = len(ready)
             if self._waiters:
                 self._urgent.set()
-        by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Waiter]] = {}
         for waiter in ready:
-            by_loop.setdefault(waiter.loop, []).append(waiter.future)
-        for loop, futures in by_loop.items():
+            by_loop.setdefault(waiter.loop, []).append(waiter)
+        for loop, waiters in by_loop.items():
             if loop is here:
-                _resolve(futures, error)
+                _call_back(waiters, error)
                 continue
             try:
-                loop.call_soon_threadsafe(_resolve, futures, error)
+                loop.call_soon_threadsafe(_call_back, waiters, error)
             except RuntimeError:  # the loop has closed: nobody waits there any more
                 continue
 
 
-def _resolve(futures: list[asyncio.Future[None]], error: StoreFullError | None) -> None:
-    for future in futures:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
+def _call_back(waiters: list[_Waiter], error: StoreFullError | None) -> None:
+    for waiter in waiters:
+        waiter.call(error)
 
 
 def _size(row: tuple[object, ...]) -> int:
     """The bytes of its values, which the other columns come to nothing beside."""
-    return sum(len(value) for value in row if isinstance(value, bytes))
+    return sum([len(value) for value in row if isinstance(value, bytes)])
 
 
 def _refusal(cause: str) -> str:

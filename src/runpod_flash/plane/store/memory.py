@@ -10,6 +10,7 @@ import heapq
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +35,7 @@ from runpod_flash.plane.store.rows import Queue, Row
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
+    from runpod_flash.errors import StoreFullError
     from runpod_flash.links.base import JobRef
     from runpod_flash.wire.codec import Payload
 
@@ -51,6 +53,16 @@ def now(command: Coroutine[Any, Any, T]) -> T:
         return result
     command.close()
     raise RuntimeError("the store is not immediate: await its commands")
+
+
+def settle(future: asyncio.Future[Any], result: Any, error: Exception | None = None) -> None:
+    """Complete a future, unless that was done already."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
 
 
 class MemoryStore:
@@ -324,7 +336,12 @@ class MemoryStore:
                 self._keep_told(row)
 
     async def durable(self) -> None:
-        """Nothing here outlives the process."""
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.when_durable(partial(settle, written, None))
+        await written
+
+    def when_durable(self, call: Callable[[StoreFullError | None], None]) -> None:
+        call(None)  # nothing here outlives the process
 
     async def close(self) -> None:
         """There is nothing to let go of."""

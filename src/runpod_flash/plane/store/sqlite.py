@@ -136,8 +136,8 @@ class SqliteStore(MemoryStore):
             return [self._with_value(job_id, chunk) for chunk in found]
         return []
 
-    async def durable(self) -> None:
-        await self._journal.durable()
+    def when_durable(self, call: Callable[[StoreFullError | None], None]) -> None:
+        self._journal.when_durable(call)
 
     async def close(self) -> None:
         self._journal.close()
