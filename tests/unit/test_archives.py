@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runpod_flash.engines.local.environments.archives import check_archive
+from runpod_flash.archives import check_archive
 from runpod_flash.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:

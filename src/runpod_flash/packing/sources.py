@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local.environments.archives import check_archive
+from runpod_flash.archives import check_archive
 from runpod_flash.engines.local.environments.credentials import without_credentials
 from runpod_flash.engines.local.environments.platforms import described, tags_of
 from runpod_flash.engines.local.environments.requirement_lines import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.control.archives import read_code
+from runpod_flash.control.code_archives import read_code
 from runpod_flash.control.releases import Content
 from runpod_flash.control.trees import StoredFile, check_paths
 from runpod_flash.errors import ConfigurationError

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.local.environments.archives import check_archive
+from runpod_flash.archives import check_archive
 from runpod_flash.engines.local.environments.files import read_json
 from runpod_flash.engines.local.environments.plans import offline, unreachable
 from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
