@@ -6,7 +6,7 @@ endpoint: its workers and their logs (`control.py`), and tokens of workers elsew
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runpod_flash.control import serverless
 from runpod_flash.control.releases import BusyError
@@ -15,9 +15,10 @@ from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
 from runpod_flash.gateway.apps_api import maker
 from runpod_flash.gateway.deployments import PREFIX
-from runpod_flash.gateway.messages import Answer, answer, header
+from runpod_flash.gateway.kept import Kept
+from runpod_flash.gateway.messages import answer, header
 from runpod_flash.gateway.problems import problem
-from runpod_flash.gateway.resources import allow, page
+from runpod_flash.gateway.resources import allow
 from runpod_flash.gateway.serverless_bodies import ENDPOINT_CREATED, ENDPOINT_UPDATED
 from runpod_flash.gateway.serverless_releases import versions
 from runpod_flash.gateway.templates_api import find
@@ -50,8 +51,10 @@ class Served(NamedTuple):
     pool: Pool
 
 
-class ServerlessApi:
-    """A `Resource`; what it does not know is for `others`."""
+class ServerlessApi(Kept[Served]):
+    """/v2/serverless; what it does not know is for `others`."""
+
+    plural = "endpoints"
 
     def __init__(
         self,
@@ -68,44 +71,38 @@ class ServerlessApi:
         self._others = others
 
     async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable:
-        require(scope, "deploy")
-        match [each for each in rest if each]:
-            case []:
-                allow(scope, "GET", "POST")
-                if scope["method"] == "POST":
-                    return await self._create(scope, receive)
-                found = [_shown(each, scope, self._volumes) for each in await self._all()]
-                return answer(200, page("endpoints", found))
-            case [endpoint_id] if self._deployments.at_id(endpoint_id) is not None:
-                allow(scope, "GET", "PATCH", "DELETE")
-                return await self._one(endpoint_id, scope, receive)
+        require(scope, self.right)
+        parts = [each for each in rest if each]
+        match parts:
             case [endpoint_id, "releases"] if self._deployments.at_id(endpoint_id) is not None:
                 allow(scope, "GET")
-                served = await self._served(endpoint_id)
+                served = await self.find(endpoint_id)
                 return answer(200, await versions(self._releases, served))
+            case [] | [_] if not parts or self._deployments.at_id(parts[0]) is not None:
+                return await super().answer(parts, scope, receive)
             case [endpoint_id] | [endpoint_id, "releases"] if scope["method"] != "DELETE":
                 raise _unknown(endpoint_id)
         if self._others is not None:
             return await self._others.answer(rest, scope, receive)
-        raise _unknown(rest[0])
+        raise _unknown(parts[0])
 
-    async def _one(self, endpoint_id: str, scope: Scope, receive: Receive) -> Answer:
-        served = await self._served(endpoint_id)
-        if scope["method"] == "GET":
-            return answer(200, _shown(served, scope, self._volumes))
-        if scope["method"] == "DELETE":
-            await self._change(served, lambda _: None, {}, scope)
-            return Answer(204, b"")
+    def shown(self, found: Served, scope: Scope) -> dict[str, Any]:
+        return _shown(found, scope, self._volumes)
+
+    async def update(self, found: Served, scope: Scope, receive: Receive) -> Served:
         fields = await ENDPOINT_UPDATED.read(scope, receive)
         await self._apply_template(fields)
         check_scaling(fields)
-        name = served.endpoint["spec"]["name"]
+        name = found.endpoint["spec"]["name"]
 
         def edit(endpoint: Fields) -> Fields:
             return serverless.edited(endpoint, fields, self._volumes)
 
-        await self._change(served, edit, {name: serverless.values(fields)}, scope)
-        return answer(200, _shown(await self._served(endpoint_id), scope, self._volumes))
+        await self._change(found, edit, {name: serverless.values(fields)}, scope)
+        return await self.find(found.id)
+
+    async def remove(self, found: Served, scope: Scope) -> None:
+        await self._change(found, lambda _: None, {}, scope)
 
     async def _change(self, served: Served, edit: Edit, values: Variables, scope: Scope) -> None:
         name = served.endpoint["spec"]["name"]
@@ -118,7 +115,7 @@ class ServerlessApi:
         except AbsentError as error:
             raise problem(404, str(error)) from None
 
-    async def _create(self, scope: Scope, receive: Receive) -> Answer:
+    async def create(self, scope: Scope, receive: Receive) -> NoReturn:
         """Refused, after all that would be wrong with it anyway: nothing here runs an image."""
         fields = await ENDPOINT_CREATED.read(scope, receive)
         check_scaling(fields)
@@ -143,15 +140,15 @@ class ServerlessApi:
 
     # What is served
 
-    async def _all(self) -> list[Served]:
+    async def all(self) -> list[Served]:
         return [each for found in self._deployments.all() for each in await self._of(found)]
 
-    async def _served(self, endpoint_id: str) -> Served:
-        at = self._deployments.at_id(endpoint_id)
+    async def find(self, resource_id: str) -> Served:
+        at = self._deployments.at_id(resource_id)
         for each in [] if at is None else await self._of(at[0]):
-            if each.id == endpoint_id:
+            if each.id == resource_id:
                 return each
-        raise _unknown(endpoint_id)
+        raise _unknown(resource_id)
 
     async def _of(self, deployment: Deployment) -> list[Served]:
         """The endpoints of an environment that are served now."""

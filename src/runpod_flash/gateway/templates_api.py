@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.control.serverless import MASK
-from runpod_flash.gateway.access import require
-from runpod_flash.gateway.messages import Answer, answer
+from runpod_flash.gateway.kept import Kept
 from runpod_flash.gateway.problems import problem
-from runpod_flash.gateway.resources import allow, page
 from runpod_flash.gateway.serverless_bodies import (
     REGISTRY_CREATED,
     TEMPLATE_CREATED,
@@ -16,9 +14,8 @@ from runpod_flash.gateway.serverless_bodies import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from runpod_flash.control.shelf import Kept, Kind, Shelf
+    from runpod_flash.control.shelf import Kept as Row
+    from runpod_flash.control.shelf import Kind, Shelf
     from runpod_flash.gateway.messages import Receive, Scope
 
 _DEFAULTS: dict[str, Any] = {
@@ -37,87 +34,76 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-class TemplatesApi:
-    """A `Resource`."""
+class TemplatesApi(Kept["Row"]):
+    """/v2/templates."""
+
+    plural = "templates"
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
-    async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Answer:
-        require(scope, "deploy")
-        match [each for each in rest if each]:
-            case []:
-                allow(scope, "GET", "POST")
-                if scope["method"] == "POST":
-                    return await self._create(scope, receive)
-                found = await self._shelf.all("template")
-                return answer(200, page("templates", map(shown_template, found)))
-            case [template_id]:
-                allow(scope, "GET", "PATCH", "DELETE")
-                return await self._one(template_id, scope, receive)
-        raise problem(404, f"nothing is at {scope['path']}; a template is at /v2/templates/ID")
+    async def all(self) -> list[Row]:
+        return await self._shelf.all("template")
 
-    async def _create(self, scope: Scope, receive: Receive) -> Answer:
+    async def find(self, resource_id: str) -> Row:
+        return await find(self._shelf, "template", resource_id)
+
+    def shown(self, found: Row, scope: Scope) -> dict[str, Any]:
+        return shown_template(found)
+
+    async def create(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         fields = await TEMPLATE_CREATED.read(scope, receive)
         await self._check_registry(fields)
-        kept = await self._shelf.put("template", {**_DEFAULTS, **fields})
-        return answer(201, shown_template(kept))
+        return shown_template(await self._shelf.put("template", {**_DEFAULTS, **fields}))
 
-    async def _one(self, template_id: str, scope: Scope, receive: Receive) -> Answer:
-        kept = await find(self._shelf, "template", template_id)
-        if scope["method"] == "GET":
-            return answer(200, shown_template(kept))
-        if scope["method"] == "DELETE":
-            await self._shelf.remove("template", template_id)
-            return Answer(204, b"")
+    async def update(self, found: Row, scope: Scope, receive: Receive) -> Row:
         fields = await TEMPLATE_UPDATED.read(scope, receive)
         await self._check_registry(fields)
         if not fields.get("mounts", True):
             del fields["mounts"]  # (an empty one keeps what there is)
         if "env" in fields:
-            fields["env"] = unmasked(fields["env"], kept.fields["env"])
-        kept = await self._shelf.put("template", {**kept.fields, **fields}, template_id)
-        return answer(200, shown_template(kept))
+            fields["env"] = unmasked(fields["env"], found.fields["env"])
+        return await self._shelf.put("template", {**found.fields, **fields}, found.id)
+
+    async def remove(self, found: Row, scope: Scope) -> None:
+        await self._shelf.remove("template", found.id)
 
     async def _check_registry(self, fields: dict[str, Any]) -> None:
         if fields.get("registry") is not None:
             await find(self._shelf, "registry", fields["registry"])
 
 
-class RegistriesApi:
-    """A `Resource`. No answer shows a user's name or password again."""
+class RegistriesApi(Kept["Row"]):
+    """/v2/registries. No answer shows a user's name or password again."""
+
+    plural = "registries"
+    methods = ("GET", "DELETE")
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
-    async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Answer:
-        require(scope, "deploy")
-        match [each for each in rest if each]:
-            case []:
-                allow(scope, "GET", "POST")
-                if scope["method"] == "GET":
-                    found = await self._shelf.all("registry")
-                    return answer(200, page("registries", map(_shown_registry, found)))
-                fields = await REGISTRY_CREATED.read(scope, receive)
-                return answer(201, _shown_registry(await self._shelf.put("registry", fields)))
-            case [registry_id]:
-                allow(scope, "GET", "DELETE")
-                kept = await find(self._shelf, "registry", registry_id)
-                if scope["method"] == "GET":
-                    return answer(200, _shown_registry(kept))
-                return await self._remove(registry_id)
-        raise problem(404, f"nothing is at {scope['path']}; one is at /v2/registries/ID")
+    async def all(self) -> list[Row]:
+        return await self._shelf.all("registry")
 
-    async def _remove(self, registry_id: str) -> Answer:
+    async def find(self, resource_id: str) -> Row:
+        return await find(self._shelf, "registry", resource_id)
+
+    def shown(self, found: Row, scope: Scope) -> dict[str, Any]:
+        return {"id": found.id, "name": found.fields["name"]}
+
+    async def create(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        fields = await REGISTRY_CREATED.read(scope, receive)
+        return self.shown(await self._shelf.put("registry", fields), scope)
+
+    async def remove(self, found: Row, scope: Scope) -> None:
         """Templates that name it have none from then on."""
         for each in await self._shelf.all("template"):
-            if each.fields["registry"] == registry_id:
+            if each.fields["registry"] == found.id:
                 await self._shelf.put("template", {**each.fields, "registry": None}, each.id)
-        await self._shelf.remove("registry", registry_id)
-        return Answer(204, b"")
+        await self._shelf.remove("registry", found.id)
 
 
-async def find(shelf: Shelf, kind: Kind, resource_id: str) -> Kept:
+async def find(shelf: Shelf, kind: Kind, resource_id: str) -> Row:
     """The resource; raises the 404 where there is none."""
     kept = await shelf.get(kind, resource_id)
     if kept is None:
@@ -130,10 +116,6 @@ def unmasked(env: dict[str, str], known: dict[str, str]) -> dict[str, str]:
     return {n: known.get(n, value) if value == MASK else value for n, value in env.items()}
 
 
-def shown_template(kept: Kept) -> dict[str, Any]:
+def shown_template(kept: Row) -> dict[str, Any]:
     """A template as answers have it."""
     return {"id": kept.id, **kept.fields, "env": dict.fromkeys(kept.fields["env"], MASK)}
-
-
-def _shown_registry(kept: Kept) -> dict[str, Any]:
-    return {"id": kept.id, "name": kept.fields["name"]}

@@ -8,9 +8,8 @@ from runpod_flash.control.volumes.registry import VolumeExistsError
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
 from runpod_flash.gateway.bodies import Body
-from runpod_flash.gateway.messages import Answer, answer
+from runpod_flash.gateway.kept import Kept
 from runpod_flash.gateway.problems import invalid, problem
-from runpod_flash.gateway.resources import allow
 from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.gateway.times import rfc3339
 from runpod_flash.gateway.volume_files_api import VolumeFilesApi
@@ -41,8 +40,10 @@ VOLUME_CREATED = Body(
 VOLUME_UPDATED = Body({"name": _NAME, "size": _SIZE})
 
 
-class VolumesApi:
-    """A `Resource`. A volume belongs to the server: endpoints of all apps may name it."""
+class VolumesApi(Kept["Volume"]):
+    """A volume belongs to the server: endpoints of all apps may name it."""
+
+    plural = "networkVolumes"
 
     def __init__(self, volumes: Volumes, plane: Plane) -> None:
         self._volumes = volumes
@@ -50,34 +51,28 @@ class VolumesApi:
         self._files = VolumeFilesApi(volumes)
 
     async def answer(self, rest: Sequence[str], scope: Scope, receive: Receive) -> Sendable:
-        require(scope, "deploy")
-        if not rest or list(rest) == [""]:
-            allow(scope, "GET", "POST")
-            if scope["method"] == "GET":
-                shown = [_shown(each) for each in self._volumes]
-                return answer(200, {"networkVolumes": shown, "pagination": {"hasNextPage": False}})
-            return await self._create(scope, receive)
-        volume, more = self._volume(rest[0]), rest[1:]
-        if more:
-            return await self._files.answer(volume, more, scope, receive)
-        allow(scope, "GET", "PATCH", "DELETE")
-        match scope["method"]:
-            case "GET":
-                return answer(200, _shown(volume))
-            case "PATCH":
-                return await self._update(volume, scope, receive)
-        return await self._remove(volume)
+        if len(rest) < 2:
+            return await super().answer(rest, scope, receive)
+        require(scope, self.right)
+        return await self._files.answer(await self.find(rest[0]), rest[1:], scope, receive)
 
-    def _volume(self, volume_id: str) -> Volume:
-        found = self._volumes.get(volume_id)
+    async def all(self) -> Volumes:
+        return self._volumes
+
+    async def find(self, resource_id: str) -> Volume:
+        found = self._volumes.get(resource_id)
         if found is None:
-            hint = did_you_mean(volume_id, [each.id for each in self._volumes])
+            hint = did_you_mean(resource_id, [each.id for each in self._volumes])
             raise problem(
-                404, f"there is no volume {volume_id!r}; GET /v2/network-volumes lists them.{hint}"
+                404,
+                f"there is no volume {resource_id!r}; GET /v2/network-volumes lists them.{hint}",
             )
         return found
 
-    async def _create(self, scope: Scope, receive: Receive) -> Answer:
+    def shown(self, found: Volume, scope: Scope) -> dict[str, Any]:
+        return _shown(found)
+
+    async def create(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         fields = await VOLUME_CREATED.read(scope, receive)
         declared = _checked(fields["name"], fields["size"], fields["dataCenter"])
         try:
@@ -86,31 +81,30 @@ class VolumesApi:
             )
         except VolumeExistsError as error:
             raise problem(409, str(error)) from None
-        return answer(201, _shown(made))
+        return _shown(made)
 
-    async def _update(self, volume: Volume, scope: Scope, receive: Receive) -> Answer:
+    async def update(self, found: Volume, scope: Scope, receive: Receive) -> Volume:
         fields = await VOLUME_UPDATED.read(scope, receive)
         if not fields:
             raise invalid("$: name or size is needed")
-        name, size = fields.get("name", volume.name), fields.get("size", volume.size)
-        _checked(name, size, volume.datacenter)
-        if size < volume.size:
-            raise problem(400, f"a volume's size only grows: it is {volume.size} GB")
-        if name != volume.name:
-            users = [text for text, by_name in self._users(volume) if by_name]
+        name, size = fields.get("name", found.name), fields.get("size", found.size)
+        _checked(name, size, found.datacenter)
+        if size < found.size:
+            raise problem(400, f"a volume's size only grows: it is {found.size} GB")
+        if name != found.name:
+            users = [text for text, by_name in self._users(found) if by_name]
             if users:
-                raise _in_use(volume, users, f"they name it {volume.name!r}: deploy them with id=")
+                raise _in_use(found, users, f"they name it {found.name!r}: deploy them with id=")
         try:
-            return answer(200, _shown(await self._volumes.update(volume, name, size)))
+            return await self._volumes.update(found, name, size)
         except VolumeExistsError as error:
             raise problem(409, str(error)) from None
 
-    async def _remove(self, volume: Volume) -> Answer:
-        users = [text for text, _ in self._users(volume)]
+    async def remove(self, found: Volume, scope: Scope) -> None:
+        users = [text for text, _ in self._users(found)]
         if users:
-            raise _in_use(volume, users, "undeploy them, or deploy them without it, first")
-        await self._volumes.remove(volume)
-        return Answer(204, b"")
+            raise _in_use(found, users, "undeploy them, or deploy them without it, first")
+        await self._volumes.remove(found)
 
     def _users(self, volume: Volume) -> Iterator[tuple[str, bool]]:
         """The endpoints that have it, and whether by its name."""
