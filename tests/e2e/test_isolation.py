@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -20,7 +22,6 @@ from runpod_flash.engines.local.processes import namespaces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from behaviour.programs import Program
     from behaviour.servers import Target
@@ -193,6 +194,32 @@ def test_a_function_with_packages_and_a_volume_runs_as_ever(
             print(json.dumps([whole.call("a"), whole.call("b")]))
         """)
     assert done.result == [[42, ["a"]], [42, ["a", "b"]]]
+
+
+def test_a_project_in_shared_memory_is_seen_by_its_own_workers(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    app = """
+        import os
+        from runpod_flash import Endpoint
+
+        @Endpoint(name="where", cpu="cpu3c-1-2")
+        def where() -> list:
+            return [os.path.exists("words.txt"), os.path.exists("/dev/shm/of-others")]
+    """
+    with (
+        TemporaryDirectory(dir="/dev/shm") as folder,
+        NamedTemporaryFile(dir="/dev/shm") as of_others,
+    ):
+        Path(folder).chmod(0o755)
+        project = Path(folder) / "project"
+        app = app.replace("/dev/shm/of-others", of_others.name)
+        Programs(project, shared_cache).write({"app.py": app, "words.txt": ""})
+        options = ("--isolation", "apps", "--app", str(project))
+        with server(tmp_path / "server", shared_cache, *options) as target:
+            url = f"{target.address}/v2/where/runsync"
+            told = httpx.post(url, json={"input": {}}, timeout=60).json()
+    assert told.get("output") == [True, False], told.get("error")
 
 
 def test_packages_are_imported_ahead_only_where_their_app_is(

@@ -50,7 +50,8 @@ class Isolation:
         shown = [*((path, True) for path in needed), *((path, False) for path in own)]
         shown = [(path.resolve(), fixed) for path, fixed in shown]
         kept = [path for path, _ in shown]
-        hidden = {path.resolve() for path in self.hidden if path.is_dir()}
+        places = (*self.hidden, _SHARED_MEMORY)
+        hidden = {path.resolve() for path in places if path.is_dir()}
         if self.user is not None:
             closed = (_closed_folder(path, self.user) for path in kept)
             hidden.update(folder for folder in closed if folder is not None)
@@ -59,7 +60,7 @@ class Isolation:
         shown = [(path, fixed) for path, fixed in shown if _in(path, [*covered, *hidden])]
         return (
             *(Mount(source, str(target)) for source, target in private),
-            *(Mount(None, str(path)) for path in (*sorted(hidden), _SHARED_MEMORY)),
+            *(Mount(None, str(path)) for path in sorted(hidden)),
             *(Mount(path, str(path), fixed) for path, fixed in shown),
         )
 
