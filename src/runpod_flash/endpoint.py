@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from runpod_flash import declaration as check
 from runpod_flash.dotenv import load_dotenv_once
-from runpod_flash.errors import ConfigurationError
+from runpod_flash.errors import ConfigurationError, NotAvailableError
 from runpod_flash.hardware import CudaVersion, GpuGroup, expand_gpus
 from runpod_flash.project.absent_packages import expect_absent_packages
 from runpod_flash.scaling import LEARNED, LEARNED_WORTH, ServerlessScalerType, parse_workers
@@ -363,7 +363,7 @@ class Endpoint:
         routes. It may take the application as its parameter.
         """
         if self.is_client:
-            self._refuse_client("lifespan()")
+            self._refuse_declaring("lifespan()")
         check.check_decorated(function)
         if self._target is not None:
             raise ConfigurationError(f"{self!r}: lifespan is for an endpoint with routes")
@@ -377,6 +377,8 @@ class Endpoint:
         if self.is_client:
             from runpod_flash.client.routes import Request
 
+            if method == "WEBSOCKET":
+                self._refuse_declaring("websocket()")
             target = self._remote(f".{method.lower()}()") if self.image is not None else None
             return Request(self._client_name(), self.id, method, path, data, options, target)
         if data is not None or options:
@@ -470,9 +472,10 @@ class Endpoint:
         from runpod_flash import functions
         from runpod_flash.client.chosen import chosen_target
         from runpod_flash.spec import Build, EndpointSpec, Entry
+        from runpod_flash.unavailable import refuse_without_server
 
         if self.image is None and chosen_target() is None:
-            self._refuse_client(what)
+            refuse_without_server(f"{self._client_name()}: {what}")
         if self._target is None:
             if self.image is None:
                 spec = EndpointSpec(str(self.id), Entry("", str(self.id)), Build(""))
@@ -487,10 +490,10 @@ class Endpoint:
 
         return self.spec_of(Entry("", "", kind="image", file=file), "")
 
-    def _refuse_client(self, what: str) -> NoReturn:
-        from runpod_flash.unavailable import refuse
-
-        refuse(f"{self._client_name()}: {what}")
+    def _refuse_declaring(self, what: str) -> NoReturn:
+        raise NotAvailableError(
+            f"{self._client_name()}: {what} is for code of this program; leave id= and image= out"
+        )
 
     def _client_name(self) -> str:
         given = {"id": self.id, "image": self.image}

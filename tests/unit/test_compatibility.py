@@ -78,7 +78,10 @@ def state(attempt: Callable[[], Any]) -> str:
         if inspect.isawaitable(found):
             asyncio.run(_awaited(found))
     except NotAvailableError as error:
-        return f"not yet: {str(error).split(', which this')[0]}"
+        said = str(error)
+        if "needs a Flash server: " in said:
+            return "works at a server"
+        return f"not yet: {said.split(', which this')[0]}"
     return "works"
 
 

@@ -17,13 +17,14 @@ from runpod_flash import (
     GpuType,
     NetworkVolume,
     PodTemplate,
+    context,
 )
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, NotAvailableError
 from runpod_flash.scaling import ServerlessScalerType
 from runpod_flash.spec import Entry
 
 CPU = "cpu3c-1-2"
-WHY_NOT = "needs a Flash server, which this version does not have yet"
+WHY_NOT = "needs a Flash server: start one with `flash server`"
 
 double_endpoint = Endpoint(name="double", cpu=CPU, dependencies=["numpy"], max_concurrency=3)
 
@@ -389,8 +390,35 @@ def test_a_clients_jobs_need_a_server() -> None:
             asyncio.run(call)
 
 
+def test_in_a_worker_that_knows_no_server_the_remedy_is_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(context, "current", object())
+    why = "needs a Flash server, and this worker knows of none: .* in its endpoint's env="
+    with pytest.raises(NotAvailableError, match=rf"^Endpoint\(id='abc'\): run\(\) {why}"):
+        Endpoint(id="abc").run({})
+
+    async def main() -> None:
+        await Endpoint(id="abc").get("/v1/models")
+
+    with pytest.raises(NotAvailableError, match=rf"^Endpoint\(id='abc'\).get\(\) {why}"):
+        asyncio.run(main())
+
+
+def test_a_client_declares_nothing_that_workers_run() -> None:
+    for declared in (
+        lambda: Endpoint(id="abc").websocket("/x"),
+        lambda: Endpoint(id="abc").lifespan(sample),
+    ):
+        with pytest.raises(NotAvailableError, match=r"for code of this program; leave id= "):
+            declared()
+
+
 def test_a_webhook_needs_a_server() -> None:
-    with pytest.raises(NotAvailableError, match=f"^webhook= {WHY_NOT}"):
+    with pytest.raises(
+        NotAvailableError,
+        match=r"^webhook= needs a Flash server, which this version does not have yet",
+    ):
         double_endpoint.run({"x": 1}, webhook="https://example.com")
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.client.chosen import chosen_target
 from runpod_flash.client.control import ControlClient
-from runpod_flash.errors import FlashAppError, FlashAppNotFoundError, NotAvailableError
+from runpod_flash.errors import FlashAppError, FlashAppNotFoundError
+from runpod_flash.unavailable import refuse_without_server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,10 +20,7 @@ def server_for(what: str) -> ControlClient:
     """The chosen target; raises `NotAvailableError` without one."""
     target = chosen_target()
     if target is None:
-        raise NotAvailableError(
-            f"{what} needs a Flash server: start one with `flash server`, and choose it with "
-            "`flash target use URL` or FLASH_TARGET"
-        )
+        refuse_without_server(what)
     return ControlClient(target.address)
 
 

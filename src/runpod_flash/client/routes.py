@@ -14,8 +14,8 @@ from runpod_flash.client.chosen import chosen_target
 from runpod_flash.client.connection import trusted, words_in
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.client.shadows import import_httpx
-from runpod_flash.errors import ConfigurationError, ConnectionClosedError
-from runpod_flash.unavailable import refuse
+from runpod_flash.errors import ConfigurationError, ConnectionClosedError, NotAvailableError
+from runpod_flash.unavailable import refuse_without_server
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
@@ -54,6 +54,10 @@ class Request:
         self._target = target
         self._timeout = options.get("timeout", _SECONDS if target is None else _IMAGE_SECONDS)
 
+    @property
+    def _words(self) -> str:
+        return f"{self._client}.{self._method.lower()}()"
+
     def __await__(self) -> Generator[Any, None, Any]:
         return self._send().__await__()
 
@@ -79,8 +83,12 @@ class Request:
         from runpod_flash.client.from_worker import request
 
         target = chosen_target()
-        if self._endpoint is None or target is None:
-            refuse(f"{self._client}.{self._method.lower()}()")
+        if self._endpoint is None:
+            raise NotAvailableError(
+                f"{self._words} reaches no image from a worker: call it with id= there"
+            )
+        if target is None:
+            refuse_without_server(self._words)
         self._check_path()
         headers = {"x-flash-endpoint": self._endpoint, "content-type": "application/json"}
         body = json.dumps(self._data).encode() if self._data is not None else b""
@@ -114,9 +122,10 @@ class Request:
         import httpx
 
         chosen = chosen_target()
-        unknown = self._target is None and (self._endpoint is None or chosen is None)
-        if unknown or context.current is not None:
-            refuse(f"{self._client}.{self._method.lower()}()")
+        if context.current is not None:
+            raise NotAvailableError(f"{self._words} gives no lines in a worker: await it there")
+        if self._target is None and chosen is None:
+            refuse_without_server(self._words)
         self._check_path()
         base, options = await self._place(chosen)
         try:
