@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import TYPE_CHECKING
 
 import httpx
@@ -22,8 +23,11 @@ httpx._transports.default.create_ssl_context = functools.cache(  # type: ignore[
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Environments are built once a session."""
-    return tmp_path_factory.mktemp("cache")
+    """Environments are built once a run, whichever of its processes needs them first."""
+    own = tmp_path_factory.getbasetemp()
+    cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ class Program:
 
 
 class Programs:
-    """Writes programs to a folder and runs them, with an empty home and a cache of the session.
+    """Writes programs to a folder and runs them, with an empty home and the cache of the run.
 
     With a `target` they run there; the workers of a program are then those of that server, unless
     it has `residents`: workers that outlive the programs.
@@ -299,7 +299,7 @@ class Programs:
             "PATH": os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)]),
             "HOME": str(home),
             "XDG_CACHE_HOME": str(self._cache),
-            "XDG_DATA_HOME": str(self._cache / "data"),
+            "XDG_DATA_HOME": str(self.folder / ".data"),
             "LANG": "C.UTF-8",
             **(self.target.variables if self.target is not None else {}),
             **{k: os.environ[k] for k in ("PYTHONPATH",) if k in os.environ},
