@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from behaviour.servers import Target
 
+BREATH_SECONDS = 0.01  # that clients under load leave to what happens meanwhile
 # At home, where the project is only looked at, nothing is amiss.
 IN_WORKER = "import os, time\nGREETING = 'slow'\nif 'FLASH_WORKER_ID' in os.environ:\n"
 
@@ -160,6 +161,7 @@ def test_no_request_fails_while_releases_follow_each_other(shop: Shop) -> None:
             while not done.is_set():
                 answers.append(await http.post(jobs, json={"input": {}}))
                 answers.append(await http.get(routes))
+                await asyncio.sleep(BREATH_SECONDS)
         return answers
 
     async def scenario() -> list[httpx.Response]:
@@ -293,6 +295,7 @@ def test_a_secret_is_rotated_under_load_worker_by_worker_and_no_request_fails(
         async with httpx.AsyncClient(timeout=60) as http:
             while not done.is_set():
                 answers.append(await http.post(jobs, json={"input": {}}))
+                await asyncio.sleep(BREATH_SECONDS)
         return answers
 
     async def watch(done: asyncio.Event) -> list[tuple[int, int]]:
