@@ -119,7 +119,7 @@ def submit_input(target: Target, value: Any) -> EndpointJob:
     """Queue a job with an `input` as the queue API has it."""
     method, rest = target.split_input(value)
     backend = backend_for(target.name, by_id=target.by_id)
-    payload = encode(rest, backend.names)
+    payload = encode(rest, backend.names, backend.room)
     return _queued(backend, target, _submission(target, payload, "input", method))
 
 
@@ -187,12 +187,13 @@ def _backend(invocation: Invocation) -> Backend:
 
 def _call(backend: Backend, invocation: Invocation, window: int = 0) -> Submission:
     target, args, kwargs, method, instance = invocation
-    payload = encode({"args": list(args), "kwargs": kwargs}, backend.names)
+    payload = encode({"args": list(args), "kwargs": kwargs}, backend.names, backend.room)
     constructor = None
     if instance is not None:
         given, named = instance._flash_arguments
         if given or named:
-            constructor = encode({"args": list(given), "kwargs": named}, backend.names)
+            arguments = {"args": list(given), "kwargs": named}
+            constructor = encode(arguments, backend.names, backend.room)
     return _submission(target, payload, "call", method, constructor, window)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from behaviour.programs import interpreters_once
@@ -153,6 +155,151 @@ def test_what_a_function_changes_in_its_argument_stays_there(programs: Programs)
         """
     )
     assert done.result == [[], {}, [[1], {"x": 1}]], done
+
+
+# For workers of this very Python: it is there without a package index.
+NUMPY = f"""
+        import signal
+        import sys
+        sys.path.append({str(Path(np.__file__).parents[1])!r})
+        import numpy as np
+"""
+
+
+def test_large_arrays_arrive_whole_and_are_the_receivers_own(programs: Programs) -> None:
+    """Also those that a function or the caller keeps, many at once, and of two endpoints."""
+    done = programs.run(
+        NUMPY
+        + """
+        from dataclasses import dataclass
+
+        @dataclass
+        class Model:
+            weights: object
+
+        @Endpoint(name="keeps", cpu=CPU, workers=(0, 1))
+        class Keeps:
+            def __init__(self):
+                self.kept = []
+
+            def add(self, array):
+                self.kept.append(array)
+                array += 1
+                return [float(each.max()) for each in self.kept], array
+
+        @Endpoint(name="mirror", cpu=CPU, workers=(0, 1), max_concurrency=8)
+        async def mirror(value):
+            return value
+
+        def equal(a, b):
+            if isinstance(a, np.ndarray):
+                return a.dtype == b.dtype and np.array_equal(a, b)
+            if isinstance(a, (list, tuple)):
+                return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+            if isinstance(a, dict):
+                return a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+            return equal(a.weights, b.weights) if isinstance(a, Model) else a == b
+
+        async def main():
+            wrong, found = [], []
+            for n in range(4):
+                array = np.full(1_500_000, float(n))
+                kept, back = await Keeps().add(array)
+                found.append(back)
+                if kept != [float(k + 1) for k in range(n + 1)] or (array != n).any():
+                    wrong.append(["keeps", n, kept])
+            if any((back != k + 1).any() for k, back in enumerate(found)):
+                wrong.append("a result has changed")
+            square = np.arange(4_000_000, dtype=np.float32).reshape(2000, 2000)
+            value = {"parts": [square, square.T, square[::2, 1::3], np.arange(3)],
+                     "dates": (np.arange(200_000).astype("M8[s]"),),
+                     "objects": np.array([{"a": 1}] * 200_000, dtype=object)}
+            for sent in (value, {"parts": value["parts"]}, [Model(square), Model(square.T)]):
+                if not equal(sent, await mirror(sent)):
+                    wrong.append(repr(sent))
+            many = [np.full(1_000_000 + n, n) for n in range(24)]
+            adds = [Keeps().add(np.full(1_500_000, 0.5)) for _ in range(4)]
+            mirrored, added = await asyncio.gather(
+                asyncio.gather(*map(mirror, many)), asyncio.gather(*adds)
+            )
+            if not equal(many, mirrored) or any((back != 1.5).any() for _, back in added):
+                wrong.append("at once")
+            return wrong
+
+        if __name__ == "__main__":
+            print(json.dumps(asyncio.run(main())))
+        """
+    )
+    assert done.result == [], done
+
+
+def test_a_job_that_is_run_again_finds_its_large_argument_as_it_was(programs: Programs) -> None:
+    done = programs.run(
+        NUMPY
+        + """
+        @Endpoint(name="dies", cpu=CPU, workers=(0, 1))
+        def dies(array, mark):
+            total = float(array.sum())
+            array[:] = 0
+            if not os.path.exists(mark):
+                open(mark, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return total, array
+
+        async def main():
+            array, found = np.ones(2_000_000), []
+            for n in range(3):
+                total, zeros = await dies(array, f"{HERE}mark-{n}")
+                found.append([total, float(zeros.sum()), float(array.sum())])
+            return found
+
+        if __name__ == "__main__":
+            print(json.dumps(asyncio.run(main())))
+        """
+    )
+    assert done.result == [[2e6, 0, 2e6]] * 3, done
+
+
+@pytest.mark.embedded
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_worker_that_is_killed_at_any_moment_leaves_no_shared_memory(programs: Programs) -> None:
+    done = programs.run(
+        NUMPY
+        + """
+        import threading
+
+        @Endpoint(name="mirror", cpu=CPU, workers=(0, 1), max_attempts=3)
+        def mirror(array):
+            return os.getpid(), array
+
+        def memory_files():
+            found = [os.readlink(f"/proc/self/fd/{fd}") if os.path.lexists(f"/proc/self/fd/{fd}")
+                     else "" for fd in os.listdir("/proc/self/fd")]
+            return sum("memfd:flash" in each for each in found)
+
+        def main():
+            array, wrong = np.arange(4_000_000.0), []
+            pid, _ = mirror.call(array)
+            for moment in range(12):
+                timer = threading.Timer(0.004 * moment, os.kill, (pid, signal.SIGKILL))
+                timer.start()
+                pid, back = mirror.call(array)
+                timer.join()
+                if not np.array_equal(array, back):
+                    wrong.append(moment)
+                del back
+                pid, back = mirror.call(array)
+                del back
+            return wrong, memory_files()
+
+        if __name__ == "__main__":
+            print(json.dumps(main()))
+        """
+    )
+    wrong, files = done.result
+    assert not wrong, done
+    # Each end's value is in one segment, or two: a file here, and what maps it.
+    assert 0 < files <= 2 * 3, done
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")

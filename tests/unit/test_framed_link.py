@@ -5,27 +5,36 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from runpod_flash.links.base import JobRef
 from runpod_flash.links.framed import FramedLink
 from runpod_flash.plane.store.base import Call, Job, JobState, Policy
 from runpod_flash.wire import frames
-from runpod_flash.wire.codec import Payload
+from runpod_flash.wire.codec import Payload, decode, encode
 from runpod_flash.wire.failures import Failure, to_wire
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
+from runpod_flash.wire.shared_memory import SharedMemory, Sharing
 from unit.rig import spec
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from runpod_flash.wire.codec import Buffer
+
 HELLO = Frame("hello", {"version": PROTOCOL, "worker": "w", "token": "secret"})
 REF = {"job": "1", "attempt": 1}
+
+needs_memory_files = pytest.mark.skipif(
+    not hasattr(os, "memfd_create"), reason="has no memory files"
+)
 
 
 class Heard:
@@ -73,11 +82,16 @@ class Peers:
         return found
 
 
-def play(scenario: Callable[[Peers], Awaitable[None]], *, greet: bool = True) -> Peers:
+def play(
+    scenario: Callable[[Peers], Awaitable[None]],
+    *,
+    greet: bool = True,
+    memory: SharedMemory | None = None,
+) -> Peers:
     async def whole() -> Peers:
         ours, theirs = socket.socketpair()
         loop = asyncio.get_running_loop()
-        peers = Peers(FramedLink(ours, loop, "w", "secret"), theirs)
+        peers = Peers(FramedLink(ours, loop, "w", "secret", memory=memory), theirs)
         loop.set_exception_handler(lambda _, context: peers.errors.append(context))
         peers.link.open(peers.heard, spec(), {"CALLER": "1"})
         if greet:
@@ -90,7 +104,7 @@ def play(scenario: Callable[[Peers], Awaitable[None]], *, greet: bool = True) ->
     return asyncio.run(whole())
 
 
-def job(id_: str = "1", body: bytes = b"[]", buffers: tuple[bytes, ...] = (), **more: Any) -> Job:
+def job(id_: str = "1", body: bytes = b"[]", buffers: tuple[Buffer, ...] = (), **more: Any) -> Job:
     call = Call(Payload(body, buffers), **more)
     return Job(id_, "e", call, Policy(), "", 0, JobState.IN_PROGRESS, 1, 0, 0, 0.0, 0.0, None, None)
 
@@ -255,6 +269,62 @@ def test_large_values_survive_the_way_in_both_directions() -> None:
         await peers.hears("finished")
         (_, (_, payload)) = peers.heard.calls[-1]
         assert bytes(payload.buffers[0]) == big
+
+    play(scenario)
+
+
+def later(seconds: float, function: Callable[[], None]) -> None:
+    """Nothing here takes so long."""
+
+
+@needs_memory_files
+def test_large_arrays_go_by_shared_memory_in_both_directions() -> None:
+    array = np.arange(1_000_000)
+    ours, theirs = SharedMemory(1 << 30, later), SharedMemory(1 << 30, later)
+
+    async def scenario(peers: Peers) -> None:
+        worker = Sharing(theirs)
+        payload = encode(array, room=ours.room)
+        peers.link.run(job(body=payload.body, buffers=payload.buffers), trusted=True)
+        start, frame = peers.read(2)
+        assert start.fields["shares"] is True
+        assert len(frame.fds) == 1 and not frame.buffers[1]
+        peers.say(*filter(None, [worker.resolve(frame)]))
+        assert np.array_equal(
+            decode(Payload(bytes(frame.buffers[0]), frame.buffers[1:]), trusted=False), array
+        )
+        result = encode(array + 1, room=theirs.room)
+        peers.say(worker.refer(Frame("result", REF, (result.body, *result.buffers))))
+        await peers.hears("finished")
+        (copied,) = peers.read(1)
+        assert worker.copied(copied)
+        (_, (_, found)) = peers.heard.calls[-1]
+        assert np.array_equal(decode(found, trusted=False), array + 1)
+
+    assert play(scenario, memory=ours).heard.names == ["finished"]
+
+
+@needs_memory_files
+def test_shared_memory_that_cannot_be_read_ends_the_link() -> None:
+    async def scenario(peers: Peers) -> None:
+        with tempfile.TemporaryFile() as file:
+            fields = {**REF, "shared": [[1, 1, 1, 10]]}
+            peers.say(Frame("result", fields, (b"1", b""), (file.fileno(),)))
+        await peers.hears("closed")
+
+    assert play(scenario, memory=SharedMemory(1 << 30, later)).heard.names == ["closed"]
+
+
+@needs_memory_files
+def test_a_worker_elsewhere_gets_large_arrays_with_their_frames() -> None:
+    array = np.arange(1_000_000)
+    payload = encode(array, room=SharedMemory(1 << 30, later).room)
+
+    async def scenario(peers: Peers) -> None:
+        peers.link.run(job(body=payload.body, buffers=payload.buffers), trusted=True)
+        start, frame = await asyncio.to_thread(peers.read, 2)
+        assert "shares" not in start.fields
+        assert not frame.fds and bytes(frame.buffers[1]) == array.tobytes()
 
     play(scenario)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.codec import Payload
     from runpod_flash.wire.module_names import ModuleNames
+    from runpod_flash.wire.tags import Room
 
 # How far a generator may run ahead of the one who reads it.
 STREAM_WINDOW = 64
@@ -45,6 +46,10 @@ class Backend(Protocol):
     """Callbacks are called once, on any thread; no method blocks."""
 
     names: ModuleNames
+
+    @property
+    def room(self) -> Room:
+        """Gives memory for large buffers of values that are sent."""
 
     def submit(
         self,

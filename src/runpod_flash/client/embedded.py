@@ -24,6 +24,7 @@ from runpod_flash.plane.views import Ended, JobViews, ended
 from runpod_flash.project.entry import module_names
 from runpod_flash.wire.failures import capture
 from runpod_flash.wire.remote_traceback import format_remote
+from runpod_flash.wire.shared_memory import SharedMemory, most_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from runpod_flash.plane.views import Snapshot
     from runpod_flash.wire.codec import Payload
     from runpod_flash.wire.failures import Failure
+    from runpod_flash.wire.tags import Room
 
 _CLOSE_SECONDS = 5.0
 
@@ -57,6 +59,8 @@ class EmbeddedBackend:
         self._finishing: threading.Event | None = None
         self._fault: Failure | None = None
         self._console = TerminalConsole()
+        self._memory = SharedMemory(most_bytes(), self._later)
+        self.room: Room = self._memory.room
         self._thread = threading.Thread(target=self._serve, name="flash-plane", daemon=True)
         self._thread.start()
         try:
@@ -75,7 +79,8 @@ class EmbeddedBackend:
 
     async def _make_plane(self, node: Node | None) -> Plane:
         store = MemoryStore(time.monotonic)
-        return machine_plane(store, dict(os.environ), node=node, console=self._console)
+        env = dict(os.environ)
+        return machine_plane(store, env, node=node, console=self._console, memory=self._memory)
 
     def _went_wrong(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Fail all jobs with a fault that nobody else deals with: they might wait for ever.
@@ -93,6 +98,10 @@ class EmbeddedBackend:
         if self.plane.unfinished():  # looked at last, for a submit looks at the fault last
             self._fault = None
             self.plane.fail_all(failure)
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the plane is closed
+            self._loop.call_soon_threadsafe(self._loop.call_later, seconds, function)
 
     def _run(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout)
@@ -200,10 +209,12 @@ class EmbeddedBackend:
             self._run(self.plane.close(failure), _CLOSE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CLOSE_SECONDS)
+        self._memory.close()
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's workers."""
         self.plane.engine.close_in_child()
+        self._memory.close()
 
 
 def _die_of_interrupt() -> None:

@@ -16,6 +16,7 @@ from runpod_flash.project.entry import module_names
 from runpod_flash.wire import failures
 from runpod_flash.wire.carried import carrying
 from runpod_flash.wire.codec import Payload, payload_of
+from runpod_flash.wire.tags import no_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from runpod_flash.project.catalog import Discovered
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.frames import Frame
+    from runpod_flash.wire.tags import Room
 
 T = TypeVar("T")
 
@@ -51,6 +53,7 @@ class HttpBackend:
 
     def __init__(self, connection: Asking, app: Places, endpoint: str) -> None:
         self.names = module_names()
+        self.room: Room = no_room
         self._connection = connection
         self._app = app
         self._endpoint = endpoint

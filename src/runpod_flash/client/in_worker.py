@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.plane.views import Ended, Snapshot
 from runpod_flash.wire import failures
 from runpod_flash.wire.module_names import NO_ALIAS
+from runpod_flash.wire.tags import no_room
 
 if TYPE_CHECKING:
     import asyncio
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from runpod_flash.client.backend import Submission
     from runpod_flash.context import Answer, WorkerContext
     from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.tags import Room
 
 
 class InWorkerBackend:
@@ -24,6 +26,7 @@ class InWorkerBackend:
 
     def __init__(self, worker: WorkerContext) -> None:
         self._worker = worker
+        self.room: Room = no_room
 
     def submit(
         self,

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.volumes import Volumes
     from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.store.base import Store
+    from runpod_flash.wire.shared_memory import SharedMemory
 
 
 def machine_plane(
@@ -32,10 +33,11 @@ def machine_plane(
     volumes: Volumes | None = None,
     clock: Callable[[], float] = time.monotonic,
     console: Console | None = None,
+    memory: SharedMemory | None = None,
 ) -> Plane:
     """A plane whose workers are processes and containers of this machine. On its loop.
 
-    `volumes` are this user's, if no others are given.
+    `volumes` are this user's, if no others are given. By `memory`, values go to processes and back.
     """
     from runpod_flash.engines.local.devices.leasing import Leasing
     from runpod_flash.engines.local.node import Node as RealNode
@@ -52,7 +54,7 @@ def machine_plane(
         desk, cache = WorkerDesk(plane), cache_directory()
         return DockerEngine(desk, node, leasing, cache, volumes or UsersVolumes())
 
-    local = local_engine(node, gpu_fallback, isolation, volumes, leasing)
+    local = local_engine(node, gpu_fallback, isolation, volumes, leasing, memory)
     plane = Plane(store, MachineEngine(local, make_containers), caller_env, clock, console)
     return plane
 
@@ -63,6 +65,7 @@ def local_engine(
     isolation: Isolation | None = None,
     volumes: Volumes | None = None,
     leasing: Leasing | None = None,
+    memory: SharedMemory | None = None,
 ) -> LocalEngine:
     """The engine whose workers are processes of this machine. Called on the plane's loop."""
     from runpod_flash.engines.local.engine import LocalEngine
@@ -87,4 +90,5 @@ def local_engine(
         isolation,
         volumes,
         leasing,
+        memory,
     )

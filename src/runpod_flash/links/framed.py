@@ -14,6 +14,7 @@ from runpod_flash.wire import failures, frames
 from runpod_flash.wire.carried import carried
 from runpod_flash.wire.codec import payload_of
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameError, FrameReader
+from runpod_flash.wire.shared_memory import Sharing
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
     from runpod_flash.plane.store.base import Job
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.codec import Payload
+    from runpod_flash.wire.shared_memory import SharedMemory
 
 # Frames handled before other work on the loop gets its turn.
 _READS_PER_TURN = 8
 _SMALL = 4096
 # What may be handled on a borrower's thread; all else is the plane's loop's.
-_ANYWHERE = frozenset({"result", "failed", "chunk", "log"})
+_ANYWHERE = frozenset({"result", "failed", "chunk", "log", "copied"})
 
 
 @dataclass(slots=True)
@@ -45,7 +47,8 @@ class FramedLink:
     socket does not take at once is queued and written by the loop. Reading is the loop's as well,
     unless it is lent to a caller's (`lending`).
 
-    `on_imported` hears of the modules that the worker has imported from its environment.
+    `on_imported` hears of the modules that the worker has imported from its environment. With
+    `memory`, large buffers go by that; the worker's own end must be that of `sock` then.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class FramedLink:
         worker_id: str,
         token: str,
         on_imported: Callable[[Sequence[str]], None] | None = None,
+        memory: SharedMemory | None = None,
     ) -> None:
         sock.setblocking(False)
         self._sock = sock
@@ -62,6 +66,7 @@ class FramedLink:
         self._worker_id = worker_id
         self._token = token
         self._on_imported = on_imported
+        self._sharing = None if memory is None else Sharing(memory)
         self._reader = FrameReader(sock)
         self._lock = threading.Lock()
         self._outbox: deque[_Unsent] = deque()
@@ -77,7 +82,10 @@ class FramedLink:
     def open(self, events: LinkEvents, spec: EndpointSpec, caller_env: Mapping[str, str]) -> None:
         self._events = events
         self._reading.start()
-        self._send(Frame("start", {"spec": spec.to_wire(), "caller_env": dict(caller_env)}))
+        start: dict[str, Any] = {"spec": spec.to_wire(), "caller_env": dict(caller_env)}
+        if self._sharing is not None:
+            start["shares"] = True
+        self._send(Frame("start", start))
 
     def run(self, job: Job, *, trusted: bool) -> None:
         call = job.call
@@ -134,6 +142,8 @@ class FramedLink:
                 return
             self._closed = True
             self._outbox.clear()
+        if self._sharing is not None:
+            self._sharing.close()
         self._reading.end()
         self._loop.remove_writer(self._sock.fileno())
         self._dispose()
@@ -150,6 +160,8 @@ class FramedLink:
     # Writing, from any thread
 
     def _send(self, frame: Frame) -> None:
+        if self._sharing is not None and frame.buffers:
+            frame = self._sharing.refer(frame)
         self._send_pieces(frames.encode(frame), frame.fds)
 
     def _send_pieces(self, pieces: list[frames.Buffer], fds: tuple[int, ...]) -> None:
@@ -219,6 +231,8 @@ class FramedLink:
         """Read once and hand over what is complete; whether there was anything."""
         try:
             arrived = self._reader.read()
+            for frame in arrived or ():
+                self._resolve(frame)
         except frames.FrameError:
             arrived = None
         if arrived is None:
@@ -227,9 +241,19 @@ class FramedLink:
         for frame in arrived:
             if not self._closed:
                 self._dispatch(frame)
-            for fd in frame.fds:  # no type of frame brings any to this end
-                os.close(fd)
         return bool(arrived) or not self._reader.drained
+
+    def _resolve(self, frame: Frame) -> None:
+        if self._sharing is not None:
+            copied = self._sharing.resolve(frame)
+            if copied is not None:
+                self._send(copied)
+        for fd in frame.fds:  # nothing else brings any to this end
+            os.close(fd)
+
+    def _copied(self, frame: Frame) -> None:
+        if self._sharing is not None:
+            self._sharing.copied(frame)
 
     def _end(self) -> None:
         if threading.get_ident() != self._home_thread:
@@ -331,6 +355,7 @@ _HANDLERS: dict[str, Callable[[FramedLink, Frame], None]] = {
     "failed": FramedLink._failed,
     "stopped": FramedLink._stopped,
     "log": FramedLink._log,
+    "copied": FramedLink._copied,
     "call": FramedLink._call,
     "asgi_response": FramedLink._exchange,
     "asgi_body": FramedLink._exchange,

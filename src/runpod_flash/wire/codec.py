@@ -19,7 +19,9 @@ from runpod_flash.wire.tags import (
     TAG_MARK,
     Buffer,
     NotSafe,
+    Room,
     TagWriter,
+    no_room,
     read_tagged,
 )
 
@@ -45,8 +47,9 @@ _load_start = json.JSONDecoder().raw_decode
 class Payload(NamedTuple):
     """An encoded value. (A named tuple, since importing dataclasses imports inspect.)
 
-    `buffers` of type bytes may be the user's own objects. Decoding takes over buffers of type
-    bytearray and writable memoryviews: they become the memory of decoded arrays.
+    `buffers` of type bytes may be the user's own objects, read-only memoryviews shared memory.
+    Decoding takes over buffers of type bytearray and writable memoryviews: they become the memory
+    of decoded arrays.
     """
 
     body: bytes
@@ -74,22 +77,23 @@ def payload_of(buffers: Sequence[Buffer]) -> Payload | None:
     return Payload(bytes(buffers[0]), tuple(buffers[1:])) if buffers else None
 
 
-def encode(value: Any, names: ModuleNames = NO_ALIAS) -> Payload:
+def encode(value: Any, names: ModuleNames = NO_ALIAS, room: Room = no_room) -> Payload:
     """Encode any value that can travel.
 
-    `names` gives the caller's script the name under which workers import it. Raises
-    SerializationError that names the part that cannot travel and what to do.
+    `names` gives the caller's script the name under which workers import it. Arrays are copied to
+    memory that `room` gives. Raises SerializationError that names the part that cannot travel and
+    what to do.
     """
-    payload = encode_safe(value)
+    payload = encode_safe(value, room)
     if payload is not None:
         return payload
     from runpod_flash.wire.pickling import write_pickle
 
-    header, buffers = write_pickle(value, names)
+    header, buffers = write_pickle(value, names, room)
     return Payload(_dump_text(header).encode(), buffers)
 
 
-def encode_safe(value: Any) -> Payload | None:
+def encode_safe(value: Any, room: Room = no_room) -> Payload | None:
     """Encode a value that needs no pickle; None for any other."""
     try:
         if _is_plain(value, 0):
@@ -98,7 +102,7 @@ def encode_safe(value: Any) -> Payload | None:
         pass  # a NaN, a lone surrogate, a huge int, or nearly no stack left: the tags know
     # Scalars inside tagged values are rarely special either: look at each one only if they are.
     for strict in (False, True):
-        writer = TagWriter(strict=strict)
+        writer = TagWriter(strict=strict, room=room)
         try:
             return Payload(_dump_text(writer.write(value)).encode(), tuple(writer.buffers))
         except (NotSafe, RuntimeError):

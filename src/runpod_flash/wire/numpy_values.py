@@ -28,9 +28,16 @@ def numpy_writer(kind: type) -> Callable[[Any, Any], dict[str, Any]] | None:
 
 def _write_array(writer: Any, array: Any) -> dict[str, Any]:
     fortran = bool(array.flags.f_contiguous and not array.flags.c_contiguous)
+    order = "F" if fortran else "C"
     tagged = {"$": "ndarray", "d": _dtype_name(array.dtype), "s": list(array.shape)}
     # The only copy: a snapshot, for the array may change before it is sent.
-    tagged.update(writer.binary(array.tobytes("F" if fortran else "C")))
+    room = writer.room(array.nbytes)
+    if room is None:
+        tagged.update(writer.binary(array.tobytes(order)))
+    else:
+        numpy = sys.modules["numpy"]
+        numpy.copyto(numpy.ndarray(array.shape, array.dtype, room, order=order), array)
+        tagged.update(writer.buffer(room.toreadonly()))
     return {**tagged, "o": "F"} if fortran else tagged
 
 

@@ -16,7 +16,7 @@ import cloudpickle
 
 from runpod_flash.errors import SerializationError
 from runpod_flash.wire.module_names import MAIN, MAINS, ModuleNames
-from runpod_flash.wire.tags import INLINE_LIMIT, Buffer
+from runpod_flash.wire.tags import INLINE_LIMIT, Buffer, Room
 from runpod_flash.wire.unpicklable import describe
 from runpod_flash.wire.unpickling import resolve
 
@@ -25,9 +25,11 @@ REFERENCE = "__flash_reference__"
 _CHUNK = 1 << 18
 
 
-def write_pickle(value: Any, names: ModuleNames) -> tuple[dict[str, Any], tuple[Buffer, ...]]:
+def write_pickle(
+    value: Any, names: ModuleNames, room: Room
+) -> tuple[dict[str, Any], tuple[Buffer, ...]]:
     """The fields of the tag, and the buffers: the pickle's own text first, if it is long."""
-    stream, parts = _Chunks(), _OutOfBand()
+    stream, parts = _Chunks(), _OutOfBand(room)
     pickler = _Pickler(stream, parts.take, names)
     try:
         pickler.dump(value)
@@ -83,8 +85,9 @@ class _Chunks:
 class _OutOfBand:
     """Takes the pickler's buffers; each is copied at once, for the user may change the original."""
 
-    def __init__(self) -> None:
-        self.buffers: list[bytes] = []
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self.buffers: list[Buffer] = []
 
     def take(self, buffer: PickleBuffer) -> bool:
         """Whether the pickler must keep it in its own text."""
@@ -93,8 +96,15 @@ class _OutOfBand:
             return True
         owner = view.obj
         whole = memoryview(owner).nbytes == view.nbytes
-        self.buffers.append(owner if isinstance(owner, bytes) and whole else bytes(view))
+        self.buffers.append(owner if isinstance(owner, bytes) and whole else self._copy(view))
         return False
+
+    def _copy(self, view: memoryview) -> Buffer:
+        room = self._room(view.nbytes)
+        if room is None:
+            return bytes(view)
+        room[:] = view
+        return room.toreadonly()
 
 
 class _Pickler(cloudpickle.Pickler):  # type: ignore[misc, unused-ignore]

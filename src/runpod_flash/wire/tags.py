@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Tagged: TypeAlias = dict[str, Any]
+# Gives memory for so many bytes that will be sent; None where there is none of a special kind.
+Room: TypeAlias = "Callable[[int], memoryview | None]"
 
 SCALARS = frozenset({str, int, float, bool, type(None)})
 # How our own bodies, and no others, spell the key: they hold no blanks between tokens.
@@ -31,6 +33,10 @@ INLINE_LIMIT = 1024
 _MAX_INT_BITS = 2000
 
 
+def no_room(_: int) -> None:
+    """A `Room` that has none."""
+
+
 class NotSafe(Exception):  # noqa: N818 - an answer, not an error
     """The value needs a pickle."""
 
@@ -39,11 +45,13 @@ class TagWriter:
     """Turns one value into JSON-ready data, and collects its large binary parts in `buffers`.
 
     Not `strict`, it leaves scalars to the JSON encoder, which raises ValueError for those that need
-    a tag after all (non-finite floats, lone surrogates, huge integers).
+    a tag after all (non-finite floats, lone surrogates, huge integers). Arrays are copied to what
+    `room` gives.
     """
 
-    def __init__(self, *, strict: bool) -> None:
+    def __init__(self, *, strict: bool, room: Room) -> None:
         self.strict = strict
+        self.room = room
         self.buffers: list[Buffer] = []
 
     def write(self, value: Any, depth: int = 0) -> Any:
@@ -66,7 +74,11 @@ class TagWriter:
         """Inline if short. Immutable bytes are referred to, others are copied once."""
         if len(data) < INLINE_LIMIT:
             return {"v": b2a_base64(data, newline=False).decode("ascii")}
-        self.buffers.append(bytes(data))
+        return self.buffer(bytes(data))
+
+    def buffer(self, data: Buffer) -> Tagged:
+        """Beside the body; `data` does not change any more."""
+        self.buffers.append(data)
         return {"b": len(self.buffers) - 1}
 
     def _items(self, values: Collection[Any], depth: int) -> Sequence[Any]:

@@ -159,7 +159,7 @@ class JobRunner:
         self._link.failure("failed", failure, {"job": job.id, "attempt": job.attempt})
 
     def _finish(self, job: _Running, result: Any) -> None:
-        payload = encode(result)
+        payload = encode(result, room=self._link.room)
         self._out.end_job(job.id)
         self._link.result(job.id, job.attempt, payload)
 
@@ -220,7 +220,7 @@ class JobRunner:
         async with contextlib.aclosing(values):  # its `finally` belongs to the job
             async for value in values:
                 await job.take_credit()
-                payload = encode(value)
+                payload = encode(value, room=self._link.room)
                 self._link.chunk(job.id, job.attempt, payload, index)
                 index += 1
         self._finish(job, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -12,11 +13,15 @@ from runpod_flash.wire import failures, frames
 from runpod_flash.wire.carried import carrying
 from runpod_flash.wire.codec import Payload, payload_of
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
+from runpod_flash.wire.shared_memory import SharedMemory, Sharing, most_bytes
+from runpod_flash.wire.tags import no_room
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Mapping
 
     from runpod_flash.wire.failures import Failure
+    from runpod_flash.wire.tags import Room
 
 
 class PlaneLink:
@@ -32,6 +37,10 @@ class PlaneLink:
         self._call_ids = itertools.count(1)
         self._arrived: list[Frame] = []
         self.on_kept: Callable[[], object] = _nothing
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._sharing: Sharing | None = None
+        # Where large buffers of values that are sent may be.
+        self.room: Room = no_room
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -44,10 +53,10 @@ class PlaneLink:
         """Write frames; a plane that is gone is noticed by the reader."""
         self._write([piece for frame in sent for piece in frames.encode(frame)])
 
-    def _write(self, pieces: list[frames.Buffer]) -> None:
+    def _write(self, pieces: list[frames.Buffer], fds: tuple[int, ...] = ()) -> None:
         try:
             with self._lock:
-                frames.send_pieces(self._sock, pieces)
+                frames.send_pieces(self._sock, pieces, fds)
         except OSError:
             pass
 
@@ -56,12 +65,38 @@ class PlaneLink:
         if self._arrived:
             arrived, self._arrived = self._arrived, []
             return arrived
-        return self._reader.read(wait=wait)
+        return self._read(wait=wait)
+
+    def _read(self, *, wait: bool) -> list[Frame] | None:
+        arrived = self._reader.read(wait=wait)
+        return arrived and [frame for frame in arrived if not self._taken(frame)]
+
+    def _taken(self, frame: Frame) -> bool:
+        """Whether a frame is for the link alone; others get what comes by shared memory."""
+        if frame.type == "start" and frame.fields.get("shares"):
+            self._share()
+        if self._sharing is None:
+            return False
+        copied = self._sharing.resolve(frame)
+        if copied is not None:
+            self.send(copied)
+        return self._sharing.copied(frame)
+
+    def _share(self) -> None:
+        """Have large buffers go by shared memory: the plane is on this machine, and does so too."""
+        memory = SharedMemory(most_bytes(), self._later)
+        os.register_at_fork(after_in_child=memory.close)
+        self._sharing = Sharing(memory)
+        self.room = memory.room
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        assert self.loop is not None, "values come after it runs"
+        self.loop.call_soon_threadsafe(self.loop.call_later, seconds, function)
 
     def receive_one(self) -> Frame | None:
         """The next frame, waited for; None once the plane is gone."""
         while not self._arrived:
-            arrived = self._reader.read(wait=True)
+            arrived = self._read(wait=True)
             if arrived is None:
                 return None
             self._arrived = arrived
@@ -74,7 +109,7 @@ class PlaneLink:
         for later, and `on_kept` says so.
         """
         while not done():
-            arrived = self._reader.read(wait=True)
+            arrived = self._read(wait=True)
             if arrived is None:
                 return False
             for frame in arrived:
@@ -93,13 +128,18 @@ class PlaneLink:
         self.send(Frame(kind, {"job": job, "attempt": attempt, **fields}))
 
     def result(self, job: str, attempt: int, payload: Payload) -> None:
-        self._value(frames.job_header("result", job, attempt), payload)
+        self._value("result", job, attempt, payload)
 
     def chunk(self, job: str, attempt: int, payload: Payload, index: int) -> None:
-        self._value(frames.job_header("chunk", job, attempt, f',"index":{index}'), payload)
+        self._value("chunk", job, attempt, payload, f',"index":{index}')
 
-    def _value(self, header: bytes, payload: Payload) -> None:
-        self._write(frames.assemble(header, (payload.body, *payload.buffers)))
+    def _value(self, kind: str, job: str, attempt: int, payload: Payload, more: str = "") -> None:
+        buffers, fds = (payload.body, *payload.buffers), ()
+        if self._sharing is not None and payload.buffers:
+            shared, buffers, fds = self._sharing.refer(buffers)
+            more += frames.field("shared", shared) if shared else ""
+        header = frames.job_header(kind, job, attempt, more)
+        self._write(frames.assemble(header, buffers, len(fds)), fds)
 
     def failure(self, kind: str, failure: Failure, fields: Mapping[str, Any]) -> None:
         self.send(Frame(kind, {"failure": failures.to_wire(failure), **fields}))

@@ -82,6 +82,7 @@ class Worker:
         """Run jobs or answer requests until the plane says stop or is gone."""
         loop = asyncio.get_running_loop()
         done = asyncio.Event()
+        self.link.loop = loop
 
         def readable() -> None:
             arrived = self.link.receive(wait=False)

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.processes.launcher import Launcher, Process, ProcessExit
     from runpod_flash.engines.local.volumes import Volumes
     from runpod_flash.spec import EndpointSpec
+    from runpod_flash.wire.shared_memory import SharedMemory
 
 _OUTPUT_KEPT = 20
 # What the declarations in a user's file need, and calls from it.
@@ -101,7 +102,8 @@ class LocalWorker:
     @cached_property
     def link(self) -> FramedLink:
         loop, learn = asyncio.get_running_loop(), partial(self.engine.learn, self)
-        return FramedLink(self.stream, loop, self.order.worker_id, self.token, learn)
+        name, memory = self.order.worker_id, self.engine.shared_memory
+        return FramedLink(self.stream, loop, name, self.token, learn, memory)
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -123,7 +125,7 @@ class LocalEngine:
     `gpu_fallback` says what becomes of an endpoint whose GPU this machine does not have: "cpu" runs
     it without one, "none" refuses it. `isolation` keeps apps apart; its launcher must do so too.
     `volumes` are this user's, if no others are given. `leasing` is given where other engines have
-    their devices of it as well.
+    their devices of it as well. By `memory`, if given, large values go to workers and back.
     """
 
     def __init__(
@@ -137,6 +139,7 @@ class LocalEngine:
         isolation: Isolation | None = None,
         volumes: Volumes | None = None,
         leasing: Leasing | None = None,
+        memory: SharedMemory | None = None,
     ) -> None:
         self._environments = environments
         self._launcher = launcher
@@ -146,6 +149,7 @@ class LocalEngine:
         self._caller = caller
         self._isolation = isolation
         self._volumes = volumes or UsersVolumes()
+        self.shared_memory = memory
         self._imports = Imports()
         self._snapshots: dict[str, tuple[object, Snapshot]] = {}
         self._workers: dict[str, LocalWorker] = {}
