@@ -177,14 +177,17 @@ def test_objects_go_with_the_frame(pair: Pair) -> None:
     assert not frame.fds and "shared" not in frame.fields
 
 
-def test_what_was_copied_is_used_again(pair: Pair) -> None:
-    array = np.arange(MB)
+@pytest.mark.parametrize("items", [SMALLEST // 8, MB, 3 * MB])
+def test_what_was_copied_is_used_again(pair: Pair, items: int) -> None:
+    array = np.arange(items)
     first = numbers(pair.here.send(pair.here.encode(array)))
-    pair.there.value()
+    address = pair.there.value().ctypes.data
     pair.here.receive()
 
     assert numbers(pair.here.send(pair.here.encode(array + 1))) == first
-    assert np.array_equal(pair.there.value(), array + 1)
+    found = pair.there.value()
+    assert np.array_equal(found, array + 1)
+    assert found.ctypes.data == address
 
 
 def test_a_segment_that_was_not_copied_yet_is_not_used_again(pair: Pair) -> None:

@@ -34,9 +34,7 @@ IDLE_SECONDS = 10.0
 # Segments of one process; each takes two descriptors here, and one where it is read.
 MOST_SEGMENTS = 48
 _MOST_BYTES = 4 << 30
-_ROUND = 2 << 20
-# From here on memory comes in huge pages; below, the heap is likely to have used it before.
-_HUGE = 4 << 20
+_ROUND = 256 << 10
 # Copied at a time, so that other threads get their turns.
 _STEP = 16 << 20
 
@@ -207,7 +205,7 @@ class SharedMemory:
         Raises `ValueError` and `OSError` where it has no so many bytes, or is no such file.
         """
         source = self._mapped(sharing, number, fd)
-        if nbytes > source.size:
+        if not 0 < nbytes <= source.size:
             raise ValueError(f"{nbytes} bytes of a segment of {source.size}")
         target = self._own(nbytes)
         with memoryview(source.mapping) as whole, memoryview(target) as into:
@@ -217,8 +215,6 @@ class SharedMemory:
         return target
 
     def _own(self, nbytes: int) -> Buffer:
-        if nbytes < _HUGE:
-            return bytearray(nbytes)
         return self._lend(self._received, nbytes) or memoryview(_huge_pages(nbytes))
 
     def _mapped(self, sharing: Sharing, number: int, fd: int) -> _Foreign:
