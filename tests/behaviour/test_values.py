@@ -348,3 +348,43 @@ def test_a_large_argument_and_result_arrive_with_little_memory_beside_them(
     assert right, done
     # Four values exist in any case: the argument and the result, here and there.
     assert caller + worker <= 4 + 3, done
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak from /proc")
+def test_a_large_array_and_what_becomes_of_it_arrive_with_no_more(programs: Programs) -> None:
+    done = programs.run(
+        NUMPY
+        + """
+        SIZE = 80_000_000
+
+        def memory():
+            with open("/proc/self/status") as file:
+                lines = dict(line.split(":", 1) for line in file)
+            return [int(lines[key].split()[0]) * 1024 for key in ("VmHWM", "RssShmem")]
+
+        @Endpoint(name="measured", cpu=CPU)
+        class Measured:
+            def more(self, array):
+                return array + 1
+
+            def memory(self):
+                return memory()
+
+        async def main():
+            await Measured().memory()
+            before = [memory(), await Measured().memory()]
+            array = np.arange(SIZE // 8)
+            more = await Measured().more(array)
+            after = [memory(), await Measured().memory()]
+            grown = [[b - a for a, b in zip(*pair)] for pair in zip(before, after)]
+            (caller, _), (worker, shared) = grown
+            # What both have mapped is there once.
+            return bool((more == array + 1).all()), (caller + worker - shared) / SIZE
+
+        if __name__ == "__main__":
+            print(json.dumps(asyncio.run(main())))
+        """
+    )
+    right, values = done.result
+    print(f"peak, in values: {values:.2f}")
+    assert right and values <= 4 + 3, done
