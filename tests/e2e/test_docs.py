@@ -103,6 +103,7 @@ def test_the_frame_types_are_those_that_are_listed() -> None:
     parts = constants("plane/exchange.py", "Part", 1)
     sent = constants("links/framed.py", "Frame") | constants("wire/carried.py", "carrying")
     sent |= constants("links/framed.py", "carrying") | {f"asgi_{kind}" for kind in parts}
+    sent |= constants("wire/shared_memory.py", "Frame")
     assert set(rows(section(PROTOCOL, "From the plane"))) == sent
 
 
