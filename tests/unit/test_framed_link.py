@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 HELLO = Frame("hello", {"version": PROTOCOL, "worker": "w", "token": "secret"})
 REF = {"job": "1", "attempt": 1}
 
-needs_memory_files = pytest.mark.skipif(
-    not hasattr(os, "memfd_create"), reason="has no memory files"
-)
+needs_memory_files = pytest.mark.skipif(sys.platform != "linux", reason="has no memory files")
 
 
 class Heard:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import socket
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from runpod_flash.wire.shared_memory import MOST_SEGMENTS, SMALLEST, SharedMemor
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="has no memory files")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="has no memory files")
 
 MB = 1_000_000
 PLENTY = 1 << 30
@@ -234,6 +235,16 @@ def test_the_end_of_a_link_frees_what_was_not_copied(pair: Pair) -> None:
     payload = pair.here.encode(np.ones(MB))
 
     assert numbers(later.refer(Frame("result", {}, payload.buffers))) == first
+
+
+def test_a_python_that_was_built_with_an_old_libc_has_memory_files_too(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "memfd_create")
+    frame = pair.here.send(pair.here.encode(np.arange(MB)))
+
+    assert len(frame.fds) == 1 and not os.get_inheritable(frame.fds[0])
+    assert np.array_equal(pair.there.value(), np.arange(MB))
 
 
 def test_no_more_memory_is_taken_than_is_allowed() -> None:

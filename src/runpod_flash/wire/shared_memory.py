@@ -37,6 +37,10 @@ _MOST_BYTES = 4 << 30
 _ROUND = 256 << 10
 # Copied at a time, so that other threads get their turns.
 _STEP = 16 << 20
+# Numbers of Linux, which Pythons that were built with an old libc do not know by name.
+_F_ADD_SEALS, _F_GET_SEALS = 1033, 1034
+_F_SEAL_SEAL, _F_SEAL_SHRINK, _F_SEAL_GROW = 1, 2, 4
+_MFD_CLOEXEC, _MFD_ALLOW_SEALING = 1, 2
 
 
 def most_bytes() -> int:
@@ -71,11 +75,10 @@ class _Segment(_Block):
         import mmap
 
         self.number = number
-        self.fd = os.memfd_create("flash", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.fd = _memory_file()
         try:
             os.ftruncate(self.fd, size)
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
+            fcntl.fcntl(self.fd, _F_ADD_SEALS, _F_SEAL_SEAL | _F_SEAL_SHRINK | _F_SEAL_GROW)
             super().__init__(mmap.mmap(self.fd, size))
         except BaseException:
             os.close(self.fd)
@@ -93,7 +96,7 @@ class _Foreign:
         import mmap
 
         # One that shrinks would end its reader by a SIGBUS.
-        if not fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK:
+        if not fcntl.fcntl(fd, _F_GET_SEALS) & _F_SEAL_SHRINK:
             raise ValueError("a memory file that may shrink")
         self.size = os.fstat(fd).st_size
         self.mapping = mmap.mmap(fd, self.size, prot=mmap.PROT_READ)
@@ -175,7 +178,7 @@ class SharedMemory:
 
         It is in use for as long as anything refers to it.
         """
-        if nbytes < SMALLEST or not hasattr(os, "memfd_create"):
+        if nbytes < SMALLEST or sys.platform != "linux":
             return None
         return self._lend(self._segments, nbytes)
 
@@ -319,6 +322,19 @@ class Sharing:
         self._closed = True
         self._sent.clear()
         self._memory.forget(self)
+
+
+def _memory_file() -> int:
+    flags = _MFD_CLOEXEC | _MFD_ALLOW_SEALING
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("flash", flags)
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = int(libc.memfd_create(b"flash", flags)) if hasattr(libc, "memfd_create") else -1
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "there can be no memory file")
+    return fd
 
 
 def _huge_pages(nbytes: int) -> mmap:
