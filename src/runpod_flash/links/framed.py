@@ -98,8 +98,7 @@ class FramedLink:
         if call.constructor is not None:
             buffers += (call.constructor.body, *call.constructor.buffers)
             more += f',"constructor":{1 + len(call.constructor.buffers)}'
-        header = frames.job_header("job", job.id, job.attempt, more)
-        self._send_pieces(frames.assemble(header, buffers), ())
+        self._send_pieces(*frames.of_job("job", job.id, job.attempt, more, buffers, self._sharing))
 
     def lend(self, loop: asyncio.AbstractEventLoop) -> None:
         self._reading.lend(loop)

@@ -26,6 +26,8 @@ from runpod_flash.wire.dumps import dumper
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runpod_flash.wire.shared_memory import Sharing
+
 PROTOCOL = 1
 # Of HTTP bodies that hold frames.
 MEDIA_TYPE = "application/x-flash-frames"
@@ -73,12 +75,24 @@ def header_of(kind: str, fields: Mapping[str, Any]) -> bytes:
     return _dumps({"t": kind, **fields}).encode()
 
 
-def job_header(kind: str, job: str, attempt: int, more: str = "") -> bytes:
-    """The header of a frame about one attempt at a job; `more` is the text of further fields.
+def of_job(
+    kind: str,
+    job: str,
+    attempt: int,
+    more: str,
+    buffers: tuple[Buffer, ...],
+    sharing: Sharing | None,
+) -> tuple[list[Buffer], tuple[int, ...]]:
+    """A frame about one attempt at a job, and its descriptors; `more` is the text of other fields.
 
     (Written by hand, since every call has two of them.)
     """
-    return f'{{"t":"{kind}","job":{quoted(job)},"attempt":{attempt}{more}}}'.encode()
+    fds: tuple[int, ...] = ()
+    if sharing is not None and len(buffers) > 1:  # (the first is the value's text)
+        shared, buffers, fds = sharing.lend(buffers)
+        more += f',"shared":{_dumps(shared)}' if shared else ""
+    header = f'{{"t":"{kind}","job":{quoted(job)},"attempt":{attempt}{more}}}'.encode()
+    return assemble(header, buffers, len(fds)), fds
 
 
 def assemble(header: bytes, buffers: tuple[Buffer, ...], fds: int = 0) -> list[Buffer]:

@@ -17,7 +17,7 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from runpod_flash.wire.frames import Frame, FrameError
 
@@ -261,6 +261,14 @@ class SharedMemory:
         self._foreign.clear()
 
 
+class Lent(NamedTuple):
+    """What of a frame's buffers travels, and what its field `shared` says of the rest."""
+
+    shared: list[list[int]]
+    buffers: tuple[Buffer, ...]
+    fds: tuple[int, ...]
+
+
 class Sharing:
     """The shared memory of one link's two ends, as one of them sees it. For any thread."""
 
@@ -273,10 +281,17 @@ class Sharing:
 
     def refer(self, frame: Frame) -> Frame:
         """The frame with descriptors in the place of buffers that are in segments."""
-        segments = [self._memory.segment_of(buffer) for buffer in frame.buffers]
-        if not any(segments):
+        shared, buffers, fds = self.lend(frame.buffers)
+        if not shared:
             return frame
-        shared, buffers = [], list(frame.buffers)
+        return Frame(frame.type, {**frame.fields, "shared": shared}, buffers, fds)
+
+    def lend(self, given: tuple[Buffer, ...]) -> Lent:
+        """The buffers of a frame, with descriptors in the place of those that are in segments."""
+        segments = [self._memory.segment_of(buffer) for buffer in given]
+        if not any(segments):
+            return Lent([], given, ())
+        shared, buffers = [], list(given)
         for index, segment in enumerate(segments):
             if segment is not None:
                 number = next(self._numbers)
@@ -286,7 +301,7 @@ class Sharing:
         if self._closed:
             self._sent.clear()
         fds = tuple(segment.fd for segment in segments if segment is not None)
-        return Frame(frame.type, {**frame.fields, "shared": shared}, tuple(buffers), fds)
+        return Lent(shared, tuple(buffers), fds)
 
     def resolve(self, frame: Frame) -> Frame | None:
         """Put copies of what came by descriptors in their places; the answer that says so.

@@ -134,12 +134,8 @@ class PlaneLink:
         self._value("chunk", job, attempt, payload, f',"index":{index}')
 
     def _value(self, kind: str, job: str, attempt: int, payload: Payload, more: str = "") -> None:
-        buffers, fds = (payload.body, *payload.buffers), ()
-        if self._sharing is not None and payload.buffers:
-            shared, buffers, fds = self._sharing.refer(buffers)
-            more += frames.field("shared", shared) if shared else ""
-        header = frames.job_header(kind, job, attempt, more)
-        self._write(frames.assemble(header, buffers, len(fds)), fds)
+        buffers = (payload.body, *payload.buffers)
+        self._write(*frames.of_job(kind, job, attempt, more, buffers, self._sharing))
 
     def failure(self, kind: str, failure: Failure, fields: Mapping[str, Any]) -> None:
         self.send(Frame(kind, {"failure": failures.to_wire(failure), **fields}))
