@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -64,6 +64,8 @@ class Container:
     is known of the image, else /ping). It may take `start_seconds` until then (0: the default).
     `python` is the interpreter that runs decorated functions. `allow` names what is forbidden
     otherwise. `registry_auth` names the variable with "user:password" for the image's registry.
+    `digest` is the content that a release has found under the name; empty: what that names when a
+    worker starts.
     """
 
     image: str
@@ -77,6 +79,7 @@ class Container:
     python: str = ""
     allow: tuple[str, ...] = ()
     registry_auth: str = ""
+    digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,18 @@ class EndpointSpec:
     @property
     def uses_gpu(self) -> bool:
         return bool(self.placement.gpus)
+
+    @property
+    def declared(self) -> EndpointSpec:
+        """As its code declares it: without what a release has found under its image's name."""
+        return self.pinned("")
+
+    def pinned(self, digest: str) -> EndpointSpec:
+        """With workers of that content of its image."""
+        if self.build.container is None:
+            return self
+        container = replace(self.build.container, digest=digest)
+        return replace(self, build=replace(self.build, container=container))
 
     @property
     def build_digest(self) -> str:

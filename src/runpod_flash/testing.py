@@ -333,6 +333,11 @@ class ScriptedEngine:
     def platform(self) -> Platform:
         return Platform("3.12", "x86_64-manylinux_2_28")
 
+    async def pin(
+        self, spec: EndpointSpec, env: Mapping[str, str], report: Callable[[str], None] | None
+    ) -> str:
+        return ""  # (it has no images)
+
     def memory(self, worker_id: str) -> int:
         return self.bytes_each if worker_id in self.workers else 0
 

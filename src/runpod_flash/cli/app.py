@@ -74,12 +74,20 @@ def delete(name: str, yes: bool, server: str | None, insecure: bool) -> None:
 
 def show_environments(found: Sequence[dict[str, Any]]) -> None:
     """A line for each endpoint of each environment."""
+    nothing = {"name": "", "id": "", "image": None}
     rows = [
-        (each["name"], str(each["activeRelease"] or "none"), endpoint["name"], endpoint["id"])
+        (
+            each["name"],
+            str(each["activeRelease"] or "none"),
+            endpoint["name"],
+            endpoint["id"],
+            output.image(endpoint["image"]),
+        )
         for each in found
-        for endpoint in each["endpoints"] or [{"name": "", "id": ""}]
+        for endpoint in each["endpoints"] or [nothing]
     ]
-    _print(("ENVIRONMENT", "RELEASE", "ENDPOINT", "ID"), rows, "It has no environment.")
+    heads = ("ENVIRONMENT", "RELEASE", "ENDPOINT", "ID", "IMAGE")
+    _print(*output.without_empty("IMAGE", heads, rows), "It has no environment.")
 
 
 def _print(heads: Sequence[str], rows: Sequence[Sequence[str]], otherwise: str) -> None:

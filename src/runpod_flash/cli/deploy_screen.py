@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,7 @@ from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.openapi import example
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runpod_flash.client.control import ControlClient
     from runpod_flash.client.deploying import Change
@@ -41,6 +41,13 @@ def packages(found: Iterable[Change]) -> None:
     lines = [f"  packages of {each.endpoint}: {each.what}" for each in found]
     if lines:
         click.echo("\n".join([*lines, ""]))
+
+
+def images(endpoints: Iterable[Mapping[str, Any]]) -> None:
+    """Which content of which images serves, whatever becomes of their names."""
+    found = [each for each in endpoints if each["image"] is not None]
+    lines = [f"  image of {each['name']}: {output.image(each['image'])}" for each in found]
+    click.echo("\n".join(["", *lines]))
 
 
 def served(

@@ -107,5 +107,7 @@ async def _deploy(
     number = told["release"]["number"]
     if told.get("unchanged"):
         dev_screen.say(f"nothing has changed: release {number} is served")
+    if any(each.spec.build.container for each in artifact.catalog.endpoints):
+        deploy_screen.images(_there(client, place)["endpoints"])
     deploy_screen.served(artifact.catalog, client, place, number, time.monotonic() - began)
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 _ENDS = (".", "!", "?")
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"))
@@ -62,6 +62,27 @@ def headed(
     """A table whose first line says what the columns are."""
     head, *lines = table([heads, *rows], right=right)
     return [click.style(head, dim=True), *lines]
+
+
+def without_empty(
+    head: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """A table without the column of that head, where it has nothing in any row."""
+    at = heads.index(head)
+    if any(row[at] for row in rows):
+        return heads, rows
+    return [*heads[:at], *heads[at + 1 :]], [[*row[:at], *row[at + 1 :]] for row in rows]
+
+
+def image(found: Mapping[str, str] | None) -> str:
+    """An image's `name` with as much of its `digest` as tells it from others."""
+    if found is None:
+        return ""
+    name, digest = found["name"], found["digest"]
+    if not digest or "@" in name:
+        return name
+    kind, _, number = digest.partition(":")
+    return f"{name}@{kind}:{number[:12]}"
 
 
 def shortened(words: Iterable[str], width: int) -> str:

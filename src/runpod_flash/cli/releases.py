@@ -10,7 +10,7 @@ from runpod_flash.cli import output
 from runpod_flash.cli.place import chosen_place, path_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
 
-_HEADS = ("RELEASE", "STATE", "DEPLOYED", "BY", "CAUSE")
+_HEADS = ("RELEASE", "STATE", "DEPLOYED", "BY", "IMAGES", "CAUSE")
 
 
 @click.command()
@@ -37,10 +37,11 @@ def releases(
             each["state"],
             each["createdAt"],
             each["createdBy"],
+            ", ".join(dict.fromkeys(map(output.image, each["images"]))),
             each["cause"].partition("\n")[0],
         )
         for each in found
     ]
-    for line in output.headed(_HEADS, rows):
+    for line in output.headed(*output.without_empty("IMAGES", _HEADS, rows)):
         click.echo(line)
     click.echo(f"The last {told['kept']} that were served are kept to go back to.")

@@ -70,7 +70,7 @@ def _change(each: Discovered, known: dict[str, Any] | None) -> str:
     if known is None:
         return "new"
     digests = known["digests"]
-    if digests["build"] != each.spec.build_digest:
+    if digests["build"] != each.spec.declared.build_digest:
         return "code or packages changed: its workers are replaced after their jobs"
     if digests["placement"] != each.spec.placement_digest:
         return "hardware or limits changed: its workers are replaced after their jobs"

@@ -49,6 +49,14 @@ class Release(NamedTuple):
     cause: str
 
 
+class EndpointImage(NamedTuple):
+    """An endpoint's image: its name, and the digest of what a release has found under that."""
+
+    endpoint: str
+    name: str
+    digest: str
+
+
 class Content(NamedTuple):
     """What a release serves: files, and a catalog as JSON whose values of variables are empty."""
 
@@ -124,6 +132,12 @@ class Releases:
             lambda file: _begin(file, now, place, project, content, by, take_over)
         )
 
+    async def pin(self, release: Release, content: Content) -> None:
+        """Note what the images of a release that is being prepared have been found to be."""
+        statement = "UPDATE releases SET catalog = ? WHERE (app, environment, number) = (?, ?, ?)"
+        row = (json.dumps(content.catalog), *release.place, release.number)
+        await self._transact(lambda file: file.execute(statement, row))
+
     async def activate(self, release: Release, variables: Variables) -> None:
         """Its workers have started: it is served, with these values beside those that are there."""
         rows = [
@@ -171,6 +185,16 @@ class Releases:
     async def of(self, place: AppEnv) -> list[Release]:
         """The releases of an environment, the newest first."""
         return await self._transact(lambda file: _releases(file, place))
+
+    async def images(self, place: AppEnv) -> dict[int, list[EndpointImage]]:
+        """Those of each release's endpoints, by its number."""
+        statement = "SELECT number, catalog FROM releases WHERE (app, environment) = (?, ?)"
+
+        def work(file: sqlite3.Connection) -> dict[int, list[EndpointImage]]:
+            rows = file.execute(statement, place)
+            return {number: _images(json.loads(catalog)) for number, catalog in rows}
+
+        return await self._transact(work)
 
     async def content(self, release: Release) -> Content:
         return await self._transact(lambda file: _content(file, release))
@@ -333,6 +357,12 @@ def _releases(file: sqlite3.Connection, place: AppEnv) -> list[Release]:
         place,
     )
     return [Release(place, *row) for row in rows]
+
+
+def _images(catalog: dict[str, Any]) -> list[EndpointImage]:
+    specs = (each["spec"] for each in catalog.get("endpoints", ()))
+    found = ((spec["name"], spec["build"]["container"]) for spec in specs)
+    return [EndpointImage(name, c["image"], c["digest"]) for name, c in found if c is not None]
 
 
 def _content(file: sqlite3.Connection, release: Release) -> Content:

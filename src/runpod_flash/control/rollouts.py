@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Serving(Protocol):
     """What has releases served (`gateway/deployments.py`)."""
 
+    async def pinned(self, content: Content) -> Content:
+        """The same, with the digests of those images of which the content is here already."""
+
     def prepare(self, release: Release, content: Content, variables: Variables) -> None:
         """Start its workers and have it take over; goes on by itself."""
 
@@ -73,6 +76,7 @@ class Rollouts:
         """
         check_name("app", place.app)
         check_name("environment", place.environment)
+        content = await self._serving.pinned(content)
         active = await self._same(place, content, variables)
         if active is not None:
             return Deployed(active, unchanged=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runpod_flash.links.base import WorkerLink
     from runpod_flash.spec import EndpointSpec
@@ -141,6 +141,16 @@ class Engine(Protocol):
 
     def platform(self) -> Platform:
         """What the packages of workers have to fit."""
+
+    async def pin(
+        self, spec: EndpointSpec, env: Mapping[str, str], report: Callable[[str], None] | None
+    ) -> str:
+        """The content that the image of an endpoint has now, as `Container.digest` has it.
+
+        An image that is not here is pulled, and `report` told how far that is; without it, only
+        what is here is looked at, and the answer may be empty. Raises `WorkerStartError` where the
+        image cannot be had.
+        """
 
     def memory(self, worker_id: str) -> int:
         """Bytes of main memory that a worker has now; 0 where that is not known."""

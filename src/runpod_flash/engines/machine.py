@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runpod_flash.engines.base import (
         Device,
@@ -55,6 +55,11 @@ class MachineEngine:
 
     def devices(self) -> Sequence[Device]:
         return self._local.devices()  # they share them
+
+    async def pin(
+        self, spec: EndpointSpec, env: Mapping[str, str], report: Callable[[str], None] | None
+    ) -> str:
+        return await self._of(spec).pin(spec, env, report)
 
     def memory(self, worker_id: str) -> int:
         return self._having(worker_id).memory(worker_id)

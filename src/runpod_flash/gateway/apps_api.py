@@ -122,7 +122,16 @@ class AppsApi:
 
     async def _list(self, place: AppEnv) -> Answer:
         await self._check(place)
-        found = page("releases", map(_shown, await self._releases.of(place)))
+        images = await self._releases.images(place)
+        releases = await self._releases.of(place)
+        found = page(
+            "releases",
+            [
+                {**_shown(each), "images": [image._asdict() for image in images[each.number]]}
+                for each in releases
+                if each.number in images
+            ],
+        )
         return answer(200, {**found, "kept": self._releases.kept})
 
     async def _release(self, place: AppEnv, number: str) -> Release:
@@ -244,18 +253,19 @@ def _shown_all(deployment: Deployment) -> list[dict[str, Any]]:
 
 
 def _shown_endpoint(place: AppEnv, each: Discovered, packages: dict[str, str]) -> dict[str, Any]:
-    spec = each.spec
+    spec, container = each.spec, each.spec.build.container
     return {
         "id": f"{place}-{spec.name}",
         "name": spec.name,
         "file": each.file,
         "kind": "queue" if each.operations else "routes",
         "digests": {
-            "build": spec.build_digest,
+            "build": spec.declared.build_digest,
             "placement": spec.placement_digest,
             "scaling": spec.scaling_digest,
         },
         "variables": sorted(each.env),
         "python": spec.build.python,
         "packages": packages,
+        "image": container and {"name": container.image, "digest": container.digest},
     }

@@ -19,6 +19,7 @@ from runpod_flash.control.rollouts import Rollouts
 from runpod_flash.control.trees import AppTree
 from runpod_flash.errors import FlashError
 from runpod_flash.gateway.brought import placed
+from runpod_flash.gateway.pinning import pinned
 from runpod_flash.gateway.session_events import Lines
 from runpod_flash.plane.events import Notice
 from runpod_flash.project.catalog import Catalog
@@ -191,6 +192,10 @@ class Deployments:
         while (task := self._preparing.get(place)) is not None:
             await asyncio.wait([task])
 
+    async def pinned(self, content: Content) -> Content:
+        """The same, with the digests of those images that the engine has here."""
+        return await pinned(self._plane.engine, content, {})
+
     def prepare(self, release: Release, content: Content, variables: Variables) -> None:
         """Start its workers and have it take over; goes on without its client.
 
@@ -271,7 +276,10 @@ class Deployments:
     ) -> None:
         known = await self.releases.variables(release.place)
         merged = {**known, **{n: {**known.get(n, {}), **v} for n, v in variables.items()}}
-        declared = await self._laid_out(deployment, content)
+        found = await pinned(self._plane.engine, content, merged, self._teller(release.place))
+        if found != content:
+            await self.releases.pin(release, found)
+        declared = await self._laid_out(deployment, found)
         catalog = _with_values(declared, merged)
         if self._volumes is not None:
             endpoints = catalog.endpoints
@@ -289,6 +297,10 @@ class Deployments:
             self._plane.adopt(pool, deployment.gateway.pool_of(endpoint))
         with suppress(OSError):  # (it is served, whatever becomes of what was before)
             await asyncio.to_thread(deployment.tree.forget, deployment.roots())
+
+    def _teller(self, place: AppEnv) -> Callable[[str, str], None]:
+        """Says something of an endpoint to whoever deploys it."""
+        return lambda name, text: self._plane.events.publish(Notice(name, text, str(place)))
 
     def _serving(self, endpoint: Discovered) -> int:
         """How many workers are to take over: as many as serve the endpoint now, or a first one."""

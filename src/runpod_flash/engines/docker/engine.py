@@ -30,6 +30,7 @@ from runpod_flash.engines.docker.sweeping import (
 from runpod_flash.engines.docker.worker import ContainerWorker
 from runpod_flash.engines.local.capacity import worker_bytes, worker_limit
 from runpod_flash.engines.local.volumes import volume_of, warn_of_quota
+from runpod_flash.errors import WorkerStartError
 from runpod_flash.links.image import ImageLink
 
 if TYPE_CHECKING:
@@ -95,12 +96,12 @@ class DockerEngine:
         spec, container = order.spec, _container(order.spec)
         self._leasing.refuse_impossible(spec)
         try:
-            connection = await self._connected()
-            image = await self._image(connection, order, events)
+            images = await self._connected()
+            image = await self._image(images, spec, order.env, partial(events.notice, spec.name))
         except EngineGoneError as error:
             raise CapacityError(Refusal(str(error))) from None
         lease = self._leasing.lease(order, partial(self._say, spec.name, events))
-        worker = ContainerWorker(connection, order, events, lease, self._forget)
+        worker = ContainerWorker(images.connection, order, events, lease, self._forget)
         self._workers[order.worker_id] = worker
         try:
             if spec.is_image:
@@ -131,6 +132,19 @@ class DockerEngine:
 
     def devices(self) -> Sequence[Device]:
         return self._leasing.devices()
+
+    async def pin(
+        self, spec: EndpointSpec, env: Mapping[str, str], report: Callable[[str], None] | None
+    ) -> str:
+        container = _container(spec)
+        try:
+            images = await self._connected()
+            if report is None:
+                found = await asyncio.to_thread(images.find, container.image)
+                return "" if found is None else found.digest
+            return (await self._image(images, spec, env, report)).digest
+        except EngineGoneError as error:
+            raise WorkerStartError(str(error)) from None
 
     def memory(self, worker_id: str) -> int:
         worker = self._workers.get(worker_id)
@@ -173,29 +187,35 @@ class DockerEngine:
 
     # Connecting
 
-    async def _connected(self) -> Connection:
+    async def _connected(self) -> Images:
         async with self._opening:
-            if self._connection is None:
+            if self._images is None:
                 connection = await asyncio.to_thread(connect)
                 self._lock = lock_plane(self._plane)
                 await asyncio.to_thread(sweep, connection)
                 self._keeper = start_keeper(connection.address, self._plane)
                 await self._desk.open(*_desk_addresses(connection))
-                self._images = Images(connection)
                 self._connection = connection
-        return self._connection
+                self._images = Images(connection)
+        return self._images
 
     async def _image(
-        self, connection: Connection, order: StartOrder, events: EngineEvents
+        self,
+        images: Images,
+        spec: EndpointSpec,
+        env: Mapping[str, str],
+        report: Callable[[str], None],
     ) -> Image:
-        container = _container(order.spec)
-        credentials = checked_credentials(container.registry_auth, order.env)
+        """As the endpoint has it; `report` is called on the loop."""
+        container = _container(spec)
+        credentials = checked_credentials(container.registry_auth, env)
 
-        def report(text: str) -> None:
-            self._loop.call_soon_threadsafe(events.notice, order.spec.name, text)
+        def tell(text: str) -> None:
+            self._loop.call_soon_threadsafe(report, text)
 
-        assert self._images is not None
-        return await asyncio.to_thread(self._images.ensure, container.image, credentials, report)
+        return await asyncio.to_thread(
+            images.ensure, container.image, credentials, tell, container.digest
+        )
 
     # Programs of images
 

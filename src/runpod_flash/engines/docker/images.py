@@ -13,7 +13,7 @@ from runpod_flash.engines.local.capacity import human_bytes
 from runpod_flash.errors import WorkerStartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from runpod_flash.engines.docker.connection import Connection
 
@@ -25,7 +25,10 @@ _ABSENT = re.compile(r"not found|manifest unknown|name unknown|does not exist|\b
 
 @dataclass(frozen=True)
 class Image:
-    """An image that is here. `id` changes with its content; `ports` are those that it exposes."""
+    """An image that is here. `id` changes with its content; `ports` are those that it exposes.
+
+    `digest` is what its content is called elsewhere too, or `id` where it came from nowhere.
+    """
 
     name: str
     id: str
@@ -34,39 +37,51 @@ class Image:
 
 
 class Images:
-    """Every method blocks."""
+    """Those of the engine of a connection. Every method blocks."""
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._lock = threading.Lock()
         self._pulls: dict[str, threading.Lock] = {}
 
-    def ensure(self, name: str, credentials: str, report: Callable[[str], None]) -> Image:
+    def ensure(
+        self, name: str, credentials: str, report: Callable[[str], None], digest: str = ""
+    ) -> Image:
         """The image, pulled if it is not here; `credentials` are "user:password" or empty.
 
-        Raises `WorkerStartError` where it cannot be had, or is for other machines.
+        With a digest, it has that content, whatever its name means by now. Raises
+        `WorkerStartError` where it cannot be had, or is for other machines.
         """
+        wanted = f"{_split(name)[0]}@{digest}" if digest else name
         with self._lock:
-            lock = self._pulls.setdefault(name, threading.Lock())
+            lock = self._pulls.setdefault(wanted, threading.Lock())
         with lock:
-            found = self._look(name)
+            found = self.find(name, digest)
             if found is None:
-                self._pull(name, credentials, report)
-                found = self._look(name)
+                self._pull(wanted, credentials, report)
+                found = self.find(name, digest)
         if found is None:
-            raise WorkerStartError(f"the image {name!r} was pulled and is not there")
+            raise WorkerStartError(f"the image {wanted!r} was pulled and is not there")
+        return found
+
+    def find(self, name: str, digest: str = "") -> Image | None:
+        """The image, if it is here. Raises `WorkerStartError` if it is for other machines."""
+        # (What was built here and never pushed is known by its id alone.)
+        wanted = (f"{_split(name)[0]}@{digest}", digest) if digest else (name,)
+        found = next(filter(None, map(self._look, wanted)), None)
+        if found is None:
+            return None
         self._check_architecture(name, found)
         exposed = (found.get("Config") or {}).get("ExposedPorts") or {}
         ports = [int(port.partition("/")[0]) for port in exposed if not port.endswith("/udp")]
-        digest = next(iter(found.get("RepoDigests") or ()), "").rpartition("@")[2]
-        return Image(name, found["Id"], tuple(sorted(ports)), digest or found["Id"])
+        return Image(name, found["Id"], tuple(sorted(ports)), digest or content(name, found))
 
     def _look(self, name: str) -> Any:
         import docker
 
-        with calls(self._connection.address):
+        with calls(self.connection.address):
             try:
-                return self._connection.api.inspect_image(name)
+                return self.connection.api.inspect_image(name)
             except docker.errors.NotFound:
                 return None
             except docker.errors.APIError as error:
@@ -76,7 +91,7 @@ class Images:
                 return None
 
     def _check_architecture(self, name: str, found: Any) -> None:
-        own, its = self._connection.architecture, found.get("Architecture") or ""
+        own, its = self.connection.architecture, found.get("Architecture") or ""
         if _common(its) and _common(own) and _common(its) != _common(own):
             raise WorkerStartError(
                 f"the image {name!r} is for {its}, and this machine is {own}: build or name one "
@@ -89,9 +104,9 @@ class Images:
         repository, tag = _split(name)
         report(f"pulls {name}")
         began = time.monotonic()
-        with calls(self._connection.address):
+        with calls(self.connection.address):
             try:
-                told = self._connection.api.pull(
+                told = self.connection.api.pull(
                     repository, tag=tag, stream=True, decode=True, auth_config=_auth(credentials)
                 )
                 size = _follow(name, told, report)
@@ -150,6 +165,21 @@ def _split(name: str) -> tuple[str, str]:
         return repository, digest
     head, colon, tag = name.rpartition(":")
     return (head, tag) if colon and "/" not in tag else (name, "latest")
+
+
+def content(name: str, found: Mapping[str, Any]) -> str:
+    """The digest by which a registry has what an engine has found; else what the engine calls it.
+
+    (An image may have several of one registry: of itself, and of a list with other machines'.)
+    """
+    own = _canonical(_split(name)[0])
+    digests = (each.rpartition("@") for each in found.get("RepoDigests") or ())
+    return min((d for of, _, d in digests if _canonical(of) == own), default=str(found["Id"]))
+
+
+def _canonical(repository: str) -> str:
+    """One name for each repository: engines may leave out or add what is Docker's own."""
+    return repository.removeprefix("docker.io/").removeprefix("library/")
 
 
 def _auth(credentials: str) -> dict[str, str] | None:

@@ -207,6 +207,11 @@ class LocalEngine:
     def platform(self) -> Platform:
         return local_platform(self._leasing.gpus())
 
+    async def pin(
+        self, spec: EndpointSpec, env: Mapping[str, str], report: Callable[[str], None] | None
+    ) -> str:
+        return ""  # (it has no images)
+
     def memory(self, worker_id: str) -> int:
         worker = self._workers.get(worker_id)
         return worker_bytes(worker.process.pid) if worker is not None and worker.process else 0
