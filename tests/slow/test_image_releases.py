@@ -9,12 +9,15 @@ import pytest
 
 from behaviour.servers import server
 from e2e.shop import Shop, until
+from integration.served import write
 from runpod_flash.engines.docker.connection import connect
 from runpod_flash.engines.docker.images import Images
 from slow.containers import needs_podman
 from slow.images import FUNCTIONS
+from unit.command_line import flash
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -98,3 +101,58 @@ def test_what_a_release_has_found_is_pulled_again_where_it_is_gone(
         assert images.find(f"{name}:1") is None, "its name may mean something else by now"
     finally:
         connection.api.close()
+
+
+def declared(*images: str, more: str = "") -> dict[str, str]:
+    lines = [
+        f"it{n} = Endpoint(name='it{n}', image={image!r}, cpu='cpu3c-1-2', {more})"
+        for n, image in enumerate(images)
+    ]
+    text = "\n".join(["from runpod_flash import Endpoint, PodTemplate", "", *lines, ""])
+    return {"pyproject.toml": "[project]\nname = 'shop'\nversion = '1'\n", "app.py": text}
+
+
+def test_a_build_pulls_images_ahead_once_and_names_each_that_cannot_be_had(
+    engine: Podman, registry: Registry, tmp_path: Path, shared_cache: Path
+) -> None:
+    def built(*images: str, **env: str) -> subprocess.CompletedProcess[str]:
+        write(tmp_path / "shop", declared(*images))
+        home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(shared_cache)}
+        return flash("build", cwd=tmp_path / "shop", env={**home, "FLASH_TARGET": "", **env})
+
+    there, absent = f"{registry.address}/pub/ahead:1", f"{registry.address}/absent/image:1"
+    private = f"{registry.address}/private/image:1"
+    where = {"DOCKER_HOST": engine.address}
+    done = built(there, there, **where)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"flash: pulls {there}\n") == 1
+    assert f"flash: pulled {there}" in done.stderr
+    assert "pull" not in built(there, **where).stderr, "it is here"
+
+    done = built(absent, private, there, **where)
+    assert done.returncode == 1
+    assert f"Error: there is no image {absent!r}: check its name and tag (" in done.stderr
+    assert f"Error: the registry {registry.address} gives {private!r} to nobody" in done.stderr
+
+    done = built(there, DOCKER_HOST="unix:///nowhere.sock")
+    assert done.returncode == 0
+    assert "flash: no image is pulled ahead: no container engine answers at" in done.stderr
+
+
+def test_a_deploy_pulls_images_ahead_and_names_each_that_cannot_be_had(
+    engine: Podman, registry: Registry, shop: Shop
+) -> None:
+    there, absent = f"{registry.address}/pub/deployed:1", f"{registry.address}/absent/image:1"
+    private = f"{registry.address}/private/image:1"
+    write(shop.folder, declared(absent, private))
+    done = shop.flash("deploy")
+    assert done.returncode == 1
+    assert f"there is no image {absent!r}: check its name and tag (" in done.stderr
+    assert f"the registry {registry.address} gives {private!r} to nobody" in done.stderr
+    assert "Traceback" not in done.stderr
+    sleeping = "template=PodTemplate(startScript='exec python -m http.server 8000', ports='8000')"
+    write(shop.folder, declared(there, there, more=sleeping))
+    done = shop.deploy()
+    assert done.stderr.count(f"pulls {there}\n") == 1, done.stderr
+    assert f"pulled {there}" in done.stderr
+    assert "image of it1: " in done.stdout

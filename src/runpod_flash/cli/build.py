@@ -27,6 +27,9 @@ from runpod_flash.cli.build_options import build_options, read_options
 def build(output: str, as_json: bool, server: str | None, insecure: bool, **options: Any) -> None:
     """Lock this project's packages, check its files, and write both into an archive.
 
+    Images that endpoints name are pulled to this machine, unless the build is for a server: that
+    pulls them itself when it is deployed to.
+
     The archive has what `flash deploy` would send: nothing is prepared on a server. The same
     project gives the same bytes.
 

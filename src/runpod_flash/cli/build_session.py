@@ -12,6 +12,7 @@ from runpod_flash.client.chosen import chosen_target
 from runpod_flash.client.control import ControlClient
 from runpod_flash.engines.base import Platform
 from runpod_flash.packing.building import build
+from runpod_flash.packing.pulling import pull
 from runpod_flash.project.discovery import discover
 
 if TYPE_CHECKING:
@@ -47,10 +48,14 @@ def run(root: Path, options: BuildOptions, wanted: Wanted) -> int:
     artifact.write(wanted.archive)
     if wanted.as_json:
         build_screen.as_json(artifact, wanted.archive)
-        return 0
-    build_screen.parts(artifact)
-    build_screen.written(artifact, wanted.archive, time.monotonic() - began)
-    return 0
+    else:
+        build_screen.parts(artifact)
+        build_screen.written(artifact, wanted.archive, time.monotonic() - began)
+    # (A server pulls images itself, when it is deployed to.)
+    problems = pull(catalog.endpoints, dev_screen.say) if client is None else []
+    for problem in problems:
+        output.error(problem)
+    return 1 if problems else 0
 
 
 def found(root: Path, done: str) -> Catalog | None:
