@@ -259,6 +259,35 @@ def test_containers_of_a_plane_that_is_gone_are_swept(engine: Podman, programs: 
     assert engine.containers() == []
 
 
+def test_what_a_machine_without_power_has_left_is_swept_by_a_program_without_images(
+    engine: Podman, programs: Programs
+) -> None:
+    body = f"""
+        import psutil
+
+        web = Endpoint(name="web", image={WEB!r}, cpu=CPU)
+
+        async def main():
+            await web.get("/x")
+            for each in psutil.Process().children():
+                each.kill()
+            os.kill(os.getpid(), 9)
+    """
+    programs.run(program(body), env={"DOCKER_HOST": engine.address}, timeout=120)
+    assert len(engine.containers()) == 1
+    plain = """
+        @Endpoint(name="plain", cpu=CPU)
+        def plain():
+            time.sleep(3)
+
+        async def main():
+            return await plain()
+    """
+    programs.run(program(plain), env={"DOCKER_HOST": "unix:///nowhere.sock"}, timeout=120)
+    assert engine.containers() == []
+    assert list(programs.folder.rglob("images/planes/*")) == []
+
+
 _TOLD = 'return told["path"]\n'  # (its line has its indent already)
 
 

@@ -39,7 +39,9 @@ def machine_plane(
 
     `volumes` are this user's, if no others are given. By `memory`, values go to processes and back.
     """
+    from runpod_flash.engines.docker.marks import Marks
     from runpod_flash.engines.local.devices.leasing import Leasing
+    from runpod_flash.engines.local.environments.environments import cache_directory
     from runpod_flash.engines.local.node import Node as RealNode
 
     node = node or RealNode()
@@ -47,13 +49,13 @@ def machine_plane(
 
     def make_containers() -> DockerEngine:
         from runpod_flash.engines.docker.engine import DockerEngine
-        from runpod_flash.engines.local.environments.environments import cache_directory
         from runpod_flash.engines.local.volumes import UsersVolumes
         from runpod_flash.gateway.worker_desk import WorkerDesk
 
         desk, cache = WorkerDesk(plane), cache_directory()
         return DockerEngine(desk, node, leasing, cache, volumes or UsersVolumes())
 
+    Marks(cache_directory()).sweep_if_any()
     local = local_engine(node, gpu_fallback, isolation, volumes, leasing, memory)
     plane = Plane(store, MachineEngine(local, make_containers), caller_env, clock, console)
     return plane

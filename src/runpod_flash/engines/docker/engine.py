@@ -18,6 +18,7 @@ from runpod_flash.engines.docker.connection import EngineGoneError, connect
 from runpod_flash.engines.docker.creation import Place, Program, container_body
 from runpod_flash.engines.docker.images import Images, checked_credentials
 from runpod_flash.engines.docker.keeper import start_keeper
+from runpod_flash.engines.docker.marks import Marks
 from runpod_flash.engines.docker.ports import candidates
 from runpod_flash.engines.docker.readiness import Readiness
 from runpod_flash.engines.docker.sweeping import (
@@ -76,6 +77,7 @@ class DockerEngine:
         self._leasing = leasing
         self._cache = cache
         self._volumes = volumes
+        self._marks = Marks(cache)
         self._plane = secrets.token_hex(8)
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
@@ -164,6 +166,7 @@ class DockerEngine:
             try:
                 await asyncio.to_thread(remove_all, self._connection, self._plane)
                 self._dismiss_keeper()
+                self._marks.remove(self._plane)
             except Exception:
                 pass  # the engine does not answer: the keeper goes on
             self._connection.api.close()
@@ -193,7 +196,8 @@ class DockerEngine:
                 connection = await asyncio.to_thread(connect)
                 self._lock = lock_plane(self._plane)
                 await asyncio.to_thread(sweep, connection)
-                self._keeper = start_keeper(connection.address, self._plane)
+                self._marks.make(self._plane, connection.address)
+                self._keeper = start_keeper(connection.address, self._plane, self._cache)
                 await self._desk.open(*_desk_addresses(connection))
                 self._connection = connection
                 self._images = Images(connection)

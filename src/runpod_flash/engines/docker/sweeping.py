@@ -7,16 +7,18 @@ import platform
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.engines.docker.connection import calls
+from runpod_flash.engines.docker.connection import calls, connect
 from runpod_flash.engines.docker.creation import HOST_LABEL, PLANE_LABEL
 from runpod_flash.engines.local.devices.gpu_locks import LockDirectory
+from runpod_flash.errors import WorkerStartError
 
 if TYPE_CHECKING:
     from runpod_flash.engines.docker.connection import Connection
+    from runpod_flash.engines.docker.marks import Marks
 
 # A plane's containers are nobody's once its lock here is free.
 LOCK_DIR = Path("/tmp/runpod-flash-planes")
@@ -47,6 +49,19 @@ def sweep(connection: Connection) -> int:
     left = [each for each in found if each["Labels"].get(PLANE_LABEL) in ended]
     _remove(connection, left)
     return len(left)
+
+
+def sweep_marked(marks: Marks) -> None:
+    """Remove the containers of those marked planes that are there no more, on their engines.
+
+    Of an engine that does not answer the marks stay, for the next time.
+    """
+    for plane in filter(has_ended, marks.all()):
+        with suppress(WorkerStartError, OSError):
+            connection = connect(marks.address(plane))
+            with closing(connection.api):
+                remove_all(connection, plane)
+            marks.remove(plane)
 
 
 def remove_all(connection: Connection, plane: str) -> None:
