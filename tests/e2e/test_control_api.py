@@ -158,7 +158,7 @@ def test_workers_and_their_logs_are_asked_for_by_the_endpoint_s_id(deployed: Con
         ({"workers": {"min": 9}}, 400, "min 9 is above max"),
         ({"gpu": {"pools": ["ADA_24"]}}, 400, "runs on CPUs, which cannot be changed"),
         ({"cpu": [{"id": "cpu9", "vcpuCount": 2}]}, 400, "there is no 'cpu9' with 2 vCPUs"),
-        ({"image": "vllm/vllm-openai"}, 400, "images are named in code"),
+        ({"image": "vllm/vllm-openai"}, 400, "runs the code that it was deployed with"),
         ({"name": "other"}, 400, "has the name that its code gives it"),
         ({"flashboot": "PRIORITY_FLASHBOOT"}, 400, "no priorities"),
         ({"dataCenterIds": ["MARS-1"]}, 400, "MARS-1"),
@@ -175,11 +175,21 @@ def test_a_change_that_cannot_be_is_refused_and_changes_nothing(
     assert deployed.endpoint() == before
 
 
-def test_an_endpoint_from_an_image_is_refused_not_faked(deployed: Control) -> None:
+def test_an_endpoint_of_an_image_that_cannot_be_is_refused(deployed: Control) -> None:
     fields = {"name": "v", "type": "QUEUE", "scaling": QUEUE_DELAY, "image": "vllm/vllm-openai"}
     gpu = {"gpu": {"pools": ["ADA_24"]}}
-    said = deployed.refused("POST", "serverless", 400, {**fields, **gpu})
-    assert "images are named in code" in said
+    nameless = {**fields, **gpu, "image": ""}
+    assert "image: name one" in deployed.refused("POST", "serverless", 400, nameless)
+    odd = {**fields, **gpu, "args": "--model 'x"}
+    assert "cannot be split into words" in deployed.refused("POST", "serverless", 400, odd)
+    shop = {**fields, **gpu, "name": "shop"}
+    assert "there is an app 'shop' already" in deployed.refused("POST", "serverless", 400, shop)
+    spaced = {**fields, **gpu, "name": "two words"}
+    assert "is no name for an app" in deployed.refused("POST", "serverless", 400, spaced)
+    ports = {"PORT": "80", "PORT_HEALTH": "81"}
+    balanced = {"type": "LOAD_BALANCER", "scaling": {"type": "REQUEST_COUNT", "requestCount": 1}}
+    said = deployed.refused("POST", "serverless", 400, {**fields, **gpu, **balanced, "env": ports})
+    assert "PORT_HEALTH is another port than PORT" in said
     assert "either gpu or cpu" in deployed.refused("POST", "serverless", 400, fields)
     few = {**fields, **gpu, "workers": {"min": 4}}
     assert "min 4 is above max 3" in deployed.refused("POST", "serverless", 400, few)

@@ -10,6 +10,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.control.gpu_pools import devices_of, pools_of
+from runpod_flash.control.image_settings import (
+    NAMES,
+    NO_IMAGE,
+    edited_container,
+    image_settings,
+    is_registry,
+    with_server_of,
+)
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import CpuInstanceType, DataCenter
 from runpod_flash.spec import EndpointSpec, Scaling, VolumeMount
@@ -18,19 +26,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runpod_flash.control.volumes.registry import Volumes
-    from runpod_flash.spec import Placement
+    from runpod_flash.spec import Container, Placement
 
     Fields = dict[str, Any]
 
 # What answers show in the place of a value of a variable; written back, it leaves it as it is.
 MASK = "********"
 QUEUE, LOAD_BALANCER = "QUEUE", "LOAD_BALANCER"
-# What only an image gives a meaning to.
-_OF_IMAGES = ("image", "args", "ports", "registry")
-NO_IMAGES = (
-    "images are named in code, by Endpoint(image=...): endpoints come from there, by `flash "
-    "deploy` or by a program with FLASH_TARGET"
-)
+_EXECUTION_TIMEOUT_MS = 300_000
 
 
 def settings(endpoint: Fields) -> Fields:
@@ -46,10 +49,10 @@ def settings(endpoint: Fields) -> Fields:
         "flashboot": "FLASHBOOT" if placement.flashboot else "OFF",
         "dataCenterIds": list(placement.datacenters),
         "networkVolumes": [mount.name for mount in placement.volumes],
-        "env": dict.fromkeys(sorted(endpoint["env"]), MASK),
+        "env": {name: MASK for name in sorted(endpoint["env"]) if not is_registry(name)},
     }
     if spec.build.container is not None:
-        found["image"] = spec.build.container.image
+        found |= image_settings(spec.build.container)
     if placement.container_disk_gb:
         found["disk"] = placement.container_disk_gb
     if placement.gpus:
@@ -67,8 +70,9 @@ def settings(endpoint: Fields) -> Fields:
 
 
 def kind(endpoint: Fields) -> str:
-    """Whether it has a queue or routes."""
-    routes = endpoint["spec"]["entry"]["kind"] == "routes"
+    """Whether it has a queue or routes; an image has both, unless it was made with routes only."""
+    of = endpoint["spec"]["entry"]["kind"]
+    routes = of == "routes" or (of == "image" and not endpoint["operations"])
     return LOAD_BALANCER if routes else QUEUE
 
 
@@ -85,9 +89,6 @@ def edited(endpoint: Fields, fields: Mapping[str, Any], volumes: Volumes | None 
     Raises `ConfigurationError` for those that contradict each other or the endpoint, or that have
     no effect here.
     """
-    for name in _OF_IMAGES:
-        if fields.get(name):
-            raise ConfigurationError(f"{name}: {NO_IMAGES}")
     spec = EndpointSpec.from_wire(endpoint["spec"])
     if fields.get("name", spec.name) != spec.name:
         raise ConfigurationError("name: an endpoint has the name that its code gives it")
@@ -95,14 +96,37 @@ def edited(endpoint: Fields, fields: Mapping[str, Any], volumes: Volumes | None 
     placement = _edited_placement(spec.placement, fields)
     if "networkVolumes" in fields:
         placement = _with_volumes(placement, fields["networkVolumes"], volumes)
-    env = endpoint["env"]
+    build, env = spec.build, endpoint["env"]
+    if build.container is not None:
+        build = replace(build, container=edited_container(build.container, fields))
+    elif named := [name for name in NAMES if fields.get(name)]:
+        raise ConfigurationError(f"{named[0]}: {NO_IMAGE}")
     if "env" in fields:
         unknown = [n for n, value in fields["env"].items() if value == MASK and n not in env]
         if unknown:
             raise ConfigurationError(f"env: {', '.join(unknown)} had no value to keep")
         env = dict.fromkeys(fields["env"], "")
-    spec = replace(spec, scaling=scaling, placement=placement)
+    env = _with_registry(env, build.container)
+    spec = replace(spec, build=build, scaling=scaling, placement=placement)
     return {**endpoint, "spec": json.loads(json.dumps(spec.to_wire())), "env": env}
+
+
+def _with_registry(env: Mapping[str, str], container: Container | None) -> dict[str, str]:
+    """Variables, among them that with the credentials of the image's registry, if it has one."""
+    kept = {name: value for name, value in env.items() if not is_registry(name)}
+    variable = container.registry_auth if container is not None else ""
+    return {**kept, variable: ""} if is_registry(variable) else kept
+
+
+def created(endpoint: Fields, fields: Mapping[str, Any], volumes: Volumes | None) -> Fields:
+    """A new endpoint of an image, of which `endpoint` has what it is, with its first fields."""
+    found = edited(endpoint, {"timeout": _EXECUTION_TIMEOUT_MS, **fields}, volumes)
+    spec = EndpointSpec.from_wire(found["spec"])
+    if kind(found) == QUEUE or spec.build.container is None:
+        return found
+    container = with_server_of(spec.build.container, fields.get("env", {}))
+    spec = replace(spec, build=replace(spec.build, container=container))
+    return {**found, "spec": json.loads(json.dumps(spec.to_wire()))}
 
 
 def check_created(fields: Mapping[str, Any]) -> None:
@@ -136,7 +160,10 @@ def differences(old: Fields | None, new: Fields) -> list[Fields]:
 
 def _flat(endpoint: Fields) -> Fields:
     """Settings by dotted names, and the digest of what its workers are made of."""
-    flat: Fields = {"build": EndpointSpec.from_wire(endpoint["spec"]).build_digest[:12]}
+    spec = EndpointSpec.from_wire(endpoint["spec"])
+    flat: Fields = {"build": spec.build_digest[:12]}
+    if spec.build.container is not None:
+        flat["imageDigest"] = spec.build.container.digest
     for name, value in settings(endpoint).items():
         if isinstance(value, dict) and name != "env":
             flat |= {f"{name}.{inner}": item for inner, item in value.items()}

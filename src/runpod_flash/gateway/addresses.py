@@ -152,7 +152,7 @@ class Addresses:
 def prefix_of(endpoint: Discovered) -> str:
     """The path below which an endpoint's addresses are."""
     own = f"/{endpoint.spec.name}" if endpoint.spec.is_image else ""
-    return f"{_prefix(endpoint.file)}{own}"
+    return f"{_prefix(endpoint.file) if endpoint.file else ''}{own}"
 
 
 def _prefix(file: str) -> str:

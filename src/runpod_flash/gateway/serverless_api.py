@@ -6,13 +6,18 @@ endpoint: its workers and their logs (`control.py`), and tokens of workers elsew
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+import json
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.control import serverless
-from runpod_flash.control.releases import BusyError
+from runpod_flash.control.image_settings import new_spec, registry_variable
+from runpod_flash.control.releases import AppEnv, BusyError, Content
 from runpod_flash.control.rollouts import AbsentError, RefusedReleaseError
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
+from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.apps_api import maker
 from runpod_flash.gateway.deployments import PREFIX
 from runpod_flash.gateway.kept import Kept
@@ -23,11 +28,12 @@ from runpod_flash.gateway.serverless_bodies import ENDPOINT_CREATED, ENDPOINT_UP
 from runpod_flash.gateway.serverless_releases import versions
 from runpod_flash.gateway.templates_api import find
 from runpod_flash.gateway.times import rfc3339
+from runpod_flash.project.catalog import Catalog, of_image
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from runpod_flash.control.releases import AppEnv, Release, Variables
+    from runpod_flash.control.releases import Release, Variables
     from runpod_flash.control.rollouts import Edit
     from runpod_flash.control.serverless import Fields
     from runpod_flash.control.shelf import Shelf
@@ -38,6 +44,8 @@ if TYPE_CHECKING:
     from runpod_flash.plane.pool import Pool
 
 _VERBS = ("run", "runsync", "status", "stream", "cancel", "retry", "purge-queue", "health")
+# The environment of the app that an endpoint which is made here is.
+CREATED = "production"
 _OF_JOBS = ("status", "stream", "cancel", "retry")
 
 
@@ -93,38 +101,59 @@ class ServerlessApi(Kept[Served]):
         fields = await ENDPOINT_UPDATED.read(scope, receive)
         await self._apply_template(fields)
         check_scaling(fields)
+        values = await self._values(fields)
         name = found.endpoint["spec"]["name"]
 
         def edit(endpoint: Fields) -> Fields:
             return serverless.edited(endpoint, fields, self._volumes)
 
-        await self._change(found, edit, {name: serverless.values(fields)}, scope)
+        await self._change(found, edit, {name: values}, scope)
         return await self.find(found.id)
-
-    async def remove(self, found: Served, scope: Scope) -> None:
-        await self._change(found, lambda _: None, {}, scope)
 
     async def _change(self, served: Served, edit: Edit, values: Variables, scope: Scope) -> None:
         name = served.endpoint["spec"]["name"]
-        try:
+        with _refusals():
             await self._rollouts.change(served.place, name, edit, values, maker(scope))
-        except BusyError as error:
-            raise problem(409, str(error)) from None
-        except (RefusedReleaseError, ConfigurationError) as error:
-            raise problem(400, str(error)) from None
-        except AbsentError as error:
-            raise problem(404, str(error)) from None
 
-    async def create(self, scope: Scope, receive: Receive) -> NoReturn:
-        """Refused, after all that would be wrong with it anyway: nothing here runs an image."""
+    async def remove(self, found: Served, scope: Scope) -> None:
+        """Without its endpoint, an app that was made for it alone has nothing left."""
+        if found.endpoint["file"]:
+            await self._change(found, lambda _: None, {}, scope)
+            return
+        with _refusals():
+            await self._rollouts.end([found.place])
+
+    async def create(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        """An endpoint of an image is an app of its own, of its name. Answered when it is served."""
         fields = await ENDPOINT_CREATED.read(scope, receive)
         check_scaling(fields)
         await self._apply_template(fields)
-        try:
+        values = await self._values(fields)
+        place = AppEnv(fields["name"], CREATED)
+        with _refusals():
             serverless.check_created(fields)
-        except ConfigurationError as error:
-            raise problem(400, str(error)) from None
-        raise problem(400, serverless.NO_IMAGES)
+            made = serverless.created(_new(fields), fields, self._volumes)
+            if place in await self._releases.environments():
+                raise ConfigurationError(
+                    f"name: there is an app {place.app!r} already; choose another name, or PATCH "
+                    f"the endpoint {place}-{place.app}"
+                )
+            content = Content([], {**Catalog("").to_wire(), "endpoints": [made]})
+            told = {place.app: values}
+            try:
+                await self._rollouts.deploy_and_wait(place, "REST v2", content, told, maker(scope))
+            except RefusedReleaseError:
+                await self._rollouts.end([place])
+                raise
+        return self.shown(await self.find(f"{place}-{place.app}"), scope)
+
+    async def _values(self, fields: dict[str, Any]) -> dict[str, str]:
+        """Those of variables, among which are the credentials of the image's registry."""
+        values = serverless.values(fields)
+        if registry_id := fields.get("registry"):
+            login = (await find(self._shelf, "registry", registry_id)).fields
+            values[registry_variable(registry_id)] = f"{login['username']}:{login['password']}"
+        return values
 
     async def _apply_template(self, fields: dict[str, Any]) -> None:
         """The template's container settings, where the body has none of its own."""
@@ -167,6 +196,28 @@ class ServerlessApi(Kept[Served]):
         ]
 
 
+def _new(fields: dict[str, Any]) -> Fields:
+    """A new endpoint of an image, as releases keep it."""
+    made = of_image(new_spec(fields), {}, "")
+    if fields["type"] == serverless.LOAD_BALANCER:
+        made = replace(made, operations=())
+    wire = Catalog("", (made,)).to_wire()["endpoints"][0]
+    return dict(json.loads(json.dumps(wire)))  # (as it is read again)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what a change is refused by into an answer."""
+    try:
+        yield
+    except BusyError as error:
+        raise problem(409, str(error)) from None
+    except (RefusedReleaseError, ConfigurationError) as error:
+        raise problem(400, str(error)) from None
+    except AbsentError as error:
+        raise problem(404, str(error)) from None
+
+
 def _unknown(endpoint_id: str) -> Refusal:
     return problem(
         404, f"there is no endpoint {endpoint_id!r:.80} that was deployed; GET /v2/serverless lists"
@@ -205,9 +256,9 @@ def _urls(served: Served, kind: str, scope: Scope) -> dict[str, str]:
     """Where it answers, at the address that the client has asked."""
     origin = f"{scope.get('scheme', 'http')}://{header(scope, b'host') or 'localhost'}"
     if kind == serverless.LOAD_BALANCER:
-        file = served.endpoint["file"].removesuffix(".py")
         base = f"{origin}{PREFIX}{served.place}"
-        return {"base": f"{base}/{file}", "health": f"{base}/ping"}
+        below = prefix_of(Catalog.endpoint_from_wire(served.endpoint))
+        return {"base": f"{base}{below}", "health": f"{base}/ping"}
     names = {"runsync": "runSync", "purge-queue": "purgeQueue"}
     return {
         names.get(verb, verb): f"{origin}/v2/{served.id}/{verb}"

@@ -125,17 +125,18 @@ class Catalog:
         """The inverse of `to_wire`."""
         return cls(
             root=wire["root"],
-            endpoints=tuple(_discovered(each) for each in wire["endpoints"]),
+            endpoints=tuple(map(cls.endpoint_from_wire, wire["endpoints"])),
             problems=tuple(Problem(**each) for each in wire["problems"]),
         )
 
-
-def _discovered(wire: dict[str, Any]) -> Discovered:
-    return Discovered(
-        **{
-            **wire,
-            "spec": EndpointSpec.from_wire(wire["spec"]),
-            "operations": tuple(Operation(**each) for each in wire["operations"]),
-            "routes": tuple(Route(**each) for each in wire["routes"]),
-        }
-    )
+    @staticmethod
+    def endpoint_from_wire(wire: dict[str, Any]) -> Discovered:
+        """One of its endpoints."""
+        return Discovered(
+            **{
+                **wire,
+                "spec": EndpointSpec.from_wire(wire["spec"]),
+                "operations": tuple(Operation(**each) for each in wire["operations"]),
+                "routes": tuple(Route(**each) for each in wire["routes"]),
+            }
+        )

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     Variables = dict[str, Any]
     Node = dict[str, Any]
 
+# (The hosted SDK makes an endpoint for each function, of images of its own.)
+_NO_IMAGES = (
+    "images are named in code, by Endpoint(image=...), or to POST /v2/serverless: this operation "
+    "makes no endpoint of one"
+)
+
 
 class Operations:
     """On the plane's loop."""
@@ -218,13 +224,11 @@ class Operations:
         given = variables["input"]
         name = str(given["name"]).removesuffix("-fb")
         if not given.get("flashEnvironmentId"):  # it is of no app, as `flash dev` makes some
-            raise ConfigurationError(f"{name!r:.80} is not made: {serverless.NO_IMAGES}")
+            raise ConfigurationError(f"{name!r:.80} is not made: {_NO_IMAGES}")
         place = await self._place(given["flashEnvironmentId"])
         found = self._deployments.find(*place, name)
         if found is None:
-            raise ConfigurationError(
-                f"{place} has no endpoint {name!r:.80}; {serverless.NO_IMAGES}"
-            )
+            raise ConfigurationError(f"{place} has no endpoint {name!r:.80}; {_NO_IMAGES}")
         endpoint_id = f"{place}-{name}"
         return {
             "id": endpoint_id,
@@ -267,7 +271,7 @@ class Operations:
         given = variables["input"]
         at = self._deployments.at_id(str(given.get("id")))
         if at is None:
-            raise ConfigurationError(serverless.NO_IMAGES)
+            raise ConfigurationError(_NO_IMAGES)
         deployment, name = at
         sent = own_variables({str(each["key"]): each["value"] for each in given.get("env", ())})
 
