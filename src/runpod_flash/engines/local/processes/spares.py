@@ -3,17 +3,17 @@
 Between orders it keeps a *spare*, a minder that has forked a worker's process already:
 
     zygote ── fork ──▶ minder ── fork ──▶ worker's process
-        └── descriptors ──▶ └── descriptors, order ──▶
+        ├── descriptors ──▶                      │
+        └── descriptors ──────────────────────────▶
 
-Each of the two waits on a channel to its parent, and ends with it. Orders that come faster are
-served by forks, as everywhere.
+An order wakes both at once. Each waits on a channel to the zygote, and ends with it. Orders that
+come faster are served by forks, as everywhere.
 """
 
 from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
@@ -34,8 +34,6 @@ _MAX_LOSSES = 3
 class SparingSupervisor(supervisor.Supervisor):
     """See the module. `rehearse` is called in each worker's process that waits: what this writes to
     is then its own, as all memory becomes that is written to after a fork.
-
-    `_spare` is the id of the minder, and its channel.
     """
 
     def __init__(
@@ -48,7 +46,7 @@ class SparingSupervisor(supervisor.Supervisor):
     ) -> None:
         super().__init__(orders, plane, begin, apart)
         self._rehearse = rehearse
-        self._spare: tuple[int, socket.socket] | None = None
+        self._spare: _Spare | None = None
         self._busy = False
         self._losses = 0
 
@@ -70,43 +68,59 @@ class SparingSupervisor(supervisor.Supervisor):
     def mind(self, charge: Charge, fds: list[int]) -> int:
         self._busy = True
         if self._spare is not None:
-            (pid, channel), self._spare = self._spare, None
-            with suppress(OSError), channel:
-                socket.send_fds(channel, [bytes([len(fds)])], fds)
-                self._losses = 0
-                return pid
+            spare, self._spare = self._spare, None
+            with spare.minder, spare.worker:
+                if _sent(spare.worker, fds[:3]):
+                    self._losses = 0
+                    # Without its minder the worker dies, and may have read its order already.
+                    socket.send_fds(spare.minder, [bytes([len(fds), charge.with_all])], fds)
+                    return spare.pid
         return super().mind(charge, fds)
 
     def fork(self) -> int:
         pid = super().fork()
         if pid == 0 and self._spare is not None:
-            self._spare[1].detach()
+            self._spare.minder.detach()
+            self._spare.worker.detach()
         return pid
 
     def spared(self, reaped: int) -> Collection[int]:
-        if self._spare is not None and self._spare[0] == reaped:
+        if self._spare is not None and self._spare.pid == reaped:
             self._losses += 1
             self._drop()
-        return () if self._spare is None else (self._spare[0],)
+        return () if self._spare is None else (self._spare.pid,)
 
     def _drop(self) -> None:
         if self._spare is not None:
-            self._spare[1].close()
+            self._spare.minder.close()
+            self._spare.worker.close()
             self._spare = None
 
-    def _make(self) -> tuple[int, socket.socket]:
-        ours, theirs = socket.socketpair()
-        with theirs:
+    def _make(self) -> _Spare:
+        minder, minders = socket.socketpair()
+        worker, workers = socket.socketpair()
+        with minders, workers:
             try:
                 pid = self.fork()
             except OSError:
-                ours.close()
+                minder.close()
+                worker.close()
                 raise
             if pid == 0:
-                ours.detach()
+                minder.detach()
+                worker.detach()
                 seat = _Seat(self._begin, self._apart, self._rehearse)
-                _be_spare(theirs.detach(), seat, self._plane, self._own)
-        return pid, ours
+                channels = minders.detach(), workers.detach()
+                _be_spare(*channels, seat, self._plane, self._own)
+        return _Spare(pid, minder, worker)
+
+
+class _Spare(NamedTuple):
+    """The minder's process, and channels to it and to the one that is to be the worker."""
+
+    pid: int
+    minder: socket.socket
+    worker: socket.socket
 
 
 class _Seat(NamedTuple):
@@ -116,66 +130,70 @@ class _Seat(NamedTuple):
     apart: bool
     rehearse: Callable[[], None]
 
-    def taken(self, link: int, output: int) -> Seat:
-        return Seat(link, output, self.begin, self.apart)
+    def taken(self, control: socket.socket, link: int, output: int) -> Seat:
+        control.setblocking(True)
+        return Seat(control, link, output, self.begin, self.apart)
 
 
-def _be_spare(channel: int, seat: _Seat, plane: int, parent: Parent) -> NoReturn:
+def _sent(channel: socket.socket, fds: list[int]) -> bool:
+    with suppress(OSError):
+        socket.send_fds(channel, [bytes([len(fds), 0])], fds)
+        return True
+    return False
+
+
+def _be_spare(channel: int, workers: int, seat: _Seat, plane: int, parent: Parent) -> NoReturn:
     try:
-        supervisor.be_minder([channel, plane, parent.process])
+        supervisor.be_minder([channel, workers, plane, parent.process])
         outside = supervisor.show_own_processes(seat.apart)
-        prepared = _prepare_worker(seat, outside)
-        fds = _receive(channel, plane)
+        prepared = _prepare_worker(seat, workers, outside)
+        fds, with_all = _receive(channel, plane, prepared.failure)
     except supervisor.Birth:
         raise
     except BaseException:
         os._exit(1)
     if not fds:
         os._exit(0)  # the process that waits ends with this one
-    charge = Charge(socket.socket(fileno=fds[0]), held=fds[3:])
-    charge.control.setblocking(True)
-    supervisor.run_minder(charge, seat.taken(fds[1], fds[2]), plane, parent, prepared)
+    charge = Charge(socket.socket(fileno=fds[0]), fds[3:], with_all)
+    taken = seat.taken(charge.control, fds[1], fds[2])
+    supervisor.run_minder(charge, taken, plane, parent, prepared)
 
 
-def _receive(channel: int, plane: int) -> list[int]:
-    """The descriptors of a worker to mind; none where nobody will send any."""
+def _receive(channel: int, *others: int) -> tuple[list[int], bool]:
+    """What comes with an order for this process; none where `others` say that none will."""
     poll = select.poll()
-    for fd in (channel, plane):
+    for fd in (channel, *others):
         if fd >= 0:
             poll.register(fd, select.POLLIN)
     if channel not in {fd for fd, _ in poll.poll()}:
-        return []
+        return [], False
     with socket.socket(fileno=channel) as connection:
-        data, fds, _, _ = socket.recv_fds(connection, 1, supervisor.MAX_DESCRIPTORS)
+        data, fds, _, _ = socket.recv_fds(connection, 2, supervisor.MAX_DESCRIPTORS)
     for fd in fds:
         os.set_inheritable(fd, False)
-    return list(fds) if data and len(fds) == data[0] else []
+    return (list(fds), bool(data[1])) if data and len(fds) == data[0] else ([], False)
 
 
-def _prepare_worker(seat: _Seat, outside: int) -> Prepared:
-    ours, theirs = socket.socketpair()
+def _prepare_worker(seat: _Seat, channel: int, outside: int) -> Prepared:
     minder = os.getpid()
+    failure, report = os.pipe()
     pid = os.fork()
     if pid == 0:
-        ours.detach()
-        _await_order(theirs.detach(), seat, minder)
-    theirs.close()
-    return Prepared(pid, ours, outside)
+        _await_order(channel, seat, minder, report)
+    os.close(channel)
+    os.close(report)
+    return Prepared(pid, failure, outside)
 
 
-def _await_order(channel: int, seat: _Seat, minder: int) -> NoReturn:
+def _await_order(channel: int, seat: _Seat, minder: int, report: int) -> NoReturn:
     try:
-        supervisor.keep_only([channel])
-        supervisor.prctl(supervisor.PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != minder:
-            os._exit(0)
+        supervisor.keep_only([channel, report])
+        supervisor.leave_minder(minder)
         seat.rehearse()
-        with socket.socket(fileno=channel) as connection:
-            _, fds, _, _ = socket.recv_fds(connection, 1, 3)
-            order = supervisor.read_order(connection)
+        fds, _ = _receive(channel)
     except BaseException:
         os._exit(1)
-    if order is None or len(fds) != 3:
+    if not fds:
         os._exit(0)
-    link, output, report = fds
-    supervisor.begin_worker(order, seat.taken(link, output), order["mounts"], minder, report)
+    taken = seat.taken(socket.socket(fileno=fds[0]), fds[1], fds[2])
+    supervisor.begin_worker(taken, minder, report)

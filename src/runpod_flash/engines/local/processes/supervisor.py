@@ -2,9 +2,10 @@
 
 Run by file path: `supervisor.py ORDERS PLANE APART`: two descriptors, a stream socket to the plane
 and a pidfd of the plane's process (-1 where the system has none); and 1 where each worker is to be
-in namespaces of its own, alone with its minder. An order is one byte, the number of
-descriptors that come with it: the worker's control socket, its link, its output, and those to
-hold. For each the supervisor forks a *minder*, which reads what to run from the control socket:
+in namespaces of its own, alone with its minder. An order is two bytes, the number of
+descriptors that come with it and whether to wait for all that the worker starts: its control
+socket, its link, its output, and those to hold. For each the supervisor forks a *minder*, and that
+the worker's process, which reads what to run from the control socket:
 
     plane ── orders ──▶ supervisor ── fork ──▶ minder ── fork, exec ──▶ worker ──▶ its children
       └──────────────── control ─────────────────┘
@@ -66,6 +67,7 @@ class Charge:
 
     control: socket.socket
     held: list[int]
+    with_all: bool
 
     def release(self) -> None:
         # Held first: a plane that sees the end may take the lock again at once.
@@ -74,11 +76,12 @@ class Charge:
 
 
 class Seat(NamedTuple):
-    """What becomes of a worker: its link, its output, and how its program begins there.
+    """Where a worker gets its order, its link, its output, and how its program begins there.
 
     `apart` says that it is in namespaces of its own.
     """
 
+    control: socket.socket
     link: int
     output: int
     begin: Begin
@@ -100,10 +103,10 @@ class Parent(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """A worker's process that waits for its order on `channel`, and the list of those outside."""
+    """A worker's process that was there before its order; see `spawn` and `show_own_processes`."""
 
     pid: int
-    channel: socket.socket
+    failure: int
     outside: int
 
 
@@ -146,7 +149,7 @@ class Supervisor:
 
     def _receive(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._orders, 1, MAX_DESCRIPTORS)
+            data, fds, _, _ = socket.recv_fds(self._orders, 2, MAX_DESCRIPTORS)
         except ConnectionError:
             data, fds = b"", []
         for fd in fds:
@@ -154,12 +157,12 @@ class Supervisor:
         if not data:
             self._open = False
         elif len(fds) == data[0]:
-            self._take(fds)
+            self._take(fds, bool(data[1]))
         else:
             close_all(fds)  # out of descriptors; the plane sees the control socket end
 
-    def _take(self, fds: list[int]) -> None:
-        charge = Charge(socket.socket(fileno=fds[0]), held=fds[3:])
+    def _take(self, fds: list[int], with_all: bool) -> None:
+        charge = Charge(socket.socket(fileno=fds[0]), fds[3:], with_all)
         charge.control.setblocking(True)
         try:
             pid = self.mind(charge, fds)
@@ -174,7 +177,7 @@ class Supervisor:
         """Have a minder for the worker of these descriptors; its process id. Raises OSError."""
         pid = self.fork()
         if pid == 0:
-            seat = Seat(fds[1], fds[2], self._begin, self._apart)
+            seat = Seat(charge.control, fds[1], fds[2], self._begin, self._apart)
             run_minder(charge, seat, self._plane, self._own)
         return pid
 
@@ -218,9 +221,8 @@ def run_minder(
             # The descriptors of other workers among them: a lock must not wait for their end.
             kept = (charge.control.fileno(), seat.link, seat.output, plane, supervisor.process)
             be_minder([*kept, *charge.held])
-        mind(charge.control, seat, plane, prepared)
+        mind(charge, seat, plane, prepared)
     except Birth:
-        charge.control.detach()
         raise
     except BaseException as error:
         send(charge.control, {"errno": 0, "error": f"{type(error).__name__}: {error}"})
@@ -240,21 +242,18 @@ def be_minder(fds: Collection[int]) -> None:
     prctl(PR_SET_NAME, b"flash-minder")
 
 
-def mind(control: socket.socket, seat: Seat, plane: int, prepared: Prepared | None) -> None:
-    waker = Waker()
-    order = read_order(control)
-    if order is None:
-        return
+def mind(charge: Charge, seat: Seat, plane: int, prepared: Prepared | None) -> None:
+    control, waker = charge.control, Waker()
     try:
         outside = prepared.outside if prepared else show_own_processes(seat.apart)
-        worker, without_mounts = start_worker(order, seat, prepared)
+        worker, without_mounts = start_worker(seat, prepared)
     except StartError as error:
         send(control, {"errno": error.errno, "error": error.what})
         return
     close_all([seat.link, seat.output])
     pid = worker if outside < 0 else int(os.read(outside, 64).split()[0])
     send(control, {"pid": pid, "mounts_error": without_mounts})
-    status = wait_for_worker(worker, waker, [control.fileno(), plane], order["zygote"])
+    status = wait_for_worker(worker, waker, [control.fileno(), plane], charge.with_all)
     last = clear_children(worker)
     send(control, {"returncode": os.waitstatus_to_exitcode(last if status is None else status)})
 
@@ -329,89 +328,95 @@ def clear_children(worker: int) -> int:
 
 
 class StartError(Exception):
-    def __init__(self, what: str, errno: int) -> None:
+    """`order` comes with it where the worker may do without what has failed."""
+
+    def __init__(self, what: str, errno: int, order: dict[str, Any] | None = None) -> None:
         super().__init__(what, errno)
         self.what = what
         self.errno = errno
+        self.order = order
 
 
-def start_worker(order: dict[str, Any], seat: Seat, prepared: Prepared | None) -> tuple[int, str]:
+def start_worker(seat: Seat, prepared: Prepared | None) -> tuple[int, str]:
     """Returns the worker's process id, and why it has no mounts where it should."""
     try:
-        return spawn(order, seat, order["mounts"], prepared), ""
+        pid, failure = (prepared.pid, prepared.failure) if prepared else spawn(seat)
+        started(pid, failure)
     except StartError as error:
-        if seat.apart or not error.what.startswith(MOUNT_VIEW):
+        if seat.apart or error.order is None:
             raise
         # A half-made view is no place to be: start over in a new process.
-        return spawn(order, seat, [], None), error.what
+        pid, failure = spawn(seat, {**error.order, "mounts": []})
+        started(pid, failure)
+        return pid, error.what
+    return pid, ""
 
 
-def spawn(
-    order: dict[str, Any],
-    seat: Seat,
-    mounts: list[tuple[str, str, bool]],
-    prepared: Prepared | None,
-) -> int:
-    """Returns when the worker's program runs; raises StartError when it cannot."""
+def spawn(seat: Seat, order: dict[str, Any] | None = None) -> tuple[int, int]:
+    """A process that reads its order, unless it is given, and a pipe: its end says that the
+    program runs, text why not."""
     minder = os.getpid()
     failure, report = os.pipe()
-    if prepared:
-        pid = prepared.pid
-        wake(prepared, order, seat, report)
-    else:
-        pid = os.fork()
-        if pid == 0:
-            begin_worker(order, seat, mounts, minder, report)
+    pid = os.fork()
+    if pid == 0:
+        leave_minder(minder)
+        begin_worker(seat, minder, report, order)
     os.close(report)
+    return pid, failure
+
+
+def started(pid: int, failure: int) -> None:
+    """Returns when the worker's program runs; raises StartError when it cannot."""
     with open(failure, "rb") as stream:
         text = stream.read()
     if text:
         os.waitpid(pid, 0)
         raise StartError(*json.loads(text))
-    return pid
 
 
-def wake(prepared: Prepared, order: dict[str, Any], seat: Seat, report: int) -> None:
-    body = json.dumps(order).encode()
-    with suppress(OSError), prepared.channel as channel:  # killed: seen by the end of the report
-        socket.send_fds(channel, [b"1"], [seat.link, seat.output, report])
-        channel.sendall(struct.pack("!I", len(body)) + body)
+def leave_minder(minder: int) -> None:
+    """What a worker's process need not wait with for its order."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != minder:
+        os._exit(127)
+    reset_signals()
+    os.setsid()
 
 
 def begin_worker(
-    order: dict[str, Any],
-    seat: Seat,
-    mounts: list[tuple[str, str, bool]],
-    minder: int,
-    report: int,
+    seat: Seat, minder: int, report: int, order: dict[str, Any] | None = None
 ) -> NoReturn:
-    """In the worker's process: the end of `report` says that the program runs, text why not."""
-    # Away from the number that the link will take.
-    report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, order["link"] + 1)
+    """In the worker's process: read its order, unless it is given, and follow it."""
     try:
-        become_worker(order, seat, mounts, minder)
+        order = order or read_order(seat.control)
+        if order is None:
+            os._exit(127)
+        # Away from the number that the link will take.
+        report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, order["link"] + 1)
+        become_worker(order, seat, minder)
     except Birth:
+        seat.control.detach()  # it is closed by its number
         raise
     except BaseException as error:
-        give_up(error, report)
+        give_up(error, order, report)
 
 
-def give_up(error: BaseException, report: int) -> NoReturn:
-    told = [error.what, error.errno] if isinstance(error, StartError) else [repr(error), 0]
+def give_up(error: BaseException, order: dict[str, Any] | None, report: int) -> NoReturn:
+    told: list[Any] = [repr(error), 0]
+    if isinstance(error, StartError):
+        again = order if error.what.startswith(MOUNT_VIEW) else None
+        told = [error.what, error.errno, again]
     try:
-        os.write(report, json.dumps(told).encode())
+        with open(report, "wb") as stream:
+            stream.write(json.dumps(told).encode())
     finally:
         os._exit(127)
 
 
-def become_worker(
-    order: dict[str, Any], seat: Seat, mounts: list[tuple[str, str, bool]], minder: int
-) -> NoReturn:
-    reset_signals()
-    os.setsid()
-    if mounts:
+def become_worker(order: dict[str, Any], seat: Seat, minder: int) -> NoReturn:
+    if order["mounts"]:
         with step(MOUNT_VIEW):
-            namespaces.enter(mounts)
+            namespaces.enter(order["mounts"])
     if order["user"]:
         with step(f"the user {order['user'][0]}"):
             namespaces.become(*order["user"])
@@ -420,7 +425,7 @@ def become_worker(
     if order["cpus"] and LINUX:
         with step(f"the affinity to CPUs {order['cpus']}"):
             os.sched_setaffinity(0, order["cpus"])
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # another user has none
     if os.getppid() != minder:
         os._exit(127)
     os.dup2(seat.output, 1)

@@ -36,7 +36,7 @@ class Forker(Protocol):
     @property
     def orders(self) -> socket.socket: ...
     def alive(self) -> bool: ...
-    def order(self, fds: list[int]) -> None: ...
+    def order(self, fds: list[int], with_all: bool) -> None: ...
     def read(self) -> bytes:
         """What it has to say; raises BlockingIOError where that is nothing so far."""
 
@@ -69,9 +69,9 @@ class _Ordering:
         except OSError:
             return False
 
-    def order(self, fds: list[int]) -> None:
+    def order(self, fds: list[int], with_all: bool) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # the worker's socket tells
-            socket.send_fds(self.orders, [bytes([len(fds)])], fds)
+            socket.send_fds(self.orders, [bytes([len(fds), with_all])], fds)
 
     def read(self) -> bytes:
         try:

@@ -94,15 +94,18 @@ class WorkerProcess(Process):
 
     async def start(self, order: LaunchOrder, supervisor: Forker) -> None:
         fds = [self._minders_control.fileno(), order.link.fileno(), self._workers_output]
-        try:
-            supervisor.order([*fds, *order.held])
-        finally:
-            self._descriptors.close(self._minders_control, self._workers_output)
         if supervisor.is_inside:
             self._control.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        # There when it is looked for, unless it is very long.
+        unsent = _encode(order)
+        unsent = unsent[self._control.send(unsent) :]
+        try:
+            supervisor.order([*fds, *order.held], order.zygote)
+        finally:
+            self._descriptors.close(self._minders_control, self._workers_output)
         self._loop.add_reader(self._control, self._on_control)
         with suppress(BrokenPipeError, ConnectionResetError):  # then there is no reply either
-            await self._loop.sock_sendall(self._control, _encode(order))
+            await self._loop.sock_sendall(self._control, unsent)
         reply = await self._reply
         if "error" in reply:
             text = f"worker {self._id} could not be started: {reply['error']}"
@@ -218,7 +221,6 @@ def _encode(order: LaunchOrder) -> bytes:
             "cpus": sorted(order.cpus),
             "mounts": [_mount(mount) for mount in order.mounts],
             "user": order.user,
-            "zygote": order.zygote,
         }
     ).encode()
     return struct.pack("!I", len(body)) + body
