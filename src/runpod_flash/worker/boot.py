@@ -8,7 +8,7 @@ packages of the environment go first.
 
 import socket
 import sys
-from pathlib import Path
+from os.path import abspath, dirname
 
 
 def _link(where: str) -> int:
@@ -24,7 +24,7 @@ if __name__ == "__main__":
         found = ".".join(map(str, sys.version_info[:2]))
         sys.exit(f"workers run Python 3.10 to 3.13, and this is {found}")
     # Not resolved: the folder that holds runpod_flash may hold links to it and to cloudpickle.
-    home = str(Path(__file__).absolute().parents[2])
+    home = dirname(dirname(dirname(abspath(__file__))))  # noqa: PTH100, PTH120
     sys.path[0] = home
     import runpod_flash.worker.main
 

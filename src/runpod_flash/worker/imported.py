@@ -18,13 +18,16 @@ _STANDARD = os.path.dirname(os.__file__) + os.sep  # noqa: PTH120
 class Imported:
     """What is there when it is made needs no telling."""
 
-    def __init__(self, send: Callable[[Frame], None]) -> None:
+    def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
         self._seen = set(sys.modules)
         self._count = len(self._seen)
 
-    def tell(self, *, always: bool = False) -> None:
-        """Send what is new since the last time; nearly free where nothing is."""
+    def tell(self, *first: Frame, always: bool = False) -> None:
+        """Send what is new since the last time; nearly free where nothing is.
+
+        `first` goes before it, in one write.
+        """
         if len(sys.modules) == self._count and not always:
             return
         new = [name for name in list(sys.modules) if name not in self._seen]
@@ -32,7 +35,7 @@ class Imported:
         self._seen.update(new)
         names = [name for name in new if _is_library(name)]
         if names or always:
-            self._send(Frame("imported", {"modules": names}))
+            self._send(*first, Frame("imported", {"modules": names}))
 
 
 def _is_library(name: str) -> bool:

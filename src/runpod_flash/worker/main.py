@@ -104,8 +104,8 @@ class Worker:
         try:
             await starting.start()
             async with self._runner(target, out) as self.runner:
-                self.link.send(Frame("ready"))
-                self.imported.tell(always=True)  # also: now is the time to prepare the next
+                # What it has imported says as well that now is the time to prepare the next.
+                self.imported.tell(Frame("ready"), always=True)
                 await done.wait()
         except BaseException as error:
             if self.runner is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import os
@@ -28,6 +29,7 @@ def support_tree(cache: Path) -> Path:
     return tree
 
 
+@functools.cache
 def package(name: str) -> Path:
     """The folder of an installed package."""
     found = importlib.util.find_spec(name)

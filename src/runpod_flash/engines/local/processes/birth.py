@@ -16,7 +16,7 @@ import threading
 import time
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runpod_flash.engines.local.processes import namespaces, supervisor
@@ -48,6 +48,8 @@ def supervise(
         if told is None:
             return None
         ready = import_ahead(told["modules"], told["learned"], before)
+        _compiled(told["script"])
+        _shown_area()
         supervisor.send(plane_end, ready)
     if "error" in ready:
         return None
@@ -156,9 +158,18 @@ def run_script(argv: Sequence[str], path: Sequence[str], *, collects: bool = Tru
     main.__file__ = script
     main.__loader__ = SourceFileLoader("__main__", script)
     sys.modules["__main__"] = main
+    exec(_compiled(script), vars(main))
+
+
+def _compiled(script: str) -> CodeType:
+    return _compiled_at(script, os.stat(script).st_mtime_ns)  # noqa: PTH116
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled_at(script: str, _time: int) -> CodeType:
+    """Once for all forks of the process that has done it."""
     with io.open_code(script) as file:
-        code = compile(file.read(), script, "exec")
-    exec(code, vars(main))
+        return compile(file.read(), script, "exec")
 
 
 def _replace_environment(env: Mapping[str, str]) -> None:
@@ -185,9 +196,16 @@ def _reset_signals() -> None:
 
 def _show(argv: Sequence[str]) -> None:
     """Have `ps` show the worker's command line: written over the zygote's, as far as it goes."""
-    with open("/proc/self/stat") as stream:
-        # Numbers 48 and 49 of "pid (name) state parent …", and the name may hold anything.
-        start, end = map(int, stream.read().rpartition(")")[2].split()[45:47])
+    start, end = _shown_area()
     text = "\0".join(argv).encode(errors="surrogateescape") + b"\0"
     if start:
         ctypes.memmove(start, text[: end - start].ljust(end - start, b"\0"), end - start)
+
+
+@functools.lru_cache(maxsize=1)
+def _shown_area() -> tuple[int, int]:
+    """Where the command line lies in memory, here and in all forks."""
+    with open("/proc/self/stat") as stream:
+        # Numbers 48 and 49 of "pid (name) state parent …", and the name may hold anything.
+        start, end = map(int, stream.read().rpartition(")")[2].split()[45:47])
+    return start, end

@@ -111,12 +111,18 @@ class Source:
             self._loop.remove_reader(self.forker.orders)
 
 
+def told_zygote(needed: Conditions, script: str, learned: Collection[str]) -> dict[str, Any]:
+    """What a zygote has to do ahead. `script` is what most of its forks will run."""
+    return {"modules": needed.modules[1:], "learned": list(learned), "script": script}
+
+
 class ZygoteSource(Source):
     """A zygote that is a program of its own. Raises OSError where it cannot be started."""
 
     def __init__(
         self,
         needed: Conditions,
+        script: str,
         learned: Collection[str],
         descriptors: Descriptors,
         loop: asyncio.AbstractEventLoop,
@@ -132,7 +138,7 @@ class ZygoteSource(Source):
             dict(needed.env),
             needed.cwd,
         )
-        self._tell(supervisor, {"modules": needed.modules[1:], "learned": list(learned)})
+        self._tell(supervisor, told_zygote(needed, script, learned))
 
 
 class InnerSource(Source):

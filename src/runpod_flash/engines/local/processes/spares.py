@@ -147,7 +147,7 @@ def _be_spare(channel: int, workers: int, seat: _Seat, plane: int, parent: Paren
         supervisor.be_minder([channel, workers, plane, parent.process])
         outside = supervisor.show_own_processes(seat.apart)
         prepared = _prepare_worker(seat, workers, outside)
-        fds, with_all = _receive(channel, plane, prepared.failure)
+        fds, with_all = _receive(channel, plane, prepared)
     except supervisor.Birth:
         raise
     except BaseException:
@@ -159,13 +159,19 @@ def _be_spare(channel: int, workers: int, seat: _Seat, plane: int, parent: Paren
     supervisor.run_minder(charge, taken, plane, parent, prepared)
 
 
-def _receive(channel: int, *others: int) -> tuple[list[int], bool]:
-    """What comes with an order for this process; none where `others` say that none will."""
+def _receive(
+    channel: int, plane: int = -1, worker: Prepared | None = None
+) -> tuple[list[int], bool]:
+    """What comes with an order for this process; none where the plane or the worker has ended."""
     poll = select.poll()
-    for fd in (channel, *others):
+    for fd in (channel, plane, worker.failure if worker else -1):
         if fd >= 0:
             poll.register(fd, select.POLLIN)
-    if channel not in {fd for fd, _ in poll.poll()}:
+    ready = {fd for fd, _ in poll.poll()}
+    if worker and ready == {worker.failure} and os.waitpid(worker.pid, os.WNOHANG) == (0, 0):
+        # Its program runs before this process has heard of the order.
+        return _receive(channel, plane)
+    if channel not in ready:
         return [], False
     with socket.socket(fileno=channel) as connection:
         data, fds, _, _ = socket.recv_fds(connection, 2, supervisor.MAX_DESCRIPTORS)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runpod_flash.engines.local.capacity import human_bytes
 from runpod_flash.engines.local.processes.conditions import conditions, snapshot_key
 from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
-from runpod_flash.engines.local.processes.source import InnerSource, ZygoteSource
+from runpod_flash.engines.local.processes.source import InnerSource, ZygoteSource, told_zygote
 from runpod_flash.engines.local.processes.zygote_handle import Zygote
 
 if TYPE_CHECKING:
@@ -136,27 +136,33 @@ class ZygoteLauncher(FreshProcessLauncher):
         if needed is None or self._closed:
             return None
         if needed not in self._zygotes:
-            make = self._inner_zygote(order, needed) if needed.inside else self._own(needed)
+            make = (
+                self._inner_zygote(order, needed)
+                if needed.inside
+                else self._own(needed, order.argv[1])
+            )
             loop = asyncio.get_running_loop()
             self._zygotes[needed] = Zygote(make, loop, self._delay, self._idle, self._trim)
         return self._zygotes[needed]
 
-    def _own(self, needed: Conditions) -> Make:
+    def _own(self, needed: Conditions, script: str) -> Make:
         loop = asyncio.get_running_loop()
 
         def make(learned: Collection[str], on_ready: OnReady) -> Source:
-            return ZygoteSource(needed, learned, self._descriptors, loop, self._apart, on_ready)
+            return ZygoteSource(
+                needed, script, learned, self._descriptors, loop, self._apart, on_ready
+            )
 
         return make
 
     def _inner_zygote(self, order: LaunchOrder, needed: Conditions) -> Make:
-        loop, program = asyncio.get_running_loop(), needed.modules[0]
+        loop, program, script = asyncio.get_running_loop(), needed.modules[0], order.argv[1]
         # No plane's process to watch: its minder does that.
         argv = (_script(needed.home, "zygote.py"), "{link}", "-1", "0", str(needed.home), program)
         order = replace(order, env=dict(needed.env), cwd=needed.cwd)
 
         def make(learned: Collection[str], on_ready: OnReady) -> Source:
-            told = {"modules": needed.modules[1:], "learned": list(learned)}
+            told = told_zygote(needed, script, learned)
             launch = super(ZygoteLauncher, self)._launch
             return InnerSource(
                 order, argv, told, learned, launch, self._descriptors, loop, on_ready
