@@ -20,6 +20,10 @@ class Imported:
 
     def __init__(self, send: Callable[..., None]) -> None:
         self._send = send
+        self.skip()
+
+    def skip(self) -> None:
+        """What is there now needs no telling either."""
         self._seen = set(sys.modules)
         self._count = len(self._seen)
 
@@ -28,14 +32,18 @@ class Imported:
 
         `first` goes before it, in one write.
         """
-        if len(sys.modules) == self._count and not always:
-            return
+        names = [name for name in self._new() if _is_library(name)]
+        if names or always:
+            self._send(*first, Frame("imported", {"modules": names}))
+
+    def _new(self) -> list[str]:
+        # To look at each name copies its page, in a fork.
+        if len(sys.modules) == self._count:
+            return []
         new = [name for name in list(sys.modules) if name not in self._seen]
         self._count = len(sys.modules)
         self._seen.update(new)
-        names = [name for name in new if _is_library(name)]
-        if names or always:
-            self._send(*first, Frame("imported", {"modules": names}))
+        return new
 
 
 def _is_library(name: str) -> bool:

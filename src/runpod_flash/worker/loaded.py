@@ -13,7 +13,7 @@ from runpod_flash.bytecode import distrust_young_files
 from runpod_flash.errors import FlashError
 from runpod_flash.spec import EndpointSpec
 from runpod_flash.worker import breakpoints, unsettled
-from runpod_flash.worker.output import Output
+from runpod_flash.worker.output import Output, configure_logging
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,6 +88,8 @@ def load(
         target = worker.load(told["caller_env"])
     except BaseException as error:
         return {"error": f"{type(error).__name__}: {error}"}
+    configure_logging()
+    worker.imported.skip()
     files = dict(_states(spec))
     if any(stamp / 1e9 > began - unsettled.SAVING_SECONDS for stamp, _ in files.values()):
         return {}  # being saved: what was read is no longer what is there

@@ -48,7 +48,7 @@ class Worker:
         self.pid = os.getpid()
         self.importing = ""
         self.runner: Runner | None = None
-        self.imported = Imported(link.send)
+        self.imported = Imported(lambda *sent: self.link.send(*sent))
 
     @property
     def endpoint(self) -> str:
@@ -139,7 +139,6 @@ def main(fd: int, worker_id: str, token: str) -> None:
     ready = _resume(link) or _load(link)
     if ready is not None:
         worker, target, out = ready
-        output.configure_logging()
         asyncio.run(worker.serve(target, out))
         sys.stdout.flush()
 
@@ -156,7 +155,9 @@ def _load(link: PlaneLink) -> tuple[Worker, Any, output.Output] | None:
     breakpoints.install(worker)
     began = time.time()
     try:
-        return worker, worker.load(start.fields["caller_env"]), out
+        target = worker.load(start.fields["caller_env"])
+        output.configure_logging()
+        return worker, target, out
     except BaseException as error:
         if unsettled.changed(worker.spec.entry, error, began):
             sys.exit(f"{worker.spec.entry.file} or a file of it was being saved: {error}")
@@ -174,7 +175,7 @@ def _resume(link: PlaneLink) -> tuple[Worker, Any, output.Output] | None:
         return None
     worker: Worker = found.worker
     out = found.resume(link)
-    worker.pid, worker.imported = os.getpid(), Imported(link.send)
+    worker.pid = os.getpid()
     context.enter(worker)
     return worker, found.target, out
 

@@ -157,6 +157,7 @@ def _number(path: Path) -> int | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text().strip()
+        with open(path) as file:  # noqa: PTH123 (each start of a worker reads some)
+            return file.read().strip()
     except OSError:
         return ""
