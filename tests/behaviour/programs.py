@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from behaviour.servers import Target
 
+# Whether workers may be forks; CONTRIBUTING.md tells how to run the tests without.
+FORKS = sys.platform == "linux" and os.environ.get("FLASH_ZYGOTES") != "0"
 MINORS = ("3.10", "3.11", "3.12", "3.13")
 LEFT_SECONDS = 2.0  # what may pass until nothing of a program is left
 
@@ -302,7 +304,7 @@ class Programs:
             "XDG_DATA_HOME": str(self.folder / ".data"),
             "LANG": "C.UTF-8",
             **(self.target.variables if self.target is not None else {}),
-            **{k: os.environ[k] for k in ("PYTHONPATH",) if k in os.environ},
+            **{k: os.environ[k] for k in ("PYTHONPATH", "FLASH_ZYGOTES") if k in os.environ},
         }
 
 

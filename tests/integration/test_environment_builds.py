@@ -13,11 +13,13 @@ import threading
 import time
 import zipfile
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import uv
 
 from runpod_flash.engines.local.environments.environments import (
     Environment,
@@ -304,6 +306,23 @@ def test_a_second_program_finds_the_environment_without_starting_a_process(
     finally:
         armed = False
     assert room.lines == []
+
+
+def test_a_second_endpoint_with_the_same_packages_starts_no_uv(
+    room: Room, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    log, counting = tmp_path / "uv.log", tmp_path / "counting-uv"
+    counting.write_text(f'#!/bin/sh\necho "$1" >> {log}\nexec {uv.find_uv_bin()} "$@"\n')
+    counting.chmod(0o755)
+    monkeypatch.setattr(uv, "find_uv_bin", lambda: str(counting))
+    room.wheel("zztiny")
+    room.wheel("zzother")
+    first = room.ensure("zztiny", "zzother")
+    started = log.read_text().split()
+    assert started == ["pip", "venv", "pip"]
+    other = replace(room.request("zztiny", "zzother"), endpoint="endpoint-b")
+    assert asyncio.run(room.environments.ensure(other)) == first
+    assert log.read_text().split() == started
 
 
 def test_nothing_is_cached_before_the_first_build_or_after_a_new_wheel_appeared(

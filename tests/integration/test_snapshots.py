@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from behaviour.programs import FORKS
 from runpod_flash.engines.local.processes.conditions import snapshot_key
 from runpod_flash.engines.local.processes.launcher import Ahead, LaunchOrder, Mount, Snapshot
 
 if TYPE_CHECKING:
     from behaviour.programs import Programs
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has snapshots")
+linux = pytest.mark.skipif(not FORKS, reason="there are no snapshots")
 
 # `again` ends a worker and waits until one goes on from a snapshot, or for a while.
 HEAD = """

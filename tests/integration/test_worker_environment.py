@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import runpod_flash
+from behaviour.programs import FORKS
 from integration.wheels import LOCAL_ONLY, make_wheel
 from runpod_flash.engines.local.preparation import environment_request
 from runpod_flash.spec import Build, EndpointSpec, Entry, Placement
@@ -124,14 +125,14 @@ STARTS = """
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
+@pytest.mark.skipif(not FORKS, reason="there are no zygotes")
 def test_all_workers_but_the_first_are_forks_of_a_zygote(programs: Programs) -> None:
     done = programs.run(program(STARTS.replace("ENVIRONMENT", "{}")))
     assert set(done.result[1:]) <= {"flash-zygote", "flash-snapshot"}
     assert "imported ahead" not in done.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
+@pytest.mark.skipif(not FORKS, reason="there are no zygotes")
 def test_where_workers_cannot_be_forks_a_line_says_why_once(
     programs: Programs, tmp_path: Path
 ) -> None:
@@ -313,4 +314,15 @@ def test_a_bound_that_is_no_number_is_refused_in_one_sentence(programs: Programs
     done = programs.run(program(body), env={"FLASH_CACHE_MAX_GB": "a lot"})
     assert done.result == (
         "FLASH_CACHE_MAX_GB='a lot': give the gigabytes that environments may take, such as 20"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
+def test_without_zygotes_each_worker_is_a_fresh_process(programs: Programs) -> None:
+    starts = program(STARTS.replace("ENVIRONMENT", "{}"))
+    done = programs.run(starts, env={"FLASH_ZYGOTES": "0"})
+    assert not {*done.result} & {"flash-zygote", "flash-snapshot"}
+    refused = programs.run(starts, env={"FLASH_ZYGOTES": "no"})
+    assert "FLASH_ZYGOTES='no': give 0 to start each worker as a fresh process, or 1" in (
+        refused.stderr
     )

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.machine import MachineEngine
+from runpod_flash.errors import ConfigurationError
 from runpod_flash.plane.plane import Plane
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.engine import LocalEngine
     from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
+    from runpod_flash.engines.local.processes.launcher import Launcher
     from runpod_flash.engines.local.volumes import Volumes
     from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.store.base import Store
@@ -77,14 +79,13 @@ def local_engine(
         cache_directory,
     )
     from runpod_flash.engines.local.node import Node as RealNode
-    from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
 
     cache, node = cache_directory(), node or RealNode()
     # What is kept ready for later workers leaves as much to those that run.
     spare_bytes = node.machine(0).memory_available // 2
     return LocalEngine(
         Environments(cache, cache_bound(os.environ)),
-        ZygoteLauncher(apart=isolation is not None, max_bytes=spare_bytes),
+        _launcher(apart=isolation is not None, max_bytes=spare_bytes),
         node,
         cache,
         dict(os.environ),
@@ -94,3 +95,17 @@ def local_engine(
         leasing,
         memory,
     )
+
+
+def _launcher(*, apart: bool, max_bytes: int) -> Launcher:
+    """Forks of what is kept ready; each worker a fresh process with `FLASH_ZYGOTES=0`."""
+    from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
+    from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
+
+    text = os.environ.get("FLASH_ZYGOTES", "")
+    if text not in ("", "0", "1"):
+        raise ConfigurationError(
+            f"FLASH_ZYGOTES={text!r}: give 0 to start each worker as a fresh process, or 1"
+        )
+    kind = FreshProcessLauncher if text == "0" else ZygoteLauncher
+    return kind(apart=apart, max_bytes=max_bytes)
