@@ -159,7 +159,7 @@ class FramedLink:
     # Writing, from any thread
 
     def _send(self, frame: Frame) -> None:
-        if self._sharing is not None and frame.buffers:
+        if self._sharing is not None and len(frame.buffers) > 1:  # (the first are bodies)
             frame = self._sharing.refer(frame)
         self._send_pieces(frames.encode(frame), frame.fds)
 
@@ -231,7 +231,8 @@ class FramedLink:
         try:
             arrived = self._reader.read()
             for frame in arrived or ():
-                self._resolve(frame)
+                if frame.fds:
+                    self._resolve(frame)
         except frames.FrameError:
             arrived = None
         if arrived is None:
@@ -247,7 +248,7 @@ class FramedLink:
             copied = self._sharing.resolve(frame)
             if copied is not None:
                 self._send(copied)
-        for fd in frame.fds:  # nothing else brings any to this end
+        for fd in frame.fds:  # (nothing else brings any to this end)
             os.close(fd)
 
     def _copied(self, frame: Frame) -> None:

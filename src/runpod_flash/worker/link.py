@@ -77,7 +77,7 @@ class PlaneLink:
             self._share()
         if self._sharing is None:
             return False
-        copied = self._sharing.resolve(frame)
+        copied = self._sharing.resolve(frame) if frame.fds else None
         if copied is not None:
             self.send(copied)
         return self._sharing.copied(frame)
