@@ -25,6 +25,7 @@ from runpod_flash.engines.local.node import made_up_node
 from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.jobs import Jobs
+from runpod_flash.gateway.management import Records
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.sessions import Place
 from runpod_flash.gateway.webhooks import open_webhooks
@@ -112,8 +113,8 @@ async def serving(
     write(root, files)
     # (As on a machine with cores for several workers, whatever this one has.)
     node = made_up_node(gpus, root / ".locks", 8)
-    resources = _resources(root / ".server") if control else {}
-    volumes = resources.pop("volumes", volumes)
+    records = _records(root / ".server") if control else {}
+    volumes = records.pop("volumes", volumes)
     store = store or MemoryStore(time.monotonic)
     plane = machine_plane(
         store, dict(os.environ), node=node, gpu_fallback=fallback, volumes=volumes
@@ -126,13 +127,10 @@ async def serving(
     gateway = Gateway(
         plane,
         access=access,
-        keys=keys,
+        records=Records(keys=keys, tokens=tokens, volumes=volumes, **records),
         jobs=jobs,
         logs=logs,
-        tokens=tokens,
         limiter=limiter,
-        volumes=volumes,
-        **resources,
     )
     gateway.serve(await discover(root) if files else Catalog(""))
     server = GatewayServer(gateway, "localhost", 0)
@@ -149,7 +147,7 @@ async def serving(
         logs.close()
 
 
-def _resources(folder: Path) -> dict[str, Any]:
+def _records(folder: Path) -> dict[str, Any]:
     """What a gateway needs for deployments, templates and the like."""
     directory, database = DataDirectory(folder), folder / "flash.db"
     prepare(database)

@@ -35,6 +35,7 @@ from runpod_flash.engines.local.node import Node
 from runpod_flash.errors import ConfigurationError, FlashError
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.jobs import Jobs
+from runpod_flash.gateway.management import Records
 from runpod_flash.gateway.rate_limit import RateLimit, RateLimiter
 from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.sessions import Place
@@ -208,22 +209,18 @@ class _Session:
         place = _place(directory, options.datacenter)
         vault = Vault(directory.vault_key)
         releases = Releases(options.database, time.time, vault, options.keep_releases)
+        shelf = Shelf(options.database, time.time, vault)
         logs = WorkerLogs(directory.logs, plane.events, requests.of)
         gateway = Gateway(
             plane,
             allowed_hosts=keys.hosts,
             access=keys.access,
-            keys=keys.keys,
+            records=Records(keys.keys, place, releases, shelf, tokens, volumes),
             jobs=jobs,
-            tokens=tokens,
             on_request=log.answered,
             logs=logs,
-            place=place,
             deployed_as=_served_as() if options.app else None,
-            releases=releases,
-            shelf=Shelf(options.database, time.time, vault),
             limiter=_limiter(options.rate_limit),
-            volumes=volumes,
         )
         session = cls(options, plane, gateway, jobs, keys, log, logs)
         ring, address = keys.keys.ring, session._local.address

@@ -10,7 +10,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runpod_flash.control.invitations import Invitations
 from runpod_flash.control.key import KeyRing
 from runpod_flash.errors import (
     ConnectionClosedError,
@@ -28,11 +27,8 @@ from runpod_flash.gateway.access import (
     identity_of,
     require,
 )
-from runpod_flash.gateway.account import AccountApi
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.apps import Apps
-from runpod_flash.gateway.apps_api import AppsApi
-from runpod_flash.gateway.catalog_api import CatalogApi
 from runpod_flash.gateway.control import ControlApi, is_control
 from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
 from runpod_flash.gateway.deployments import Deployments
@@ -40,25 +36,16 @@ from runpod_flash.gateway.documents import V2_DOCUMENT, Documents
 from runpod_flash.gateway.external import with_externals
 from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, kept_to_its_folder, preflight
-from runpod_flash.gateway.hosted.graphql import open_hosted
-from runpod_flash.gateway.invitations_api import InvitationsApi
 from runpod_flash.gateway.jobs import Jobs
-from runpod_flash.gateway.keys_api import KeysApi
-from runpod_flash.gateway.login import LoginPages
+from runpod_flash.gateway.management import NOTHING, Management, Records
 from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
 from runpod_flash.gateway.noting import Noting, for_route, operation_of
-from runpod_flash.gateway.platform_api import PlatformApi
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.rate_limit import Caller
-from runpod_flash.gateway.resources import Resource, Resources
-from runpod_flash.gateway.serverless_api import ServerlessApi
 from runpod_flash.gateway.sessions import Sessions
-from runpod_flash.gateway.setup_page import SetupPage
 from runpod_flash.gateway.tallies import Tallies
-from runpod_flash.gateway.templates_api import RegistriesApi, TemplatesApi
 from runpod_flash.gateway.tenure import Tenure
-from runpod_flash.gateway.volumes_api import VolumesApi
 from runpod_flash.gateway.workers import Workers
 from runpod_flash.gateway.workers_control import WorkersControl
 from runpod_flash.project.catalog import Catalog
@@ -67,17 +54,11 @@ from runpod_flash.suggest import near
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from runpod_flash.control.keys import Keys
-    from runpod_flash.control.releases import AppEnv, Releases
-    from runpod_flash.control.shelf import Shelf
-    from runpod_flash.control.volumes.registry import Volumes
-    from runpod_flash.control.worker_tokens import WorkerTokens
+    from runpod_flash.control.releases import AppEnv
     from runpod_flash.gateway.access import Access
-    from runpod_flash.gateway.hosted.graphql import HostedApi
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
     from runpod_flash.gateway.noting import Answered
     from runpod_flash.gateway.rate_limit import RateLimiter
-    from runpod_flash.gateway.sessions import Place
     from runpod_flash.plane.logs.worker_logs import WorkerLogs
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
@@ -88,15 +69,11 @@ if TYPE_CHECKING:
 class Gateway:
     """Serves a catalog, which may be replaced at any time; create it on the plane's loop.
 
-    `access` says who may do what; without it nobody has a key, and anybody may call. `keys` are
-    managed at /v2/keys, and the first of them is made at /setup. `on_request` is told of each
-    request, once its status is known. `logs` are those of the plane's workers, and `tallies` what
-    is counted of them. `place` says where programs' apps can be put, and `releases` what is
-    deployed; `deployed_as` are the app and environment of this catalog, if it goes by these, and
-    with the `prefix` its endpoints' names are ids.
-    `shelf` keeps templates and the like.
-    `tokens` are those of workers that are started elsewhere; without it there are none.
-    `limiter` says how often endpoints may be asked. `volumes` are the server's.
+    `access` says who may do what; without it nobody has a key, and anybody may call. `records` are
+    what a server keeps beside its jobs. `on_request` is told of each request, once its status is
+    known. `logs` are those of the plane's workers, and `tallies` what is counted of them.
+    `deployed_as` are the app and environment of this catalog, if it goes by these, and with the
+    `prefix` its endpoints' names are ids. `limiter` says how often endpoints may be asked.
     """
 
     def __init__(
@@ -105,79 +82,50 @@ class Gateway:
         *,
         allowed_hosts: Iterable[str] = (),
         access: Access | None = None,
-        keys: Keys | None = None,
+        records: Records = NOTHING,
         on_request: Callable[[Answered], None] | None = None,
         jobs: Jobs | None = None,
-        place: Place | None = None,
         deployed_as: AppEnv | None = None,
         prefix: str = "",
-        releases: Releases | None = None,
-        shelf: Shelf | None = None,
         logs: WorkerLogs | None = None,
         tallies: Tallies | None = None,
-        tokens: WorkerTokens | None = None,
         limiter: RateLimiter | None = None,
-        volumes: Volumes | None = None,
     ) -> None:
         self._plane = plane
         self._guard = Guard(allowed_hosts)
         self._deployed_as = deployed_as
+        self._prefix = prefix
         # Whether new clients should come here; /readyz says so.
         self.ready = True
-        self._addresses = Addresses(Catalog(""))
+        self._given = Catalog("")
+        self._addresses = Addresses(self._given)
         self._pools: dict[str, Pool] = {}
         self._caller_env: Mapping[str, str] | None = None
         jobs = jobs or Jobs(plane)
         self._functions = FunctionApi(jobs, self.pool_of)
         self._queue = QueueApi(jobs, self.pool_of, self._find)
-        access = access or Keyless(KeyRing(time.time))
-        self._access = access
-        self._has_keys = keys is not None
+        self._access = access = access or Keyless(KeyRing(time.time))
         self._limiter = limiter
         tallies = tallies or Tallies(plane.events, plane.names_of)
         self._noting = Noting(tallies, on_request)
+        # As the operator's, where there are keys: workers of another app may call as well.
+        allow_logs = self._allow_operator if records.keys is None else _allow_admin
         self._control = ControlApi(
-            plane, tallies, self._declared, logs, self._allow_operator, self._allow_logs
+            plane, tallies, self._declared, logs, self._allow_operator, allow_logs
         )
         inner = partial(Gateway, plane, access=access, jobs=jobs, tallies=tallies, limiter=limiter)
-        self._sessions = Sessions(plane, self._locate, inner, place)
-        self._prefix = prefix
-        self._deployments: Deployments | None = None
-        self._given = Catalog("")
-        self._tokens = tokens
-        self._workers: Workers | None = None
-        resources: dict[str, Resource] = {}
-        if keys is not None:
-            resources = {
-                "keys": KeysApi(keys),
-                "account": AccountApi(keys),
-                "invitations": InvitationsApi(Invitations(keys)),
-            }
-        if volumes is not None:
-            resources["network-volumes"] = VolumesApi(volumes, plane)
-        if releases is not None and place is not None:
-            self._deployments = Deployments(
-                plane, inner, releases, place.folder, place.blobs, volumes
-            )
-            resources["apps"] = AppsApi(self._deployments)
-            resources["catalog"] = CatalogApi(plane.engine.devices, place.datacenter)
-            resources["platform"] = PlatformApi(plane)
+        self._sessions = Sessions(plane, self._locate, inner, records.place)
+        self._deployments = _deployments(plane, inner, records)
         self._apps = Apps(self._sessions, self._deployments, self.named, access.identify)
-        if tokens is not None:
-            find = self._named
-            self._workers = Workers(plane, tokens, find, None if place is None else place.folder)
-            resources["serverless"] = WorkersControl(plane, tokens, find, self._serve_again)
-        self._hosted: HostedApi | None = None
-        if shelf is not None and self._deployments is not None and place is not None:
-            others = resources.get("serverless")
-            resources["serverless"] = ServerlessApi(self._deployments, shelf, volumes, others)
-            resources["templates"] = TemplatesApi(shelf)
-            resources["registries"] = RegistriesApi(shelf)
-            self._hosted = open_hosted(plane, jobs, self._deployments, shelf, place, volumes)
-        self._resources = Resources(resources)
-        self._setup = None if keys is None else SetupPage(keys)
-        self._login = None if keys is None else LoginPages(keys)
-        self._documents = Documents(self._describe, resources if shelf is not None else ())
+        self._tokens, place = records.tokens, records.place
+        self._workers: Workers | None = None
+        tokens_api: WorkersControl | None = None
+        if self._tokens is not None:
+            folder = None if place is None else place.folder
+            self._workers = Workers(plane, self._tokens, self._named, folder)
+            tokens_api = WorkersControl(plane, self._tokens, self._named, self._serve_again)
+        self._management = Management(plane, jobs, records, self._deployments, tokens_api)
+        self._documents = Documents(self._describe, self._management.described)
 
     # What is served
 
@@ -298,11 +246,6 @@ class Gateway:
         if not isinstance(self._access, Keyless):
             require(scope, "admin")
 
-    def _allow_logs(self, scope: Scope) -> None:
-        """As that; where there are keys, one is needed: workers of another app may call as well."""
-        if self._has_keys:
-            require(scope, "admin")
-
     async def _describe(self, endpoint: Discovered) -> dict[str, object] | None:
         pool = self._pools.get(endpoint.spec.key)
         return None if pool is None else await self._plane.describe_routes(pool)
@@ -324,11 +267,11 @@ class Gateway:
             else:
                 await self._http(scope, receive, noted)
         except Refusal as refusal:
-            await _refuse(scope, self._resources.worded(scope, refusal), noted)
+            await _refuse(scope, self._management.worded(scope, refusal), noted)
         except (StoreFullError, ConnectionClosedError) as error:
             await _refuse(scope, full(error), noted)
         except PayloadTooLargeError as error:
-            await _refuse(scope, self._resources.worded(scope, Refusal(413, str(error))), noted)
+            await _refuse(scope, self._management.worded(scope, Refusal(413, str(error))), noted)
         except ConnectionAbortedError:
             raise  # the server closes the connection: the response is not whole
         except ConnectionError:
@@ -337,14 +280,14 @@ class Gateway:
             # A fault of ours: the client hears of it where it can, the terminal in full.
             logging.getLogger(__name__).exception("%s %s failed", kind, scope["path"])
             text = f"an internal error in Flash's server: {error!r}; please report it"
-            await _refuse(scope, self._resources.worded(scope, Refusal(500, text)), noted)
+            await _refuse(scope, self._management.worded(scope, Refusal(500, text)), noted)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._workers is not None and self._workers.asked(scope["path"]):
             await (await self._workers.answer(scope, receive)).send(send)  # they have other keys
             return
-        if self._hosted is not None and self._hosted.uploads(scope["path"]):
-            await (await self._hosted.upload(scope, receive)).send(send)  # they have tokens
+        if (hosted := self._management.uploads(scope["path"])) is not None:
+            await (await hosted.upload(scope, receive)).send(send)
             return
         if (inner := self._apps.within(scope)) is not None:
             gateway, scope = inner
@@ -411,14 +354,8 @@ class Gateway:
             own = await self._sessions.answer(scope, receive)
             if own is not None:
                 return own
-        if self._resources.owns(path):
-            return await self._resources.answer(scope, receive)
-        if self._hosted is not None and self._hosted.asked(path):
-            return await self._hosted.answer(scope, receive)
-        if path == "/setup" and self._setup is not None:
-            return await self._setup.answer(scope, receive)
-        if self._login is not None and self._login.owns(path):
-            return await self._login.answer(scope, receive)
+        if (managed := self._management.of(path)) is not None:
+            return await managed.answer(scope, receive)
         found = await self._of_jobs(scope, receive)
         if found is not None:
             if not (isinstance(found, Answer) and found.kept):
@@ -498,6 +435,19 @@ class Gateway:
             raise
         except Exception as error:
             raise _failed_route(error) from None
+
+
+def _deployments(
+    plane: Plane, open_gateway: Callable[..., Gateway], records: Records
+) -> Deployments | None:
+    place, releases = records.place, records.releases
+    if releases is None or place is None:
+        return None
+    return Deployments(plane, open_gateway, releases, place.folder, place.blobs, records.volumes)
+
+
+def _allow_admin(scope: Scope) -> None:
+    require(scope, "admin")
 
 
 def refusal_of(problem: Problem) -> Refusal:
