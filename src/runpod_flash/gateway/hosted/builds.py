@@ -116,6 +116,8 @@ class Builds:
                 found.append(StoredFile(file.path, digest, file.executable))
             check_paths(found)
             return found
+        except ConfigurationError:
+            raise
         except ValueError as error:
             raise ConfigurationError(f"the archive cannot be used: {error}") from None
         finally:
