@@ -102,7 +102,7 @@ def test_the_frame_types_are_those_that_are_listed() -> None:
     assert set(rows(section(PROTOCOL, "From the worker"))) == set(framed._HANDLERS)
     parts = constants("plane/exchange.py", "Part", 1)
     sent = constants("links/framed.py", "Frame") | constants("wire/carried.py", "carrying")
-    sent |= constants("links/framed.py", "carrying") | {f"asgi_{kind}" for kind in parts}
+    sent |= constants("links/framed.py", "of_job") | {f"asgi_{kind}" for kind in parts}
     sent |= constants("wire/shared_memory.py", "Frame")
     assert set(rows(section(PROTOCOL, "From the plane"))) == sent
 
@@ -163,15 +163,17 @@ async def main():
 if __name__ == "__main__":
     from runpod_flash.client.console import TerminalConsole
     from runpod_flash.links.framed import FramedLink
+    from runpod_flash.wire import frames
     TerminalConsole.available = lambda self: True
     TerminalConsole.ask = lambda self, prompt, on_line: on_line("c")
     sent, arrived, calls = {}, {}, {}
-    send, dispatch = FramedLink._send, FramedLink._dispatch
+    send, dispatch = FramedLink._send_pieces, FramedLink._dispatch
 
-    def recorded_send(self, frame):
-        if frame.type != "answer":
-            sent.setdefault(frame.type, set()).update(frame.fields)
-        return send(self, frame)
+    def recorded_send(self, pieces, fds):
+        for frame in frames.decode(b"".join(pieces)):
+            if frame.type != "answer":
+                sent.setdefault(frame.type, set()).update(frame.fields)
+        return send(self, pieces, fds)
 
     def recorded_dispatch(self, frame):
         if frame.type == "call":
@@ -180,7 +182,7 @@ if __name__ == "__main__":
             arrived.setdefault(frame.type, set()).update(frame.fields)
         return dispatch(self, frame)
 
-    FramedLink._send, FramedLink._dispatch = recorded_send, recorded_dispatch
+    FramedLink._send_pieces, FramedLink._dispatch = recorded_send, recorded_dispatch
     asyncio.run(main())
     json.dump([{k: sorted(v) for k, v in d.items()} for d in (sent, arrived, calls)], sys.stdout)
 """
