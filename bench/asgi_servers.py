@@ -1,22 +1,22 @@
-"""ASGI servers under a JSON echo, and under the gateway: which one shall carry it?
+"""Which ASGI server shall carry the gateway?
 
     scripts/bench asgi_servers
 
-Needs `wrk`. The servers take turns; each round asks every one of them with 1 and 32 connections.
+A raw JSON echo, and the gateway with a plane whose jobs end as they are submitted. The servers take
+turns; each round asks every one of them with 1 and 32 connections.
 """
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import report
+from harness import Result
+from load import load
 
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.plane.events import EventStream, JobEnded
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runpod_flash.plane.store.base import NewJob
 
 ROUNDS = 5
-SECONDS = 2
+SECONDS = 1
 CONNECTIONS = (1, 32)
 BASE = "uvicorn (uvloop, httptools)"
 SERVERS = {
@@ -44,11 +44,7 @@ OPTIONS = {
     "granian": "--interface asginl --loop uvloop --no-ws --log-level error --port {port}",
     "hypercorn": "-k uvloop --log-level critical --bind 127.0.0.1:{port}",
 }
-REQUEST = """
-wrk.method = "POST"
-wrk.body = '{"input": {"text": "hello", "number": 42}}'
-wrk.headers["content-type"] = "application/json"
-"""
+REQUEST = {"input": {"text": "hello", "number": 42}}
 
 
 async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -144,19 +140,7 @@ class Server:
         self._process.wait()
 
 
-def load(url: str, connections: int, script: str) -> tuple[float, float]:
-    """Requests a second, and the median latency in milliseconds."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", script, url]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    if "Non-2xx" in said:
-        raise RuntimeError(said)
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
-    latency = re.search(r"50%\s+([\d.]+)(us|ms|s)", said)
-    assert rate is not None and latency is not None, said
-    return float(rate[1]), float(latency[1]) * {"us": 0.001, "ms": 1, "s": 1000}[latency[2]]
-
-
-def compare(app: str, script: str) -> None:
+def compare(result: Result, app: str) -> None:
     servers = {
         name: Server(command, app, 18900 + index)
         for index, (name, command) in enumerate(SERVERS.items())
@@ -165,28 +149,27 @@ def compare(app: str, script: str) -> None:
     latencies: dict[str, list[float]] = {name: [] for name in servers}
     try:
         for server in servers.values():
-            load(server.url, 4, script)  # warm up
+            load(server.url, 4, 1, REQUEST)  # warm up
         for _ in range(ROUNDS):
             for connections in CONNECTIONS:
                 for name, server in servers.items():
-                    rate, latency = load(server.url, connections, script)
-                    rates[connections][name].append(rate / 1000)
+                    found = load(server.url, connections, SECONDS, REQUEST)
+                    rates[connections][name].append(found.rate)
                     if connections == 1:
-                        latencies[name].append(latency)
+                        latencies[name].append(found.p50)
     finally:
         for server in servers.values():
             server.stop()
     for connections, rounds in rates.items():
-        report(f"{app}: thousand requests a second, {connections} connections", "k/s", rounds, BASE)
-    report(f"{app}: p50 of one connection", "ms", latencies, BASE)
+        result.compare(f"{app}, {connections} connections: requests a second", "/s", rounds, BASE)
+    result.compare(f"{app}, 1 connection: p50", "ms", latencies, BASE)
 
 
 def main() -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
-        script.write(REQUEST)
-        script.flush()
-        for app in sys.argv[1:] or ("echo", "gateway"):
-            compare(app, script.name)
+    result = Result(__file__, str(__doc__), "uvicorn", "granian", "hypercorn")
+    for app in ("echo", "gateway"):
+        compare(result, app)
+    result.save()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From no worker to the first result, with the environment built: fresh processes beside forks.
+"""How soon is there a result where no worker was: fresh processes beside forks of a zygote?
 
     scripts/bench cold_start [bare] [numpy] [torch]
 
@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import report
+from harness import Result
 from workers import ROUNDS, program
 
 FRESH = """
@@ -56,9 +56,10 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
+TITLES = {"bare": "imports nothing", "numpy": "imports numpy", "torch": "imports torch"}
 
 
-def compare(root: Path, name: str) -> None:
+def compare(result: Result, root: Path, name: str) -> None:
     with (
         program(root, "fresh.py", FRESH + PROGRAM) as fresh,
         program(root, "forks.py", PROGRAM) as forks,
@@ -71,13 +72,15 @@ def compare(root: Path, name: str) -> None:
             for peer, running in peers.items():
                 rounds[peer].append(running.call(name))
                 time.sleep(0.3)
-    report(f"Submit to result from zero, {name}", "ms", rounds, "fresh process")
+    result.compare(f"An endpoint that {TITLES[name]}", "ms", rounds, "fresh process")
 
 
 def main() -> None:
+    result = Result(__file__, str(__doc__))
     with tempfile.TemporaryDirectory() as name:
-        for each in sys.argv[1:] or ["bare", "numpy", "torch"]:
-            compare(Path(name), each)
+        for each in sys.argv[1:] or TITLES:
+            compare(result, Path(name), each)
+    result.save()
 
 
 if __name__ == "__main__":

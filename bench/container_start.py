@@ -1,10 +1,10 @@
-"""From no container to its first 200 on /ping, beside create and start by the engine's command.
+"""How soon does a container answer, beside create and start by the engine's command?
 
-    DOCKER_HOST=unix:///run/podman/podman.sock ENGINE=podman IMAGE=python:3.12-slim \
-        python bench/container_start.py
+    scripts/bench container_start
+    DOCKER_HOST=unix:///run/podman/podman.sock ENGINE=podman scripts/bench container_start
 
-Both take turns. What the image takes to boot is not the engine's: the server in it says when its
-process began and when it listened, and that is taken off.
+IMAGE (python:3.12-slim) has to be there. Both take turns. What the image takes to boot is not the
+engine's: the server in it says when its process began and when it listened, and that is taken off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from harness import report
+from harness import Result, leave, need
 
 from runpod_flash import Endpoint, PodTemplate
 from runpod_flash.client.embedded import embedded_backend
@@ -105,14 +105,25 @@ def by_command() -> float:
     return took
 
 
+def check() -> None:
+    """The image is there, or this benchmark is left out."""
+    need(ENGINE[0])
+    found = subprocess.run([*ENGINE, "image", "inspect", IMAGE], capture_output=True, check=False)
+    if found.returncode:
+        leave(f"{ENGINE[0]} has no image {IMAGE}: pull it, or set IMAGE, ENGINE and DOCKER_HOST.")
+
+
 async def main() -> None:
+    check()
+    result = Result(__file__, str(__doc__), ENGINE[0])
     await by_flash()  # connects, and makes what the first container needs
     by_command()
     rounds: dict[str, list[float]] = {"create and start": [], "flash, without boot": []}
     for _ in range(ROUNDS):
         rounds["create and start"].append(by_command())
         rounds["flash, without boot"].append(await by_flash())
-    report("A container's first 200 on /ping", "ms", rounds, "create and start")
+    result.compare("A container's first 200 on /ping", "ms", rounds, "create and start")
+    result.save()
 
 
 if __name__ == "__main__":

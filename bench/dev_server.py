@@ -1,18 +1,15 @@
-"""`flash dev` against the clock: start, saved changes, a JSON route beside FastAPI; and chunks.
+"""How quickly does `flash dev` start, take up a saved change, and pass a stream's chunks on?
 
     scripts/bench dev_server
 
 A change is timed from the write of the file until the new code has answered; chunks from the yield
-until the client has read them, at `flash dev` and at `flash server`. Throughput needs `wrk`; the
-peer is the same FastAPI application under uvicorn (uvloop, httptools), without Flash.
+until the client has read them, at `flash dev` and at `flash server` (whose answers
+wait for the disk).
 """
 
 from __future__ import annotations
 
 import json
-import re
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-from harness import machine, report
-from servers import FLASH, ask, flash_server, free_port, running
+from harness import Result
+from servers import FLASH, ask, flash_server, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,14 +59,6 @@ async def ticks(n: int):
         yield time.monotonic()
 
 VERSION = 0
-"""
-PEER = """
-from fastapi import FastAPI
-app = FastAPI()
-
-@app.get("/json")
-async def answer():
-    return {"ok": True, "version": 0}
 """
 ROUNDS = 7
 CHUNKS = 200
@@ -119,62 +108,35 @@ def queue_chunks(address: str) -> list[float]:
     return delays
 
 
-def show_chunks(server: str, address: str) -> None:
-    for way, chunks in (("a streaming route", route_chunks), ("/stream", queue_chunks)):
-        chunks(address)  # its worker starts
-        show(f"chunk of {way}, {server}", chunks(address))
-
-
-def show(name: str, values: list[float]) -> None:
-    print(f"{name:40} median {statistics.median(values):8.2f} ms, worst {max(values):.2f}")
-
-
-def throughput(url: str, connections: int) -> float:
-    command = ["wrk", "-t1", f"-c{connections}", "-d2s", url]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in found, found
-    return float(re.search(r"Requests/sec:\s+([\d.]+)", found)[1]) / 1000  # type: ignore[index]
-
-
-@contextmanager
-def peer(root: Path) -> Iterator[str]:
-    (root / "peer.py").write_text(PEER)
-    port = str(free_port())
-    command = [sys.executable, "-m", "uvicorn", "peer:app", "--port", port, "--no-access-log"]
-    url = f"http://127.0.0.1:{port}/json"
-    with running(command, root) as process:
-        process.answers(url)
-        yield url
+def chunks(server: str, address: str) -> dict[str, list[float]]:
+    found = {}
+    for way, delays in (("a streaming route", route_chunks), ("/stream", queue_chunks)):
+        delays(address)  # its worker starts
+        found[f"{way} of {server}"] = delays(address)
+    return found
 
 
 def main() -> None:
+    result = Result(__file__, str(__doc__))
     root = Path(tempfile.mkdtemp())
     (root / "app.py").write_text(APP)
     (root / "work.py").write_text(QUEUE)
     starts = []
-    for _ in range(3):
+    for _ in range(ROUNDS):
         with dev(root) as (_, seconds):
             starts.append(1000 * seconds)
     with dev(root) as (address, _):
-        function = change_served(
-            root, "work.py", QUEUE, f"{address}/work/version/runsync", {"input": {}}
-        )
+        url = f"{address}/work/version/runsync"
+        function = change_served(root, "work.py", QUEUE, url, {"input": {}})
         route = change_served(root, "app.py", APP, f"{address}/app/json", None)
-        print(machine())
-        show("flash dev ready", starts)
-        show("change of a function served", function)
-        show("change of a route served", route)
-        show_chunks("flash dev", address)
-        with peer(root) as direct:
-            for connections in (1, 16):
-                rounds: dict[str, list[float]] = {"FastAPI under uvicorn": [], "flash dev": []}
-                for _ in range(5):
-                    rounds["FastAPI under uvicorn"].append(throughput(direct, connections))
-                    rounds["flash dev"].append(throughput(f"{address}/app/json", connections))
-                title = f"A JSON route, {connections} connections, thousand requests/s"
-                report(title, "k/s", rounds, "FastAPI under uvicorn")
+        delays = chunks("flash dev", address)
     with flash_server(root / "server", "--app", str(root)) as server:
-        show_chunks("flash server", server.address)
+        delays |= chunks("flash server", server.address)
+    changes = {"of a function": function, "of a route": route}
+    result.figures("Start of flash dev, two files", "ms", {"until it is ready": starts})
+    result.figures("A saved change, until the new code has answered", "ms", changes)
+    result.figures(f"A chunk, from its yield to the reader; {CHUNKS} of them", "ms", delays)
+    result.save()
 
 
 if __name__ == "__main__":

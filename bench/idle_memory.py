@@ -1,4 +1,4 @@
-"""The memory of ten idle torch workers: fresh processes beside forks.
+"""How much memory do ten idle torch workers take: fresh processes beside forks?
 
     scripts/bench idle_memory
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 from cold_start import FRESH, program
-from harness import machine
+from harness import Result
 
 PROGRAM = """
 import asyncio, os, sys, time
@@ -49,27 +49,27 @@ if __name__ == "__main__":
 """
 
 
-def measure(root: Path, name: str, source: str) -> int:
+def megabytes(root: Path, name: str, source: str) -> float:
     with program(root, name, source) as running:
         for _ in range(3):
             running.ask("go")
-        print(f"{name}: {running.ask('go').strip()} workers")
+        workers = int(running.ask("go"))
+        assert workers == 10, workers
         own = psutil.Process(running.pid).children(recursive=True)
-        sizes = [each.memory_full_info().pss for each in own]
-        total = sum(sizes)
-        print(
-            f"  {total / 1e6:.0f} MB in {len(sizes)} processes; largest {max(sizes) / 1e6:.0f} MB"
-        )
-    return total
+        return sum(each.memory_full_info().pss for each in own) / 1e6
 
 
 def main() -> None:
+    result = Result(__file__, str(__doc__))
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        print(machine())
-        fresh = measure(root, "fresh.py", FRESH + PROGRAM)
-        forks = measure(root, "forks.py", PROGRAM)
-        print(f"forks take {forks / fresh:.2f} of the memory of fresh processes")
+        found = {
+            "fresh processes": [megabytes(root, "fresh.py", FRESH + PROGRAM)],
+            "forks": [megabytes(root, "forks.py", PROGRAM)],
+        }
+    title = "Ten workers that have computed, and what starts them"
+    result.compare(title, "MB", found, "fresh processes")
+    result.save()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `from runpod_flash import Endpoint, GpuType` costs a program at its start.
+"""What does `from runpod_flash import Endpoint, GpuType` cost a program at its start?
 
     scripts/bench import_time
 
@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from harness import report
+from harness import Result
 
 ROUNDS = 30
 PROGRAMS = {
@@ -27,11 +27,13 @@ def milliseconds(program: str) -> float:
 
 
 def main() -> None:
+    result = Result(__file__, str(__doc__))
     rounds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
     for _ in range(ROUNDS):
         for name, program in PROGRAMS.items():
             rounds[name].append(milliseconds(program))
-    report("A program's start", "ms", rounds, base="python -c pass")
+    result.compare("A program's start and end", "ms", rounds, "python -c pass")
+    result.save()
 
 
 if __name__ == "__main__":

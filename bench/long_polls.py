@@ -1,4 +1,4 @@
-"""A thousand workers that wait for a job, beside five that run jobs.
+"""What do a thousand waiting workers cost those that run jobs?
 
     scripts/bench long_polls
 
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from harness import report
-from load import post
+from harness import Result
+from load import load
 from servers import Worker, flash_server, running
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ def come(server: Flash, endpoint: str, count: int) -> None:
 
 
 def main() -> None:
+    result = Result(__file__, str(__doc__))
     # (Each worker is a descriptor of the server's, which has this process's limit.)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -119,13 +120,14 @@ def main() -> None:
         memory: dict[str, list[float]] = {name: [] for name in names}
         for _ in range(ROUNDS):
             for name, server in servers.items():
-                load = post(f"{server.address}/v2/echo/runsync", JOB, 1, SECONDS, root)
-                round_trips[name].append(load.p50)
+                found = load(f"{server.address}/v2/echo/runsync", 1, SECONDS, JOB)
+                round_trips[name].append(found.p50)
                 memory[name].append(server.process.megabytes())
         come(servers[f"and {WAITING:,} that wait"], "fleet", WAITING)
     base = next(iter(names))
-    report("A job's round trip: p50", "ms", round_trips, base)
-    report("The server's memory", "MB", memory, base)
+    result.compare("A job's round trip, p50", "ms", round_trips, base)
+    result.compare("The server's memory", "MB", memory, base)
+    result.save()
 
 
 if __name__ == "__main__":

@@ -89,12 +89,12 @@ def running(
 
 
 class Flash:
-    """A `flash server` that runs: its `address`, and the admin `key` of its first start."""
+    """A `flash server` that runs: its `address`, and its admin `key` (a first start prints it)."""
 
-    def __init__(self, process: Server) -> None:
+    def __init__(self, process: Server, key: str = "") -> None:
         self.process = process
         self.address = process.seen(r"http://[^/\s]+:\d+")
-        self.key = process.seen(r"flash_\S+")
+        self.key = key or process.seen(r"flash_\S+")
 
     def add_worker(self, endpoint: str) -> Worker:
         """A worker of RunPod's protocol that may serve the endpoint, which is made for it."""
@@ -117,14 +117,14 @@ class Worker(NamedTuple):
 
 
 @contextmanager
-def flash_server(folder: Path, *options: str) -> Iterator[Flash]:
-    """A `flash server` with a store of its own below the folder."""
+def flash_server(folder: Path, *options: str, key: str = "") -> Iterator[Flash]:
+    """A `flash server` with a store of its own below the folder; `key` is its key if it has one."""
     folder.mkdir(exist_ok=True)
     where = ("--port", "0", "--data-dir", str(folder / "data"))
     command = [sys.executable, "-c", FLASH, "server", *where, *options]
     env = {"XDG_STATE_HOME": str(folder)}  # (where its key is kept)
     with running(command, folder, env) as process:
-        yield Flash(process)
+        yield Flash(process, key)
 
 
 def free_port() -> int:

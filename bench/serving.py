@@ -1,32 +1,36 @@
-"""A warm echo over HTTP: `flash server` beside LitServe, Ray Serve and the `runpod` package's own.
+"""What does a warm echo cost at `flash server`, beside other servers and queues?
 
-    scripts/bench serving
+    scripts/bench serving [PEER ...]
 
-Flash and one peer at a time, one worker each, and the same client (`wrk`, on the same cores) with 1
-and with 32 connections. Flash keeps its jobs in SQLite as shipped, so that each answer waits for
-the disk; the peers keep nothing. Flash's worker has `max_concurrency=32`, and Ray Serve's
-`max_ongoing_requests=32`; LitServe and the `runpod` package run an async handler as they are.
-*The unavoidable* is a twin of no use: an ASGI application that sends each body to another process
-and back, and commits a row with synchronous=FULL before it answers.
+Flash and one peer at a time, one worker each, with 1 and with 32 clients on the same cores. Flash
+keeps its jobs in SQLite as shipped, so that each answer waits for the disk; the peers keep nothing
+that outlives a failure of the machine. Flash's worker has `max_concurrency=32`, and so have those
+of peers that ask for a number; all but Celery run an async handler. `wrk` asks where there is HTTP.
+Clients of Celery and arq are Python programs that submit a job and wait for its result, with no
+HTTP in between.
+*The unavoidable* is a twin of no use: see `peers/unavoidable.py`.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from harness import machine
-from load import post
+from harness import Result, Row, Table, ratio
+from load import Load, load
 from servers import ask, flash_server, free_port, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from load import Load
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
 FLASH = """
 from runpod_flash import Endpoint
@@ -35,177 +39,172 @@ from runpod_flash import Endpoint
 async def echo(value):
     return value
 """
-LITSERVE = """
-import sys
-import litserve
-
-class Echo(litserve.LitAPI):
-    def setup(self, device): ...
-
-    async def decode_request(self, request):
-        return request["input"]["value"]
-
-    async def predict(self, value):
-        return value
-
-    async def encode_response(self, value):
-        return {"output": value}
-
-if __name__ == "__main__":
-    server = litserve.LitServer(Echo(enable_async=True), accelerator="cpu", workers_per_device=1)
-    server.run("127.0.0.1", int(sys.argv[1]), num_api_servers=1, generate_client_file=False,
-               log_level="warning")
-"""
-RAY = """
-import signal
-import sys
-import ray
-from ray import serve
-
-@serve.deployment(num_replicas=1, max_ongoing_requests=32)
-class Echo:
-    async def __call__(self, request):
-        return {"output": (await request.json())["input"]["value"]}
-
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
-serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
-serve.run(Echo.bind())
-try:
-    signal.pause()
-except KeyboardInterrupt:
-    serve.shutdown()
-    ray.shutdown()
-"""
-RUNPOD = """
-import runpod
-
-async def handler(job):
-    return job["input"]["value"]
-
-runpod.serverless.start({"handler": handler})
-"""
-UNAVOIDABLE = """
-import asyncio
-import os
-import socket
-import sqlite3
-import sys
-import uvicorn
-
-ours, theirs = socket.socketpair()
-if not os.fork():
-    ours.close()
-    while sent := theirs.recv(65536):
-        theirs.sendall(sent)
-    os._exit(0)
-theirs.close()
-ours.setblocking(False)
-file = sqlite3.connect("jobs.db", isolation_level=None)
-file.execute("PRAGMA journal_mode=WAL")
-file.execute("PRAGMA synchronous=FULL")
-file.execute("CREATE TABLE jobs (id INTEGER PRIMARY KEY, value BLOB, result BLOB)")
-waiting = []
-
-def readable():
-    *lines, _ = ours.recv(65536).split(b"\\n")
-    with file:
-        file.execute("BEGIN")
-        file.executemany("INSERT INTO jobs (value, result) VALUES (?, ?)", zip(lines, lines))
-    for line in lines:
-        waiting.pop(0).set_result(line)
-
-async def app(scope, receive, send):
-    body = (await receive())["body"]
-    done = asyncio.get_running_loop().create_future()
-    waiting.append(done)
-    ours.send(body + b"\\n")
-    result = await done
-    headers = [(b"content-length", str(len(result)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": result})
-
-async def serve():
-    asyncio.get_running_loop().add_reader(ours, readable)
-    options = {"log_level": "critical", "lifespan": "off"}
-    config = uvicorn.Config(app, "127.0.0.1", int(sys.argv[1]), **options)
-    await uvicorn.Server(config).serve()
-
-import uvloop
-uvloop.run(serve())
-"""
+FLASH_NAME = "flash server"
+PROGRAMS = Path(__file__).parent / "peers"
 VALUE = {"input": {"value": "hello"}}
+CLIENTS = (1, 32)
 ROUNDS = 15
 SECONDS = 1
 
+if TYPE_CHECKING:
+    # What so many clients find in `SECONDS`.
+    Ask = Callable[[int], Load]
+    Start = Callable[[Path], AbstractContextManager[Ask]]
 
-class Peer(NamedTuple):
-    program: str
-    options: tuple[str, ...]
-    path: str
+
+class Figure(NamedTuple):
+    clients: int
+    what: str
+    unit: str
+    of: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.clients} client{'s' * (self.clients > 1)}: {self.what}"
 
 
-def peers(port: str) -> dict[str, Peer]:
-    api = ("--rp_serve_api", "--rp_api_host", "127.0.0.1", "--rp_api_port", port)
-    return {
-        "LitServe": Peer(LITSERVE, (port,), "/predict"),
-        "Ray Serve": Peer(RAY, (port,), "/"),
-        "runpod --rp_serve_api": Peer(RUNPOD, (*api, "--rp_log_level", "ERROR"), "/runsync"),
-        "the unavoidable": Peer(UNAVOIDABLE, (port,), "/"),
-    }
+FIGURES = [
+    Figure(clients, *figure)
+    for clients in CLIENTS
+    for figure in (
+        ("round trip, p50", "ms", "p50"),
+        ("round trip, p99", "ms", "p99"),
+        ("requests a second", "/s", "rate"),
+    )
+]
+
+
+def asking(url: str) -> Ask:
+    said = ask(url, VALUE)
+    assert "hello" in said, said
+    return lambda clients: load(url, clients, SECONDS, VALUE)
 
 
 @contextmanager
-def flash(folder: Path) -> Iterator[str]:
-    folder.mkdir()
+def flash(folder: Path) -> Iterator[Ask]:
     (folder / "app.py").write_text(FLASH)
     with flash_server(folder, "--app", ".", "--log-level", "warning") as server:
         url = f"{server.address}/v2/echo/runsync"
         server.process.answers(url, VALUE)
-        yield url
+        yield asking(url)
 
 
 @contextmanager
-def peer(name: str, folder: Path) -> Iterator[str]:
+def by_http(program: str, path: str, options: Sequence[str], folder: Path) -> Iterator[Ask]:
+    """A peer that listens; `{port}` in its options is where."""
     port = free_port()
-    program, options, path = peers(str(port))[name]
-    folder.mkdir()
-    file = folder / "served.py"
-    file.write_text(program)
-    env = {"RAY_USAGE_STATS_ENABLED": "0"}
-    with running([sys.executable, str(file), *options], folder, env) as server:
-        url = f"http://127.0.0.1:{port}{path}"
+    url = f"http://127.0.0.1:{port}{path}"
+    command = [sys.executable, *program.split(), *(each.format(port=port) for each in options)]
+    env = {
+        "PYTHONPATH": str(PROGRAMS),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "BENTOML_DO_NOT_TRACK": "True",
+        "BENTOML_HOME": str(folder),
+    }
+    with running(command, folder, env) as server:
         server.answers(url, VALUE)
-        yield url
+        yield asking(url)
 
 
-def measure(urls: dict[str, str], connections: int, folder: Path) -> None:
-    """Print medians over interleaved rounds, and of their ratios of Flash to the peer."""
-    rounds: dict[str, list[Load]] = {name: [] for name in urls}
-    for _ in range(ROUNDS):
-        for name, url in urls.items():
-            rounds[name].append(post(url, VALUE, connections, SECONDS, folder))
-    flash, peer = urls
-    for index, (what, unit) in enumerate((("p50", "ms"), ("p99", "ms"), ("rate", "/s"))):
-        ours, theirs = ([load[index] for load in rounds[name]] for name in (flash, peer))
-        ratio = median(mine / other for mine, other in zip(ours, theirs, strict=True))
-        figures = f"{median(ours):10.2f} {unit} {median(theirs):10.2f} {unit} {ratio:9.2f}x"
-        print(f"{peer:24}{connections:4} {what:5}{figures}", flush=True)
+@contextmanager
+def by_redis(program: str, folder: Path) -> Iterator[Ask]:
+    """A queue: Redis, a worker, and clients that are a program too."""
+    port = str(free_port())
+    env = {"REDIS": f"redis://127.0.0.1:{port}", "PYTHONPATH": str(PROGRAMS)}
+    python = [sys.executable, str(PROGRAMS / program)]
+    redis = ["redis-server", "--bind", "127.0.0.1", "--port", port, "--save", ""]
+    with running(redis, folder) as server:
+        server.seen("Ready to accept connections")
+        with running([*python, "worker"], folder, env), asker([*python, "client"], env) as told:
+            told(1)  # the worker is there
+            yield told
+
+
+@contextmanager
+def asker(command: Sequence[str], env: dict[str, str]) -> Iterator[Ask]:
+    """A program that answers the number of clients and of seconds with figures."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | env, **pipes) as process:
+
+        def told(clients: int) -> Load:
+            process.stdin.write(f"{clients} {SECONDS}\n")
+            process.stdin.flush()
+            return Load(*map(float, process.stdout.readline().split()))
+
+        try:
+            yield told
+        finally:
+            process.kill()
+
+
+def file(name: str) -> str:
+    return str(PROGRAMS / name)
+
+
+RUNPOD = (
+    "--rp_serve_api",
+    "--rp_api_host=127.0.0.1",
+    "--rp_api_port={port}",
+    "--rp_log_level=ERROR",
+)
+BENTOML = ("serve", "bentoml_echo:Echo", "--host=127.0.0.1", "--port={port}")
+PEERS: dict[str, Start] = {
+    "LitServe": partial(by_http, file("litserve_echo.py"), "/predict", ["{port}"]),
+    "BentoML": partial(by_http, "-m bentoml", "/echo", BENTOML),
+    "Ray Serve": partial(by_http, file("ray_echo.py"), "/", ["{port}"]),
+    "runpod --rp_serve_api": partial(by_http, file("runpod_echo.py"), "/runsync", RUNPOD),
+    "Celery with Redis": partial(by_redis, "celery_echo.py"),
+    "arq": partial(by_redis, "arq_echo.py"),
+    "the unavoidable": partial(by_http, file("unavoidable.py"), "/", ["{port}"]),
+}
+VERSIONS = ("litserve", "bentoml", "ray", "runpod", "celery", "arq", "redis-server", "uvicorn")
+
+
+def in_turns(name: str) -> dict[Figure, tuple[list[float], list[float]]]:
+    """Flash's samples and the peer's, of each figure."""
+    loads: dict[int, list[tuple[Load, Load]]] = {}
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        asks = []
+        for side, start in (("flash", flash), ("peer", PEERS[name])):
+            (root / side).mkdir()
+            asks.append(stack.enter_context(start(root / side)))
+        for clients in CLIENTS:
+            for each in asks:
+                each(clients)  # warm up
+            loads[clients] = [(asks[0](clients), asks[1](clients)) for _ in range(ROUNDS)]
+    return {
+        figure: tuple(
+            [getattr(each, figure.of) for each in side]
+            for side in zip(*loads[figure.clients], strict=True)
+        )
+        for figure in FIGURES
+    }
 
 
 def main() -> None:
-    print(f"{machine()}; {ROUNDS} interleaved rounds of {SECONDS} s\n")
-    print(f"{'peer':24}{'clients':12}{'Flash':>10} {'peer':>13} {'ratio':>13}")
-    for name in peers(""):
-        with ExitStack() as stack:
-            root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            urls = {
-                "flash server": stack.enter_context(flash(root / "flash")),
-                name: stack.enter_context(peer(name, root / "peer")),
-            }
-            for url in urls.values():
-                assert "hello" in ask(url, VALUE), url
-            for connections in (1, 32):
-                measure(urls, connections, root)
+    result = Result(__file__, str(__doc__), *VERSIONS)
+    found = {}
+    for name, start in PEERS.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
+        if start.func is by_redis and shutil.which("redis-server") is None:
+            result.leave_out(name, "redis-server is missing (Debian: apt install redis-server)")
+            continue
+        began = time.monotonic()
+        found[name] = in_turns(name)
+        print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    for figure in FIGURES:
+        pairs = {name: figures[figure] for name, figures in found.items()}
+        ours = [sample for mine, _ in pairs.values() for sample in mine]
+        rows = [
+            Row(name, figure.unit, theirs, ratio(theirs, mine))
+            for name, (mine, theirs) in pairs.items()
+        ]
+        result.add(
+            Table(figure.title, FLASH_NAME, [Row(FLASH_NAME, figure.unit, ours, 1.0), *rows])
+        )
+    result.save()
 
 
 if __name__ == "__main__":

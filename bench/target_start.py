@@ -1,4 +1,4 @@
-"""An unchanged program at a target: from its first call until the job starts, beside embedded.
+"""How long does the first call of an unchanged program take to start at a server, beside embedded?
 
     scripts/bench target_start
 
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from harness import report
+from harness import Result
 from servers import flash_server
 
 PROGRAM = """
@@ -49,6 +49,7 @@ def run(project: Path, env: dict[str, str]) -> float:
 
 
 def main() -> None:
+    result = Result(__file__, str(__doc__))
     with tempfile.TemporaryDirectory() as name, flash_server(Path(name)) as server:
         project = Path(name, "project")
         project.mkdir()
@@ -65,8 +66,9 @@ def main() -> None:
         for _ in range(ROUNDS):
             for way, env in ways.items():
                 rounds[way].append(run(project, env))
-    title = f"from the first call of a program until its job starts; a project of {FILES} files"
-    report(title, "ms", rounds, "embedded")
+    title = f"From the first call of a program until its job starts; a project of {FILES} files"
+    result.compare(title, "ms", rounds, "embedded")
+    result.save()
 
 
 if __name__ == "__main__":

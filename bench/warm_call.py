@@ -1,4 +1,4 @@
-"""A warm call of an empty function: Flash embedded, a process pool, and a Ray actor.
+"""What does a warm call of an empty function take: Flash embedded, a process pool, a Ray actor?
 
     scripts/bench warm_call
 
@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from harness import report
+from harness import Result
 
 from runpod_flash import Endpoint
 
@@ -56,6 +56,7 @@ def ray_actor() -> Callable[[], Awaitable[Any]]:
 
 
 async def main() -> None:
+    result = Result(__file__, str(__doc__), "ray")
     loop = asyncio.get_running_loop()
     with ProcessPoolExecutor(1) as pool:
         peers: dict[str, Callable[[], Awaitable[Any]]] = {
@@ -70,7 +71,8 @@ async def main() -> None:
         for _ in range(ROUNDS):
             for name, call in peers.items():
                 rounds[name].append(await p50(call))
-    report("Warm call of an empty function, p50", "ms", rounds, base="ProcessPoolExecutor")
+    result.compare("A warm call, p50", "ms", rounds, "ProcessPoolExecutor")
+    result.save()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From no worker to the first answer of a new one: fresh processes beside forks of a zygote.
+"""How soon does a new worker of `flash dev` answer: a fresh process beside a fork of a zygote?
 
     scripts/bench worker_start
 
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from dev_server import dev
-from harness import report
+from harness import Result
 from servers import FLASH, ask
 
 APP = """
@@ -49,6 +49,7 @@ def function(address: str) -> int:
 
 
 def main() -> None:
+    result = Result(__file__, str(__doc__))
     root = Path(tempfile.mkdtemp())
     (root / "app.py").write_text(APP)
     with dev(root, FRESH + FLASH) as (fresh, _), dev(root) as (forking, _):
@@ -63,7 +64,8 @@ def main() -> None:
                     began = time.monotonic()
                     pids[peer] = pid_of(address)
                     rounds[peer].append(1000 * (time.monotonic() - began))
-            report(f"A new worker's first answer, {name}", "ms", rounds, "fresh process")
+            result.compare(f"A new worker's first answer, {name}", "ms", rounds, "fresh process")
+    result.save()
 
 
 if __name__ == "__main__":
