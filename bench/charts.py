@@ -100,39 +100,42 @@ def cold_start() -> str:
     found = result("cold_start")
     all_bars = []
     for what in ("nothing", "numpy", "torch"):
-        fresh, fork = rows(found, f"An endpoint that imports {what}")
-        shown = [f"{digits(row['value'])} ms" for row in (fresh, fork)]
-        all_bars.append(Bar(f"{what}: new process", fresh["value"], shown[0], ours=False))
-        all_bars.append(Bar("Flash", fork["value"], shown[1], ours=True))
+        for row in rows(found, f"An endpoint that imports {what}"):
+            ours = row["name"] == "fork"
+            label = "Flash" if ours else f"{what}: new process"
+            all_bars.append(Bar(label, row["value"], f"{digits(row['value'])} ms", ours))
     title = "From submit to result with no worker there, by what the endpoint imports"
     return drawing(720, 170, title, bars(24, 28, 680, title, all_bars))
 
 
 def serving() -> str:
     calls = [
-        Bar("Flash" if ours else row["name"], row["value"], f"{row['value']:.2f} ms", ours)
+        Bar(_name(row), row["value"], f"{row['value']:.2f} ms", _ours(row))
         for row in rows(result("warm_call"), "A warm call")
-        for ours in [row["name"].startswith("flash")]
     ]
-    title = "A warm call of an empty function, in a program"
-    body = bars(24, 28, 680, title, calls)
+    body = bars(24, 28, 680, "A warm call of an empty function in a program", calls)
+    top = 28 + STEP * len(calls) + 40
     found = result("serving")
-    below = 28 + STEP * len(calls) + 40
-    for left, panel, of in (
-        (24, "1 client: round trip", "p50"),
-        (372, "32 clients: requests a second", ""),
+    for left, figure, title in (
+        (24, "1 client: round trip, p50", "Served, 1 client: round trip, Flash = 1"),
+        (372, "32 clients: requests a second", "Served, 32 clients: requests a second, Flash = 1"),
     ):
-        measured = rows(found, f"{panel}, {of}".rstrip(", "))
-        name = f"HTTP, {panel}, Flash = 1"
-        relative = [_relative(row) for row in measured]
-        body += bars(left, below, 340, name, relative)
-    height = below + STEP * len(measured) + 22
-    return drawing(720, height, "Warm calls: in a program, and over HTTP", body)
+        peers = [
+            Bar(_name(row), row["ratio"], f"{row['ratio']:.2f}", _ours(row))
+            for row in rows(found, figure)
+            if row["name"] != "the unavoidable"  # which serves nobody
+        ]
+        body += bars(left, top, 340, title, peers)
+    height = top + STEP * len(peers) + 22
+    return drawing(720, height, "Warm calls: in a program, and served", body)
 
 
-def _relative(row: dict[str, Any]) -> Bar:
-    ours = row["name"].startswith("flash")
-    return Bar("Flash" if ours else row["name"], row["ratio"], f"{row['ratio']:.2f}", ours)
+def _ours(row: dict[str, Any]) -> bool:
+    return str(row["name"]).startswith("flash")
+
+
+def _name(row: dict[str, Any]) -> str:
+    return "Flash" if _ours(row) else str(row["name"])
 
 
 WIDTH, HEIGHT, MARGIN = 300, 190, 44
@@ -212,13 +215,14 @@ CHARTS: dict[Path, Callable[[], str]] = {
 
 
 def filled(page: str) -> str:
-    """The page, with the tables between its marks as the results have them."""
-    return re.sub(
-        r"(<!-- results/(\w+)\.json -->\n).*?(<!-- end -->)",
-        lambda found: found[1] + "".join(markdown(result(found[2]))) + found[3],
-        page,
-        flags=re.DOTALL,
-    )
+    """The page, with the tables of the results that there are between its marks."""
+
+    def between(found: re.Match[str]) -> str:
+        there = (RESULTS / f"{found[2]}.json").exists()
+        return found[1] + "".join(markdown(result(found[2])) if there else ()) + found[3]
+
+    marks = r"(<!-- results/(\w+)\.json -->\n).*?(<!-- end -->)"
+    return re.sub(marks, between, page, flags=re.DOTALL)
 
 
 def markdown(found: dict[str, Any]) -> Iterator[str]:

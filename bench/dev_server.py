@@ -116,26 +116,32 @@ def chunks(server: str, address: str) -> dict[str, list[float]]:
     return found
 
 
-def main() -> None:
-    result = Result(__file__, str(__doc__))
-    root = Path(tempfile.mkdtemp())
-    (root / "app.py").write_text(APP)
-    (root / "work.py").write_text(QUEUE)
+def measure(result: Result, root: Path) -> None:
+    app = root / "app"
+    app.mkdir()
+    (app / "app.py").write_text(APP)
+    (app / "work.py").write_text(QUEUE)
     starts = []
     for _ in range(ROUNDS):
-        with dev(root) as (_, seconds):
+        with dev(app) as (_, seconds):
             starts.append(1000 * seconds)
-    with dev(root) as (address, _):
+    with dev(app) as (address, _):
         url = f"{address}/work/version/runsync"
-        function = change_served(root, "work.py", QUEUE, url, {"input": {}})
-        route = change_served(root, "app.py", APP, f"{address}/app/json", None)
+        function = change_served(app, "work.py", QUEUE, url, {"input": {}})
+        route = change_served(app, "app.py", APP, f"{address}/app/json", None)
         delays = chunks("flash dev", address)
-    with flash_server(root / "server", "--app", str(root)) as server:
+    with flash_server(root / "server", "--app", str(app)) as server:
         delays |= chunks("flash server", server.address)
     changes = {"of a function": function, "of a route": route}
     result.figures("Start of flash dev, two files", "ms", {"until it is ready": starts})
     result.figures("A saved change, until the new code has answered", "ms", changes)
     result.figures(f"A chunk, from its yield to the reader; {CHUNKS} of them", "ms", delays)
+
+
+def main() -> None:
+    result = Result(__file__, str(__doc__))
+    with tempfile.TemporaryDirectory() as folder:
+        measure(result, Path(folder))
     result.save()
 
 

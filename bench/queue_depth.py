@@ -158,10 +158,12 @@ def waiting(result: Result, root: Path, stack: ExitStack) -> None:
 def history(result: Result, root: Path, stack: ExitStack) -> None:
     key = remember(root / "full", HISTORY)
     stores = {"an empty store": ("empty", ""), f"{HISTORY:,} jobs have ended": ("full", key)}
-    servers = {
-        name: stack.enter_context(flash_server(root / folder, *RETENTION, key=known))
-        for name, (folder, known) in stores.items()
-    }
+    servers, starts = {}, {}
+    for name, (folder, known) in stores.items():
+        began = time.monotonic()
+        servers[name] = stack.enter_context(flash_server(root / folder, *RETENTION, key=known))
+        starts[name] = [time.monotonic() - began]
+    result.compare("Start of the server", "s", starts, next(iter(starts)))
     compare(result, servers, {name: Client(server) for name, server in servers.items()})
 
 

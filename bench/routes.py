@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 APP = """
 from runpod_flash import Endpoint
 
-api = Endpoint(name="api", cpu="cpu3c-1-2", workers=(1, 1), max_concurrency=32)
+api = Endpoint(name="api", cpu="cpu3c-1-2", workers=(1, 1))
 
 @api.get("/json")
 async def answer():

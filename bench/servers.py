@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # The command line, for `python -c`.
 FLASH = "from runpod_flash.cli.main import main; main()"
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 180.0
 
 
 class Server:

@@ -13,6 +13,7 @@ import os
 import signal
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from dev_server import dev
@@ -50,9 +51,11 @@ def function(address: str) -> int:
 
 def main() -> None:
     result = Result(__file__, str(__doc__))
-    root = Path(tempfile.mkdtemp())
-    (root / "app.py").write_text(APP)
-    with dev(root, FRESH + FLASH) as (fresh, _), dev(root) as (forking, _):
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (root / "app.py").write_text(APP)
+        fresh, _ = stack.enter_context(dev(root, FRESH + FLASH))
+        forking, _ = stack.enter_context(dev(root))
         for name, pid_of in (("a function", function), ("a route", route)):
             pids = {"fresh process": pid_of(fresh), "fork of a zygote": pid_of(forking)}
             time.sleep(3)

@@ -61,6 +61,16 @@ def test_the_picture_shows_what_the_demo_prints() -> None:
     assert _plain(shown) == _plain(drawn), "renew it with `python docs/picture.py`"
 
 
+def test_charts_and_tables_are_of_the_results_beside_them() -> None:
+    code = runpy.run_path(str(ROOT / "bench" / "charts.py"))
+    for file, draw in code["CHARTS"].items():
+        assert file.read_text() == draw(), f"renew {file.name} with `python bench/charts.py`"
+    page = (ROOT / "bench" / "README.md").read_text()
+    assert page == code["filled"](page), "renew the tables with `python bench/charts.py`"
+    shown = set(re.findall(r"<!-- results/(\w+)\.json -->", page))
+    assert shown >= {file.stem for file in (ROOT / "bench" / "results").glob("*.json")}
+
+
 def texts(svg: str) -> str:
     found = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
     return "\n".join("".join(text.itertext()) for text in found)
