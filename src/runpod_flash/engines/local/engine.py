@@ -250,7 +250,10 @@ class LocalEngine:
     @staticmethod
     def _refuse_images(spec: EndpointSpec) -> None:
         if spec.build.container is not None:
-            text = f"it runs in the image {spec.build.container.image!r}, and workers here in none"
+            text = (
+                f"it runs in the image {spec.build.container.image!r}, and `flash worker run` starts "
+                "no containers: its own server does, or a `flash server` on this machine"
+            )
             raise CapacityError(Refusal(text, permanent=True))
 
     def _cores(self, spec: EndpointSpec) -> frozenset[int]:
