@@ -103,6 +103,10 @@ async def made() -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
 
+@Endpoint(name="boxed", cpu=CPU, workers=0, image="localhost/box:1")
+def boxed() -> str:
+    return "ran"
+
 api = Endpoint(name="api", cpu=CPU, workers=0)
 
 @api.get("/lines")
@@ -250,6 +254,17 @@ def refused(there: Elsewhere, endpoint: str, token: str) -> str:
     worker = there.start(endpoint, token=token)
     assert worker.exit_code() == 1, worker.said
     return worker.said
+
+
+def test_an_endpoint_of_an_image_is_refused_there_in_words(there: Elsewhere) -> None:
+    running = there.start("boxed")
+    try:
+        running.wait_for(
+            "no worker can start: it runs in the image 'localhost/box:1', and `flash worker run` "
+            "starts no containers: the endpoint's own server does, or a `flash server` on this"
+        )
+    finally:
+        running.kill()
 
 
 def test_a_token_is_good_for_its_own_endpoint_only(there: Elsewhere, target: Target) -> None:

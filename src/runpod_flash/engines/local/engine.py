@@ -250,9 +250,10 @@ class LocalEngine:
     @staticmethod
     def _refuse_images(spec: EndpointSpec) -> None:
         if spec.build.container is not None:
+            image = spec.build.container.image
             text = (
-                f"it runs in the image {spec.build.container.image!r}, and `flash worker run` starts "
-                "no containers: its own server does, or a `flash server` on this machine"
+                f"it runs in the image {image!r}, and `flash worker run` starts no containers: the "
+                "endpoint's own server does, or a `flash server` on this machine"
             )
             raise CapacityError(Refusal(text, permanent=True))
 
