@@ -13,6 +13,7 @@ import httpx
 import psutil
 
 from behaviour.programs import LEFT_SECONDS, Programs, processes_of
+from runpod_flash.control.worker_tokens import worker_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -66,6 +67,7 @@ class Elsewhere:
         self, endpoint: str, *options: str, token: str = "", env: Mapping[str, str] | None = None
     ) -> RunningWorker:
         """`flash worker run`, with a token of its own if none is given."""
+        token = token or self.token(endpoint)["token"]
         home = self._machine.new_home()
         log = home / "log.txt"
         with log.open("w") as written:
@@ -77,14 +79,14 @@ class Elsewhere:
                     "XDG_CACHE_HOME": str(home / "cache"),
                     "NO_COLOR": "1",
                     "FLASH_WORKER_SERVER": self._target.address,
-                    "FLASH_WORKER_TOKEN": token or self.token(endpoint)["token"],
+                    "FLASH_WORKER_TOKEN": token,
                     **(env or {}),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=written,
                 stderr=subprocess.STDOUT,
             )
-        return RunningWorker(process, home, log)
+        return RunningWorker(worker_of(token), process, home, log)
 
     @contextmanager
     def worker(self, endpoint: str, *options: str, token: str = "") -> Iterator[RunningWorker]:
@@ -95,6 +97,13 @@ class Elsewhere:
             yield running
         finally:
             running.kill()
+            # Else a later job may be given to it, and lose an attempt, before its end is noticed.
+            until(lambda: running.id not in self.workers(), lambda: f"{running.id} is still known")
+
+    def workers(self) -> set[str]:
+        """The ids of all workers that the server has."""
+        endpoints = self.ask("GET", "/v2/flash/overview").json()["endpoints"]
+        return {worker["id"] for each in endpoints for worker in each["workers"]}
 
     # Jobs
 
@@ -123,7 +132,8 @@ class Elsewhere:
 class RunningWorker:
     """A `flash worker run` process, its home, and what it prints."""
 
-    def __init__(self, process: subprocess.Popen[bytes], home: Path, log: Path) -> None:
+    def __init__(self, id: str, process: subprocess.Popen[bytes], home: Path, log: Path) -> None:
+        self.id = id
         self.process = process
         self.home = home
         self._log = log
