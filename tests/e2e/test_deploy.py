@@ -60,13 +60,6 @@ def gate() -> Iterator[Gate]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Target]:
-    folder = tmp_path_factory.mktemp("server")
-    with server(folder, shared_cache, "--isolation", "apps") as running:
-        yield running
-
-
 @pytest.fixture
 def shop(tmp_path: Path, target: Target) -> Iterator[Shop]:
     made = Shop(tmp_path / "shop", target)

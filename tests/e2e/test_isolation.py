@@ -77,13 +77,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Target]:
-    folder = tmp_path_factory.mktemp("server")
-    with server(folder, shared_cache, "--isolation", "apps") as running:
-        yield running
-
-
 @pytest.fixture
 def victim(tmp_path: Path, shared_cache: Path, target: Target) -> Iterator[dict[str, Any]]:
     """What a program's worker that runs now says of itself, and its process."""

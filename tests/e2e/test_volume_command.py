@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from behaviour.servers import server
 from integration.served import write
 from unit.command_line import MAIN, flash, in_terminal
 
@@ -88,13 +87,6 @@ class Shop:
         )
         assert answer.status_code == 200, answer.text
         return answer.json()["output"]
-
-
-@pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -> Iterator[Target]:
-    folder = tmp_path_factory.mktemp("server")
-    with server(folder, shared_cache, "--isolation", "apps") as running:
-        yield running
 
 
 @pytest.fixture
