@@ -1,4 +1,4 @@
-"""What an environment takes to be built: beside uv and pip by hand, and beside a cold cache.
+"""How long does an environment take to build, beside uv and pip by hand, and a cold cache?
 
     scripts/bench environments [warm] [added]
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uv
-from harness import report
+from harness import Result
 
 from runpod_flash.engines.local.environments.environments import EnvironmentRequest, Environments
 
@@ -67,15 +67,18 @@ def timed(build: Callable[[Sequence[str], Path], None], packages: Sequence[str])
         return time.perf_counter() - began
 
 
-def warm() -> None:
+def warm(result: Result) -> None:
     peers = {"Flash": flash, "uv venv, uv pip install": uv_by_hand}
-    compare("numpy and pillow, from a warm cache", peers, ROUNDS)
+    compare(result, "numpy and pillow, from a warm cache", peers, ROUNDS)
     peers = {"Flash": flash, "venv, pip install": pip_by_hand}
-    compare("numpy and pillow, from a warm cache", peers, PIP_ROUNDS)
+    compare(result, "numpy and pillow, from a warm cache, beside pip", peers, PIP_ROUNDS)
 
 
 def compare(
-    title: str, peers: dict[str, Callable[[Sequence[str], Path], None]], count: int
+    result: Result,
+    title: str,
+    peers: dict[str, Callable[[Sequence[str], Path], None]],
+    count: int,
 ) -> None:
     rounds: dict[str, list[float]] = {name: [] for name in peers}
     for build in peers.values():
@@ -83,10 +86,10 @@ def compare(
     for _ in range(count):
         for name, build in peers.items():
             rounds[name].append(timed(build, WARM))
-    report(title, "s", rounds, list(peers)[-1])
+    result.compare(title, "s", rounds, list(peers)[-1])
 
 
-def added() -> None:
+def added(result: Result) -> None:
     rounds: dict[str, list[float]] = {"one more": [], "a cold cache": []}
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory() as name:
@@ -99,9 +102,11 @@ def added() -> None:
             os.environ["UV_CACHE_DIR"] = str(folder / "cold")
             rounds["a cold cache"].append(timed(flash, (*THIRTY, ADDED)))
     del os.environ["UV_CACHE_DIR"]
-    report("30 packages and one", "s", rounds, "a cold cache")
+    result.compare("30 packages and one", "s", rounds, "a cold cache")
 
 
 if __name__ == "__main__":
+    found = Result(__file__, str(__doc__))
     for question in sys.argv[1:] or ["warm", "added"]:
-        {"warm": warm, "added": added}[question]()
+        {"warm": warm, "added": added}[question](found)
+    found.save()

@@ -1,9 +1,9 @@
-"""A NumPy array in and out: Flash embedded, a process pool, and a plain copy of the same bytes.
+"""How long does a NumPy array take in and out, beside a process pool and a copy of its bytes?
 
     scripts/bench large_values
 
-One call at a time, from an event loop. The function gives back what it was given. The last line of
-each size says how much of a copy's bandwidth a call has, counting the bytes in and the bytes out.
+One call at a time, from an event loop. The function gives back what it was given. The table of
+bandwidth counts the bytes in and the bytes out of a call.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from harness import report
+from harness import Result
 
 from runpod_flash import Endpoint
 
@@ -45,7 +45,7 @@ async def p50(call: Callable[[], Awaitable[Any]], calls: int) -> float:
     return statistics.median(taken)
 
 
-async def measure(megabytes: int, calls: int, pool: ProcessPoolExecutor) -> None:
+async def measure(result: Result, megabytes: int, calls: int, pool: ProcessPoolExecutor) -> None:
     loop = asyncio.get_running_loop()
     array = np.arange(megabytes * 1_000_000 // 8, dtype=np.float64)
     target = np.ones_like(array)
@@ -64,16 +64,19 @@ async def measure(megabytes: int, calls: int, pool: ProcessPoolExecutor) -> None
     for _ in range(ROUNDS):
         for name, call in peers.items():
             rounds[name].append(await p50(call, calls))
-    report(f"{megabytes} MB in and out, p50", "ms", rounds, base="memcpy")
+    result.compare(f"{megabytes} MB in and out, p50", "ms", rounds, base="memcpy")
     pairs = zip(rounds["memcpy"], rounds["flash, embedded"], strict=True)
-    share = statistics.median(2 * copied / called for copied, called in pairs)
-    print(f"a call's bandwidth is {share:.2f} of memcpy's")
+    shares = [2 * copied / called for copied, called in pairs]
+    title = f"{megabytes} MB in and out, bandwidth of a call"
+    result.figures(title, "of memcpy's", {"flash, embedded": shares})
 
 
 async def main() -> None:
+    result = Result(__file__, str(__doc__), "numpy")
     with ProcessPoolExecutor(1) as pool:
         for megabytes, calls in MEGABYTES.items():
-            await measure(megabytes, calls, pool)
+            await measure(result, megabytes, calls, pool)
+    result.save()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From no worker to the first result, of snapshots: one that holds 1 GB beside one without.
+"""How soon is there a first result of a snapshot that holds 1 GB, beside one that holds none?
 
     scripts/bench snapshot_weights
 
@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from harness import report
+from harness import Result
 from workers import ROUNDS, program
 
 # Each holds 1 GB, written to; `nothing` holds none.
@@ -69,10 +69,15 @@ async def main():
 if __name__ == "__main__":
     asyncio.run(main())
 """
-KINDS = ("heap", "huge pages", "shared", "mapped file")
+KINDS = {
+    "heap": "an ordinary heap",
+    "huge pages": "huge pages",
+    "shared": "shared memory",
+    "mapped file": "a mapped file",
+}
 
 
-def weights(root: Path) -> None:
+def weights(result: Result, root: Path) -> None:
     with program(root, "nothing.py", WEIGHTS, KIND="nothing", FOLDER=str(root)) as without:
         without.settle("go")
         for kind in KINDS:
@@ -84,9 +89,11 @@ def weights(root: Path) -> None:
                     time.sleep(0.3)
                     rounds[kind].append(holds.call("go"))
                     time.sleep(0.3)
-            report(f"A snapshot that holds 1 GB: {kind}", "ms", rounds, "nothing")
+            result.compare(f"1 GB in {KINDS[kind]}", "ms", rounds, "nothing")
 
 
 if __name__ == "__main__":
+    found = Result(__file__, str(__doc__))
     with tempfile.TemporaryDirectory() as name:
-        weights(Path(name))
+        weights(found, Path(name))
+    found.save()
