@@ -3,9 +3,9 @@
     scripts/bench container_start
     DOCKER_HOST=unix:///run/podman/podman.sock ENGINE=podman scripts/bench container_start
 
-IMAGE (python:3.12-slim) has to be there. With QUEUE_IMAGE, an image with the package `runpod`, also to
-the first job that it takes. With PAUSE=1 also to the first answer of one that was paused, and with
-CHECKPOINT=1 as well of one that CRIU has written to the disk.
+IMAGE (python:3.12-slim) has to be there. With QUEUE_IMAGE, an image with the package `runpod`,
+also to the first job that it takes. With PAUSE=1 also to the first answer of one that was paused,
+and with CHECKPOINT=1 as well of one that CRIU has written to the disk.
 
 All take turns. What the image takes to boot is not the engine's: the program in it says when its
 process began, and when it listened or first called the address of jobs, and that is taken off.
