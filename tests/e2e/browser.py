@@ -60,6 +60,10 @@ def browser(profile: Path) -> Iterator[str]:
         process.wait(10)
 
 
+class DevToolsError(Exception):
+    """The browser has refused a command."""
+
+
 class Page:
     """One page, asked by the DevTools protocol."""
 
@@ -75,6 +79,8 @@ class Page:
         while True:
             answer = json.loads(await self._socket.recv())
             if answer.get("id") == self._calls:
+                if "error" in answer:
+                    raise DevToolsError(answer["error"]["message"])
                 return answer["result"]
 
     async def run(self, script: str) -> Any:
@@ -110,7 +116,10 @@ class Page:
         """What the script gives, once that is something."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            found = await self.run(script)
+            try:
+                found = await self.run(script)
+            except DevToolsError:  # the page is being left at this very moment
+                found = None
             if found:
                 return found
             await asyncio.sleep(0.5)
