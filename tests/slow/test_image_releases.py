@@ -121,7 +121,7 @@ def test_a_build_pulls_images_ahead_once_and_names_each_that_cannot_be_had(
         return flash("build", cwd=tmp_path / "shop", env={**home, "FLASH_TARGET": "", **env})
 
     there, absent = f"{registry.address}/pub/ahead:1", f"{registry.address}/absent/image:1"
-    private = f"{registry.address}/private/image:1"
+    private = f"{registry.address}/private/ahead:1"
     where = {"DOCKER_HOST": engine.address}
     done = built(there, there, **where)
     assert done.returncode == 0, done.stderr
@@ -143,7 +143,7 @@ def test_a_deploy_pulls_images_ahead_and_names_each_that_cannot_be_had(
     engine: Podman, registry: Registry, shop: Shop
 ) -> None:
     there, absent = f"{registry.address}/pub/deployed:1", f"{registry.address}/absent/image:1"
-    private = f"{registry.address}/private/image:1"
+    private = f"{registry.address}/private/deployed:1"
     write(shop.folder, declared(absent, private))
     done = shop.flash("deploy")
     assert done.returncode == 1
