@@ -8,12 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from e2e.dev_server import DevServer
 from integration.served import write
+from runpod_flash.cli.call_session import run
+from runpod_flash.client.control import ControlClient
 from unit.command_line import MAIN, flash, in_terminal
 
 if TYPE_CHECKING:
@@ -86,8 +89,6 @@ class Place:
         )
 
     def status(self, endpoint: str, job: str) -> str:
-        import httpx
-
         url = f"{self.server.address}/v2/{endpoint}/status/{job}"
         return str(httpx.get(url, trust_env=False).json()["status"])
 
@@ -161,6 +162,32 @@ def test_ctrl_c_cancels_the_job(place: Place) -> None:
     assert running.returncode == 130
     job = said.split()[said.split().index("job") + 1]
     assert place.status("slow", job) == "CANCELLED"
+
+
+class InterruptedClient(ControlClient):
+    """Ctrl-C comes when a job has been accepted, before the answer is read."""
+
+    interrupted = False
+
+    def ask(self, method: str, path: str, *rest: Any) -> Any:
+        answer = super().ask(method, path, *rest)
+        if path.endswith("/run") and not self.interrupted:
+            self.interrupted = True
+            raise KeyboardInterrupt
+        return answer
+
+
+def test_ctrl_c_cancels_a_job_whose_submission_is_not_answered_yet(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(place.root))
+    client = InterruptedClient(place.server.address)
+    assert run(client, "slow", {"seconds": 60}, stream=False) == 130
+    assert client.interrupted
+    said = capsys.readouterr().err.split()
+    assert place.status("slow", said[said.index("job") + 1]) == "CANCELLED"
+    running = httpx.get(f"{place.server.address}/v2/slow/health", trust_env=False).json()["jobs"]
+    assert (running["inQueue"], running["inProgress"]) == (0, 0), "there was one job"
 
 
 @pytest.mark.parametrize(

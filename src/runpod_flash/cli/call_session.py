@@ -32,18 +32,26 @@ def run(server: ControlClient, name: str, given: Any, stream: bool) -> int:
     request_id = secrets.token_hex(16)
     lines = _Lines(server, request_id)
     lines.begin()
-    job = RemoteJob(server, name, given, request_id)
+    try:
+        job = RemoteJob(server, name, given, request_id, key=request_id)
+    except KeyboardInterrupt:
+        # It may run by now: submitted again, it is known which it is.
+        return _cancelled(RemoteJob(server, name, given, request_id, key=request_id))
     try:
         for value in job.outputs():
             if stream:
                 click.echo(json.dumps(value))
         ended = job.look()
     except KeyboardInterrupt:
-        job.cancel()
-        output.error(f"job {job.id} is cancelled.")
-        return 130
+        return _cancelled(job)
     lines.rest()
     return _tell(ended, stream)
+
+
+def _cancelled(job: RemoteJob) -> int:
+    job.cancel()
+    output.error(f"job {job.id} is cancelled.")
+    return 130
 
 
 def _tell(ended: dict[str, Any], streamed: bool) -> int:

@@ -16,12 +16,17 @@ _FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
 
 class RemoteJob:
-    """See the module. `request_id` is the id under which its logs are found."""
+    """See the module. `request_id` is the id under which its logs are found.
 
-    def __init__(self, server: ControlClient, endpoint: str, given: Any, request_id: str) -> None:
+    Submitted again with the same `key`, it is the same job.
+    """
+
+    def __init__(
+        self, server: ControlClient, endpoint: str, given: Any, request_id: str, key: str = ""
+    ) -> None:
         self._server = server
         self._path = f"/v2/{quote(endpoint, safe='')}"
-        headers = {"x-request-id": request_id}
+        headers = {"x-request-id": request_id, **({"idempotency-key": key} if key else {})}
         self.accepted: dict[str, Any] = server.ask(
             "POST", f"{self._path}/run", {"input": given}, headers
         )
