@@ -315,6 +315,28 @@ def test_shared_memory_that_cannot_be_read_ends_the_link() -> None:
 
 
 @needs_memory_files
+def test_descriptors_behind_shared_memory_that_cannot_be_read_are_closed() -> None:
+    reading, writing = os.pipe()
+
+    async def scenario(peers: Peers) -> None:
+        with tempfile.TemporaryFile() as file:
+            fields = {**REF, "shared": [[1, 1, 1, 10]]}
+            wrong = Frame("result", fields, (b"1", b""), (file.fileno(),))
+            behind = Frame("result", REF, (b"1",), (writing,))
+            both = b"".join([*frames.encode(wrong), *frames.encode(behind)])
+            frames.sendmsg(peers.worker, [memoryview(both)], (*wrong.fds, *behind.fds))
+        os.close(writing)
+        await peers.hears("closed")
+
+    play(scenario, memory=SharedMemory(1 << 30, later))
+    os.set_blocking(reading, False)
+    try:
+        assert os.read(reading, 1) == b"", "nobody has its other end any more"
+    finally:
+        os.close(reading)
+
+
+@needs_memory_files
 def test_a_worker_elsewhere_gets_large_arrays_with_their_frames() -> None:
     array = np.arange(1_000_000)
     payload = encode(array, room=SharedMemory(1 << 30, later).room)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.links.base import JobRef, LogLine, Part, WorkerCall
 from runpod_flash.links.lending import Reading
 from runpod_flash.wire import failures, frames
-from runpod_flash.wire.carried import carried
+from runpod_flash.wire.carried import buffers_of, carried
 from runpod_flash.wire.codec import payload_of
 from runpod_flash.wire.frames import PROTOCOL, Frame, FrameError, FrameReader
 from runpod_flash.wire.shared_memory import Sharing
@@ -94,10 +93,9 @@ class FramedLink:
             more += f',"credits":{job.credits}'
         if call.method:
             more += f',"method":{frames.quoted(call.method)}'
-        buffers = (call.payload.body, *call.payload.buffers)
-        if call.constructor is not None:
-            buffers += (call.constructor.body, *call.constructor.buffers)
-            more += f',"constructor":{1 + len(call.constructor.buffers)}'
+        buffers, count = buffers_of(call.payload, call.constructor)
+        if count:
+            more += f',"constructor":{count}'
         self._send_pieces(*frames.of_job("job", job.id, job.attempt, more, buffers, self._sharing))
 
     def lend(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -228,12 +226,15 @@ class FramedLink:
 
     def _read(self) -> bool:
         """Read once and hand over what is complete; whether there was anything."""
+        arrived: list[Frame] | None = None
         try:
             arrived = self._reader.read()
             for frame in arrived or ():
                 if frame.fds:
                     self._resolve(frame)
         except frames.FrameError:
+            for frame in arrived or ():
+                frames.close_fds(frame.fds)
             arrived = None
         if arrived is None:
             self._end()
@@ -248,8 +249,8 @@ class FramedLink:
             copied = self._sharing.resolve(frame)
             if copied is not None:
                 self._send(copied)
-        for fd in frame.fds:  # (nothing else brings any to this end)
-            os.close(fd)
+        frames.close_fds(frame.fds)  # (nothing else brings any to this end)
+        frame.fds = ()
 
     def _copied(self, frame: Frame) -> None:
         if self._sharing is not None:

@@ -21,12 +21,19 @@ def carrying(
     constructor: Payload | None = None,
 ) -> Frame:
     """A frame of that type with the buffers of both; a field says how many are the second one's."""
+    buffers, count = buffers_of(payload, constructor)
+    more = {"constructor": count} if count else {}
+    return Frame(kind, {**fields, **more}, buffers)
+
+
+def buffers_of(
+    payload: Payload | None, constructor: Payload | None
+) -> tuple[tuple[Buffer, ...], int]:
+    """The buffers of both, and how many are the second one's."""
     buffers: tuple[Buffer, ...] = () if payload is None else (payload.body, *payload.buffers)
     if constructor is None:
-        return Frame(kind, dict(fields), buffers)
-    count = 1 + len(constructor.buffers)
-    both = (*buffers, constructor.body, *constructor.buffers)
-    return Frame(kind, {**fields, "constructor": count}, both)
+        return buffers, 0
+    return (*buffers, constructor.body, *constructor.buffers), 1 + len(constructor.buffers)
 
 
 def carried(frame: Frame) -> tuple[Payload | None, Payload | None]:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.wire.dumps import dumper
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runpod_flash.wire.shared_memory import Sharing
 
@@ -181,6 +181,13 @@ def decode(data: bytes | bytearray) -> list[Frame]:
     if not reader.between_frames:
         raise FrameError(f"{len(data)} bytes that end within a frame")
     return found
+
+
+def close_fds(fds: Iterable[int]) -> None:
+    """Let go of descriptors that have come."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 class FrameReader:
@@ -342,7 +349,5 @@ class FrameReader:
 
     def close(self) -> None:
         """Close descriptors that arrived for frames that never completed."""
-        for fd in self._fds:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        close_fds(self._fds)
         self._fds.clear()

@@ -19,7 +19,7 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
-from runpod_flash.wire.frames import Frame, FrameError
+from runpod_flash.wire.frames import Frame, FrameError, close_fds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -318,8 +318,7 @@ class Sharing:
         except (TypeError, LookupError, ValueError, OSError, MemoryError) as error:
             raise FrameError(f"shared memory that cannot be read: {error}") from error
         finally:
-            for fd in frame.fds:
-                os.close(fd)
+            close_fds(frame.fds)
             frame.fds = ()
         frame.buffers = tuple(buffers)
         return Frame("copied", {"numbers": [each[0] for each in shared]})
