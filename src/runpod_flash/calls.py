@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.client.backend import STREAM_WINDOW, Submission, backend_for
 from runpod_flash.errors import JobError
+from runpod_flash.plane.futures import complete
 from runpod_flash.plane.store.base import Call, Policy
 from runpod_flash.wire.codec import decode, encode
 from runpod_flash.wire.failures import restore
@@ -223,18 +224,13 @@ def _submission(
 def settle(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], result: Any) -> None:
     """Complete a future of this thread's running loop, or of another's, which may have closed."""
     if asyncio._get_running_loop() is loop:
-        _set(future, result)
+        complete(future, result)
         return
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(_set, future, result)
+        loop.call_soon_threadsafe(complete, future, result)
 
 
 def _settle_pair(
     loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]
 ) -> Callable[[Sequence[Payload], Ended | None], None]:
     return lambda found, end: settle(loop, future, (found, end))
-
-
-def _set(future: asyncio.Future[Any], result: Any) -> None:
-    if not future.done():
-        future.set_result(result)

@@ -15,8 +15,9 @@ from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.streams import Streams
 from runpod_flash.gateway.targets import Targets
 from runpod_flash.plane.events import JobEnded
+from runpod_flash.plane.futures import complete
 from runpod_flash.plane.store.base import Call, NewJob, Policy
-from runpod_flash.plane.store.memory import now, settle
+from runpod_flash.plane.store.memory import now
 from runpod_flash.plane.views import JobViews
 from runpod_flash.wire.codec import encode_safe
 
@@ -69,7 +70,7 @@ class Jobs:
 
         def follow(event: Event) -> None:
             if isinstance(event, JobEnded):
-                self.store.when_durable(partial(settle, ended, event.job))
+                self.store.when_durable(partial(complete, ended, event.job))
 
         self._plane.events.follow(new.id, follow)
         try:
@@ -116,7 +117,7 @@ class Jobs:
         ended: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
 
         def end(job: Job | None) -> None:
-            self.store.when_durable(partial(settle, ended, job))
+            self.store.when_durable(partial(complete, ended, job))
 
         leave = self.views.wait(job_id, end)
         try:
@@ -132,7 +133,7 @@ class Jobs:
         found: asyncio.Future[tuple[Sequence[Chunk], Job | None]] = loop.create_future()
 
         def arrived(chunks: Sequence[Chunk], job: Job | None) -> None:
-            settle(found, (chunks, job))
+            complete(found, (chunks, job))
 
         leave = self.views.chunks(job_id, start, arrived)
         try:
@@ -192,7 +193,7 @@ async def within(seconds: float, future: asyncio.Future[_T], otherwise: _O) -> _
 
     (`wait_for` costs each request a future and a turn of the loop more.)
     """
-    timer = asyncio.get_running_loop().call_later(seconds, settle, future, otherwise)
+    timer = asyncio.get_running_loop().call_later(seconds, complete, future, otherwise)
     try:
         return await future
     finally:

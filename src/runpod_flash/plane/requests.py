@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import ConnectionClosedError, JobTimeoutError, WorkerLostError
 from runpod_flash.plane.exchange import Exchange
+from runpod_flash.plane.futures import complete
 from runpod_flash.plane.pool import WorkerState
 from runpod_flash.wire.failures import restore
 from runpod_flash.wire.module_names import NO_ALIAS
@@ -94,7 +95,7 @@ class Requests:
         waiting = (self._clock(), found)
         pool.waiting.append(waiting)
         if exchange is not None:
-            exchange.on_gone = lambda: _settle(found, ConnectionError("the client has left"))
+            exchange.on_gone = lambda: complete(found, None, ConnectionError("the client has left"))
         self._changed(pool)
         try:
             return await found
@@ -122,7 +123,7 @@ class Requests:
     def fail_waiting(self, pool: Pool, failure: Failure) -> None:
         """Tell those who wait why there is no worker."""
         while pool.waiting:
-            _settle(pool.waiting.popleft()[1], restore(failure, NO_ALIAS))
+            complete(pool.waiting.popleft()[1], None, restore(failure, NO_ALIAS))
 
     # While a worker has it
 
@@ -199,8 +200,3 @@ class Requests:
         await self.serve(pool, scope, receive, send)
         document: dict[str, Any] = json.loads(body)
         return document
-
-
-def _settle(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)

@@ -130,10 +130,10 @@ class Journal:
         waiter = _Waiter(self._changes, loop, call)
         with self._lock:
             # (Looked at again: the thread may have come as far meanwhile, and looks for nobody.)
-            already = self._durable >= waiter.change
+            already, due = self._durable >= waiter.change, self._due
             if not already:
                 self._waiters.append(waiter)
-            due, self._due = self._due or already, self._due or not already
+                self._due = True
         if already:
             call(None)
         elif not due:

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from runpod_flash.plane.futures import complete
 from runpod_flash.plane.store.base import (
     Accepted,
     Change,
@@ -53,16 +54,6 @@ def now(command: Coroutine[Any, Any, T]) -> T:
         return result
     command.close()
     raise RuntimeError("the store is not immediate: await its commands")
-
-
-def settle(future: asyncio.Future[Any], result: Any, error: Exception | None = None) -> None:
-    """Complete a future, unless that was done already."""
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 class MemoryStore:
@@ -337,7 +328,7 @@ class MemoryStore:
 
     async def durable(self) -> None:
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.when_durable(partial(settle, written, None))
+        self.when_durable(partial(complete, written, None))
         await written
 
     def when_durable(self, call: Callable[[StoreFullError | None], None]) -> None:
