@@ -57,6 +57,12 @@ class EndpointImage(NamedTuple):
     digest: str
 
 
+def as_read(written: dict[str, Any]) -> dict[str, Any]:
+    """A catalog, or what is in one, as it is when it is read again: JSON has lists only."""
+    read: dict[str, Any] = json.loads(json.dumps(written))
+    return read
+
+
 class Content(NamedTuple):
     """What a release serves: files, and a catalog as JSON whose values of variables are empty."""
 

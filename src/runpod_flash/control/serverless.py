@@ -5,7 +5,6 @@ Both work on an endpoint of a catalog as releases keep it, as JSON values.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from runpod_flash.control.image_settings import (
     is_registry,
     with_server_of,
 )
+from runpod_flash.control.releases import as_read
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.hardware import CpuInstanceType, DataCenter
 from runpod_flash.spec import EndpointSpec, Scaling, VolumeMount
@@ -108,7 +108,7 @@ def edited(endpoint: Fields, fields: Mapping[str, Any], volumes: Volumes | None 
         env = dict.fromkeys(fields["env"], "")
     env = _with_registry(env, build.container)
     spec = replace(spec, build=build, scaling=scaling, placement=placement)
-    return {**endpoint, "spec": json.loads(json.dumps(spec.to_wire())), "env": env}
+    return {**endpoint, "spec": as_read(spec.to_wire()), "env": env}
 
 
 def _with_registry(env: Mapping[str, str], container: Container | None) -> dict[str, str]:
@@ -126,7 +126,7 @@ def created(endpoint: Fields, fields: Mapping[str, Any], volumes: Volumes | None
         return found
     container = with_server_of(spec.build.container, fields.get("env", {}))
     spec = replace(spec, build=replace(spec.build, container=container))
-    return {**found, "spec": json.loads(json.dumps(spec.to_wire()))}
+    return {**found, "spec": as_read(spec.to_wire())}
 
 
 def check_created(fields: Mapping[str, Any]) -> None:

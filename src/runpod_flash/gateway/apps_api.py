@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.control.locks import check_lock, versions
@@ -13,6 +12,7 @@ from runpod_flash.control.releases import (
     Content,
     ProjectError,
     Release,
+    as_read,
 )
 from runpod_flash.control.trees import check_paths
 from runpod_flash.errors import ConfigurationError
@@ -231,7 +231,7 @@ def _read(value: Any) -> tuple[Content, Variables]:
     wire = catalog.to_wire()
     for each in wire["endpoints"]:
         each["env"] = dict.fromkeys(each["env"], "")
-    return Content(files, json.loads(json.dumps(wire))), variables  # (as it is read again)
+    return Content(files, as_read(wire)), variables
 
 
 def _shown(release: Release) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.control.releases import as_read
 from runpod_flash.errors import WorkerStartError
 from runpod_flash.spec import EndpointSpec
 
@@ -55,8 +55,7 @@ async def _pinned(
         return endpoint
     report = None if tell is None else partial(tell, spec.name)
     digest = await engine.pin(spec, _values(spec.name, endpoint["env"], variables), report)
-    wire = spec.pinned(digest).to_wire()
-    return {**endpoint, "spec": json.loads(json.dumps(wire))}  # (as it is read again)
+    return {**endpoint, "spec": as_read(spec.pinned(digest).to_wire())}
 
 
 def _values(name: str, declared: Mapping[str, str], variables: Variables) -> dict[str, str]:

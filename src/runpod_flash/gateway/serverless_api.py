@@ -6,14 +6,13 @@ endpoint: its workers and their logs (`control.py`), and tokens of workers elsew
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.control import serverless
 from runpod_flash.control.image_settings import new_spec, registry_variable
-from runpod_flash.control.releases import AppEnv, BusyError, Content
+from runpod_flash.control.releases import AppEnv, BusyError, Content, as_read
 from runpod_flash.control.rollouts import AbsentError, RefusedReleaseError
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
@@ -21,7 +20,7 @@ from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.apps_api import maker
 from runpod_flash.gateway.deployments import PREFIX
 from runpod_flash.gateway.kept import Kept
-from runpod_flash.gateway.messages import answer, header
+from runpod_flash.gateway.messages import address_of, answer
 from runpod_flash.gateway.problems import problem
 from runpod_flash.gateway.resources import allow
 from runpod_flash.gateway.serverless_bodies import ENDPOINT_CREATED, ENDPOINT_UPDATED
@@ -201,8 +200,7 @@ def _new(fields: dict[str, Any]) -> Fields:
     made = of_image(new_spec(fields), {}, "")
     if fields["type"] == serverless.LOAD_BALANCER:
         made = replace(made, operations=())
-    wire = Catalog("", (made,)).to_wire()["endpoints"][0]
-    return dict(json.loads(json.dumps(wire)))  # (as it is read again)
+    return as_read(Catalog("", (made,)).to_wire()["endpoints"][0])
 
 
 @contextmanager
@@ -254,7 +252,7 @@ def _shown(served: Served, scope: Scope, volumes: Volumes | None) -> dict[str, A
 
 def _urls(served: Served, kind: str, scope: Scope) -> dict[str, str]:
     """Where it answers, at the address that the client has asked."""
-    origin = f"{scope.get('scheme', 'http')}://{header(scope, b'host') or 'localhost'}"
+    origin = address_of(scope)
     if kind == serverless.LOAD_BALANCER:
         base = f"{origin}{PREFIX}{served.place}"
         below = prefix_of(Catalog.endpoint_from_wire(served.endpoint))

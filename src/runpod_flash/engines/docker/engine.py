@@ -82,7 +82,6 @@ class DockerEngine:
         self._pid = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
-        self._connection: Connection | None = None
         self._images: Images | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
@@ -162,14 +161,15 @@ class DockerEngine:
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-        if self._connection is not None:
+        if self._images is not None:
+            connection = self._images.connection
             try:
-                await asyncio.to_thread(remove_all, self._connection, self._plane)
+                await asyncio.to_thread(remove_all, connection, self._plane)
                 self._dismiss_keeper()
                 self._marks.remove(self._plane)
             except Exception:
                 pass  # the engine does not answer: the keeper goes on
-            self._connection.api.close()
+            connection.api.close()
             await self._desk.close()
         if self._lock is not None:
             unlock_plane(self._plane, self._lock)
@@ -199,7 +199,6 @@ class DockerEngine:
                 self._marks.make(self._plane, connection.address)
                 self._keeper = start_keeper(connection.address, self._plane, self._cache)
                 await self._desk.open(*_desk_addresses(connection))
-                self._connection = connection
                 self._images = Images(connection)
         return self._images
 
@@ -252,8 +251,8 @@ class DockerEngine:
         extra: Mapping[str, str],
         published: tuple[int, ...] = (),
     ) -> None:
-        order, connection = worker.order, self._connection
-        assert connection is not None
+        assert self._images is not None
+        order, connection = worker.order, self._images.connection
         cache = self._cache_of(order.spec.app)
         cache.mkdir(parents=True, exist_ok=True)
         cache.chmod(0o1777)  # an image's user may be any

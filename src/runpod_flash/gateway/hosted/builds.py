@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import time
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.control.code_archives import read_code
-from runpod_flash.control.releases import Content
+from runpod_flash.control.releases import Content, as_read
 from runpod_flash.control.trees import StoredFile, check_paths
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.messages import Answer, Refusal, body_pieces
@@ -158,7 +157,7 @@ class Builds:
         wire = catalog.to_wire()
         for each in wire["endpoints"]:
             each["env"] = dict.fromkeys(found[each["spec"]["name"]], "")
-        return Content(files, json.loads(json.dumps(wire))), found
+        return Content(files, as_read(wire)), found
 
 
 def own_variables(env: dict[str, Any]) -> dict[str, str]:
