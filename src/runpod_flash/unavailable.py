@@ -27,6 +27,6 @@ def refuse_without_server(what: str) -> NoReturn:
 def refuse(what: str) -> NoReturn:
     """Raise `NotAvailableError` for something that a later version is to have."""
     raise NotAvailableError(
-        f"{what} needs a Flash server, and programs cannot ask one for it yet; decorated functions "
+        f"{what} needs a Flash server, which programs cannot ask for it yet; decorated functions "
         "and classes run with and without one"
     )

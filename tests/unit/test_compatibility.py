@@ -81,7 +81,7 @@ def state(attempt: Callable[[], Any]) -> str:
         said = str(error)
         if "needs a Flash server: " in said:
             return "works at a server"
-        return f"not yet: {said.split(', which this')[0]}"
+        return f"{'not yet' if ' yet' in said else 'no'}: {said.split(', which ')[0]}"
     return "works"
 
 

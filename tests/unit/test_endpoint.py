@@ -417,7 +417,7 @@ def test_a_client_declares_nothing_that_workers_run() -> None:
 def test_a_webhook_needs_a_server() -> None:
     with pytest.raises(
         NotAvailableError,
-        match=r"^webhook= needs a Flash server, and programs cannot ask one for it yet",
+        match=r"^webhook= needs a Flash server, which programs cannot ask for it yet",
     ):
         double_endpoint.run({"x": 1}, webhook="https://example.com")
 
