@@ -49,7 +49,8 @@ async def value(invocation: Invocation) -> Any:
     except asyncio.CancelledError:
         backend.cancel(submission.job_id)
         raise
-    backend.forget(submission.job_id)
+    # (Soon: a caller who calls again at once has the worker at work meanwhile.)
+    loop.call_soon(backend.forget, submission.job_id)
     return result_of(end, backend.names)
 
 

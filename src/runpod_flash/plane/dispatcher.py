@@ -8,6 +8,7 @@ under it.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,7 +27,6 @@ from runpod_flash.plane.store.memory import now
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
     from runpod_flash.links.base import JobRef
@@ -209,11 +209,11 @@ class Dispatcher:
         try:
             if worker.pool.backlog:
                 self.pump(worker.pool)
-            self._settle(worker)
         finally:
-            # Last, for it wakes the caller, who then wants the interpreter to himself.
             if job is not None:
                 self._publish(job)
+            # The caller first: once he has called again, this worker is not idle at all.
+            asyncio.get_running_loop().call_soon(self._settle, worker)
 
     def stopped(self, worker: Worker, ref: JobRef) -> None:
         """The code of a cancelled job has ended in its worker."""

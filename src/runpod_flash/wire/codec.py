@@ -117,7 +117,8 @@ def decode(payload: Payload, *, trusted: bool, names: ModuleNames = NO_ALIAS) ->
 
     Raises SerializationError, also for malformed payloads.
     """
-    if payload.pickled:
+    pickled = payload.pickled
+    if pickled:
         if not trusted:
             raise SerializationError(
                 "The value is pickled and its sender is not trusted here: send JSON values, bytes, "
@@ -125,7 +126,7 @@ def decode(payload: Payload, *, trusted: bool, names: ModuleNames = NO_ALIAS) ->
             )
         from runpod_flash.wire.unpickling import read_pickle
     try:
-        if payload.pickled:
+        if pickled:
             return read_pickle(json.loads(payload.body), payload.buffers, names)
         text = str(payload.body, "utf-8")
         if not payload.plain:
