@@ -10,18 +10,18 @@ import secrets
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.base import WorkerExit
 from runpod_flash.errors import JobCancelledError
-from runpod_flash.links.base import LogLine
 from runpod_flash.plane.calls import NestedCalls
 from runpod_flash.plane.debugging import Debugging
 from runpod_flash.plane.dispatcher import Dispatcher
-from runpod_flash.plane.events import EventStream, Logged, Notice
+from runpod_flash.plane.events import EventStream
 from runpod_flash.plane.pool import Elsewhere, Pool, Worker, WorkerState
 from runpod_flash.plane.reconciler import Reconciler
+from runpod_flash.plane.reports import PoolReports, WorkerReports
 from runpod_flash.plane.requests import Requests
 from runpod_flash.plane.store.base import Job, JobState, Lease, NewJob, Outcome
 from runpod_flash.plane.store.memory import now
@@ -32,13 +32,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runpod_flash.engines.base import Engine, StartOrder
-    from runpod_flash.links.base import JobRef, Part, WorkerCall, WorkerLink
+    from runpod_flash.links.base import WorkerLink
     from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.exchange import Receive, Scope, Send
     from runpod_flash.plane.identities import Identities
     from runpod_flash.plane.store.base import Store
     from runpod_flash.spec import EndpointSpec
-    from runpod_flash.wire.codec import Payload
     from runpod_flash.wire.failures import Failure
 
 LEASE_SECONDS = 30.0
@@ -373,8 +372,8 @@ class Plane:
         self.reconciler.exited(exit.worker_id, exit)
         self._someone_idle.set()
 
-    def _engine_events(self, pool: Pool) -> _PoolEvents:
-        return _PoolEvents(self, pool)
+    def _engine_events(self, pool: Pool) -> PoolReports:
+        return PoolReports(self, pool)
 
     def _empty(self, pool: Pool) -> None:
         """A withdrawn pool has no workers any more."""
@@ -382,8 +381,8 @@ class Plane:
             if pool.withdrawn and self._pools.get(pool.key) is pool:
                 del self._pools[pool.key]
 
-    def _link_events(self, worker: Worker) -> _WorkerEvents:
-        return _WorkerEvents(self, worker)
+    def _link_events(self, worker: Worker) -> WorkerReports:
+        return WorkerReports(self, worker)
 
     def _changed(self, pool: Pool) -> None:
         # One look serves all the changes of a turn: a burst of submits costs one reconciliation.
@@ -437,83 +436,3 @@ class Plane:
 def _stale(pool: Pool) -> Worker | None:
     """A worker that is to be replaced by this plane."""
     return next((w for w in pool.live() if w.stale and not w.attached), None)
-
-
-def _logged(pool: Pool, line: LogLine) -> Logged:
-    return Logged(pool.spec.name, line, pool.spec.app)
-
-
-@dataclass(frozen=True, slots=True)
-class _PoolEvents:
-    """`EngineEvents` about the workers of one pool."""
-
-    plane: Plane
-    pool: Pool
-
-    def worker_exited(self, exit: WorkerExit) -> None:
-        self.plane.worker_exited(exit)
-
-    def worker_output(self, worker_id: str, text: str) -> None:
-        self.plane.events.publish(_logged(self.pool, LogLine(worker_id, text)))
-
-    def notice(self, endpoint: str, text: str) -> None:
-        self.plane.events.publish(Notice(endpoint, text, self.pool.spec.app))
-
-
-@dataclass(frozen=True, slots=True)
-class _WorkerEvents:
-    """`LinkEvents` of one worker."""
-
-    plane: Plane
-    worker: Worker
-
-    def ready(self) -> None:
-        self.plane.reconciler.ready(self.worker)
-
-    def start_failed(self, failure: Failure) -> None:
-        self.plane.reconciler.start_failed(self.worker, failure)
-
-    def chunk(self, ref: JobRef, index: int, payload: Payload) -> None:
-        self.plane.dispatcher.chunk(self.worker, ref, index, payload)
-
-    def finished(self, ref: JobRef, result: Payload) -> None:
-        self.plane.dispatcher.finished(self.worker, ref, result)
-
-    def failed(self, ref: JobRef, failure: Failure, output: Payload | None = None) -> None:
-        failure = self._advised(failure)
-        self.plane.dispatcher.failed(self.worker, ref, failure, output)
-
-    def _advised(self, failure: Failure) -> Failure:
-        """Add what the engine knows about this worker that may explain the exception."""
-        advice = self.plane.engine.advice(self.worker.id)
-        if not advice:
-            return failure
-        # In the text as well: tracebacks of Python 3.10 show no notes.
-        text = f"{failure.traceback.rstrip()}\n{advice}\n"
-        return failure._replace(notes=(*failure.notes, advice), traceback=text)
-
-    def stopped(self, ref: JobRef) -> None:
-        self.plane.dispatcher.stopped(self.worker, ref)
-
-    def asks(self, count: int) -> None:
-        self.plane.dispatcher.offer(self.worker, count)
-
-    def progress(self, ref: JobRef, payload: Payload) -> None:
-        now(self.plane.store.note(ref, payload))
-
-    def dropped(self, ref: JobRef, why: str) -> None:
-        self.plane.dispatcher.dropped(self.worker, ref, why)
-
-    def log(self, line: LogLine) -> None:
-        self.plane.events.publish(_logged(self.worker.pool, line))
-
-    def exchange(self, part: Part) -> None:
-        self.plane.requests.arrived(self.worker, part)
-
-    def call(self, call: WorkerCall) -> None:
-        self.plane.calls.handle(self.worker, call)
-
-    def closed(self) -> None:
-        # The worker's death is reported by the engine, with its reason. A worker that merely
-        # closed its link is of no use any more.
-        self.plane.reconciler.link_closed(self.worker)
