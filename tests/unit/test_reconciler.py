@@ -113,6 +113,19 @@ def test_every_job_starts_the_idle_time_anew() -> None:
     play(scenario)
 
 
+def test_a_look_in_the_turn_in_which_a_job_ends_keeps_its_worker() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(spec(idle_timeout=10))
+        id_ = await rig.busy(pool)
+        await rig.after(100)
+        rig.worker().link.finish(id_)
+        rig.plane.reconciler.reconcile(pool)
+        await rig.after(9)
+        assert rig.worker(), "it had been busy for longer than it may idle"
+
+    play(scenario)
+
+
 def test_a_timer_that_is_set_for_later_does_not_prolong_the_idle_time() -> None:
     async def scenario(rig: Rig) -> None:
         pool = rig.declare(spec(workers=(0, 2), idle_timeout=5, scaler_value=500))

@@ -129,6 +129,7 @@ class Dispatcher:
     def released(self, exchange: str, worker: Worker) -> None:
         """A request has left its worker."""
         self._let_go(worker, exchange)
+        worker.idle_since = self._clock()
         self._settle(worker)
 
     def disown(self, worker: Worker, exchange: str) -> None:
@@ -228,6 +229,7 @@ class Dispatcher:
             return  # the late answer of an attempt that this worker has lost and taken again
         worker.jobs.pop(ref.job_id, None)
         worker.ghosts.discard(ref.job_id)
+        worker.idle_since = self._clock()
         self._let_go(worker, ref.job_id)
         worker.pool.refresh(worker)
 
@@ -237,7 +239,6 @@ class Dispatcher:
 
     def _settle(self, worker: Worker) -> None:
         if not worker.busy:
-            worker.idle_since = self._clock()
             worker.pool.went_quiet(worker.idle_since)
             self._went_idle(worker.pool)
 
