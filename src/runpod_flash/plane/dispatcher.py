@@ -207,14 +207,19 @@ class Dispatcher:
         with self.lock:
             job = now(self._store.finish(ref, outcome))
             self._leave(worker, ref)
+        loop = asyncio.get_running_loop()
         try:
             if worker.pool.backlog:
                 self.pump(worker.pool)
+            if loop is self._loop:
+                self._settle(worker)
         finally:
+            # After the rest, for it wakes the caller, who then wants the interpreter to himself;
+            # but on the caller's own loop before it: once he has called again, nobody is idle.
             if job is not None:
                 self._publish(job)
-            # The caller first: once he has called again, this worker is not idle at all.
-            asyncio.get_running_loop().call_soon(self._settle, worker)
+            if loop is not self._loop:
+                loop.call_soon(self._settle, worker)
 
     def stopped(self, worker: Worker, ref: JobRef) -> None:
         """The code of a cancelled job has ended in its worker."""
