@@ -332,7 +332,7 @@ def processes_of(home: Path) -> Iterator[psutil.Process]:
 
 def _serves_all(process: psutil.Process) -> bool:
     """Whether it is the server, or what starts its workers."""
-    helpers = ("supervisor.py", "zygote.py", "runpod_flash.cli.main import main; main()")
+    helpers = ("supervise.py", "zygote.py", "runpod_flash.cli.main import main; main()")
     return any(argument.endswith(helpers) for argument in _argv(process))
 
 

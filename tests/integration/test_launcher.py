@@ -192,9 +192,7 @@ def named(name: str) -> list[psutil.Process]:
 
 
 def supervisor() -> psutil.Process:
-    (found,) = [
-        child for child in psutil.Process().children() if "supervisor.py" in str(cmd(child))
-    ]
+    (found,) = [child for child in psutil.Process().children() if "supervise.py" in str(cmd(child))]
     return found
 
 

@@ -20,11 +20,19 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runpod_flash.engines.local.processes import namespaces, supervisor
+from runpod_flash.engines.local.processes.beginning import Birth, step
+from runpod_flash.engines.local.processes.control import read_order, send
 from runpod_flash.engines.local.processes.importing import (
     import_ahead,
     reseed,
     single_threaded_torch,
     unfit_to_share,
+)
+from runpod_flash.engines.local.processes.own_process import (
+    PR_SET_NAME,
+    PR_SET_PDEATHSIG,
+    keep_only,
+    prctl,
 )
 from runpod_flash.engines.local.processes.spares import SparingSupervisor
 
@@ -37,26 +45,26 @@ def supervise(
 ) -> dict[str, Any] | None:
     """Import and supervise. Returns twice: in each worker with its order, and None at the end."""
     name = _own_name()
-    supervisor.prctl(supervisor.PR_SET_NAME, b"flash-zygote")
+    prctl(PR_SET_NAME, b"flash-zygote")
     # An import may hang; later, the plane's end is seen as by every supervisor.
-    supervisor.prctl(supervisor.PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     gc.disable()
     if apart:
         namespaces.enter_user_namespace()  # an import may start threads: then it is too late
     with socket.socket(fileno=os.dup(orders)) as plane_end:
-        told = supervisor.read_order(plane_end)
+        told = read_order(plane_end)
         if told is None:
             return None
         ready = import_ahead(told["modules"], told["learned"], before)
         _compiled(told["script"])
         _shown_area()
-        supervisor.send(plane_end, ready)
+        send(plane_end, ready)
     if "error" in ready:
         return None
-    supervisor.prctl(supervisor.PR_SET_PDEATHSIG, 0)
+    prctl(PR_SET_PDEATHSIG, 0)
     try:
         supervisor.serve(orders, plane, functools.partial(begin, name), apart, _kind(program))
-    except supervisor.Birth as birth:
+    except Birth as birth:
         return birth.order
     return None
 
@@ -64,23 +72,23 @@ def supervise(
 def supervise_snapshot(orders: int, program: str, path: Sequence[str]) -> None:
     """Load and supervise; in each worker, run it to its end. `path` is the Python's own."""
     name = _own_name()
-    supervisor.prctl(supervisor.PR_SET_NAME, b"flash-snapshot")
+    prctl(PR_SET_NAME, b"flash-snapshot")
     base = dict(os.environ)
     with socket.socket(fileno=os.dup(orders)) as plane_end:
-        told = supervisor.read_order(plane_end)
+        told = read_order(plane_end)
         if told is None:
             os._exit(0)
         with single_threaded_torch() as restore:
             answer = import_module(program).load_ahead(told)
         reseed()
         reason = answer and not answer.get("error") and unfit_to_share({orders, plane_end.fileno()})
-        supervisor.send(plane_end, {"error": reason} if reason else answer)
+        send(plane_end, {"error": reason} if reason else answer)
     if reason or "names" not in answer:
         os._exit(0)  # what the user's code has planned for the end is for workers
     state = _State.take(name, base, restore)
     try:
         supervisor.serve(orders, -1, state.begin, False, _kind(program))
-    except supervisor.Birth as birth:
+    except Birth as birth:
         run_script(birth.order["argv"], path, collects=state.collects)
     else:
         os._exit(0)
@@ -109,7 +117,7 @@ class _State(NamedTuple):
 
     def begin(self, order: dict[str, Any]) -> NoReturn:
         """Be what a worker is when its code was loaded."""
-        with supervisor.step("the environment"):
+        with step("the environment"):
             for key, value in order["env"].items():
                 if self.env.get(key) != value:  # the worker's own; what code has set stays
                     os.environ[key] = value
@@ -128,7 +136,7 @@ def _own_name() -> bytes:
 
 def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
     """Be as a Python is when its program starts. `name` is that of such a process."""
-    with supervisor.step("the environment"):
+    with step("the environment"):
         _replace_environment(order["env"])
     if order["mounts"] or order["user"]:
         namespaces.leave_privileges()
@@ -137,11 +145,11 @@ def begin(name: bytes, order: dict[str, Any]) -> NoReturn:
 
 
 def _go_on(name: bytes, order: dict[str, Any]) -> NoReturn:
-    supervisor.prctl(supervisor.PR_SET_NAME, name)
+    prctl(PR_SET_NAME, name)
     _show(order["argv"])
     # The minder's pipe among them, whose end says that the program runs.
-    supervisor.keep_only([order["link"]])
-    raise supervisor.Birth(order)
+    keep_only([order["link"]])
+    raise Birth(order)
 
 
 def run_script(argv: Sequence[str], path: Sequence[str], *, collects: bool = True) -> None:

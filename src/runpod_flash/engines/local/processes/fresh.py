@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.processes.launcher import LaunchOrder, Process, ProcessEvents
     from runpod_flash.engines.local.processes.supervisors import Forker
 
-_PROGRAM = Path(__file__).resolve().with_name("supervisor.py")
+_PROGRAM = Path(__file__).resolve().with_name("supervise.py")
 _PARALLEL_LAUNCHES = 64  # keeps orders far below what a socket buffers, so that none ever blocks
 
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.engines.local.processes import supervisor
+from runpod_flash.engines.local.processes.children import children
+from runpod_flash.engines.local.processes.own_process import check_threads, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -40,16 +41,16 @@ def unfit() -> str:
     """Why this process must not be forked, as a clause; empty where it may be."""
     if any(name.startswith("/dev/nvidia") for name in _open_files().values()):
         return "the process to fork has a GPU open"
-    if supervisor.threads() > 1:
+    if threads() > 1:
         # OpenBLAS's threads end at a fork and come back when they are needed. Any other stays.
         pid = os.fork()
         if pid == 0:
             os._exit(0)
         os.waitpid(pid, 0)
         with suppress(OSError):
-            supervisor.check_threads()
+            check_threads()
             return ""
-        return f"{supervisor.threads()} threads run in the process to fork"
+        return f"{threads()} threads run in the process to fork"
     return ""
 
 
@@ -72,7 +73,7 @@ def unfit_to_share(allowed: Collection[int]) -> str:
     """
     if reason := unfit():
         return reason
-    if supervisor.children():
+    if children():
         return "it has started a process"
     mapped = _mapped()
     for number, name in _open_files().items():
@@ -88,12 +89,12 @@ def single_threaded_torch() -> Iterator[Callable[[], None]]:
     if torch is None:
         yield lambda: None
         return
-    threads = torch.get_num_threads()
+    count = torch.get_num_threads()
     torch.set_num_threads(1)
 
     def restore() -> None:
         if torch.get_num_threads() == 1:  # else the user's code has chosen
-            torch.set_num_threads(threads)
+            torch.set_num_threads(count)
 
     yield restore
 

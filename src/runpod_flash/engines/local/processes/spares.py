@@ -18,20 +18,34 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from runpod_flash.engines.local.processes import supervisor
-from runpod_flash.engines.local.processes.supervisor import Charge, Parent, Prepared, Seat
+from runpod_flash.engines.local.processes.beginning import (
+    Birth,
+    Prepared,
+    Seat,
+    begin_worker,
+    leave_minder,
+)
+from runpod_flash.engines.local.processes.minder import (
+    Charge,
+    Parent,
+    be_minder,
+    run_minder,
+    show_own_processes,
+)
+from runpod_flash.engines.local.processes.own_process import keep_only
+from runpod_flash.engines.local.processes.supervisor import MAX_DESCRIPTORS, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from runpod_flash.engines.local.processes.supervisor import Begin
+    from runpod_flash.engines.local.processes.beginning import Begin
 
 # The worker that took the last one has the processor first.
 _PAUSE_SECONDS = 0.05
 _MAX_LOSSES = 3
 
 
-class SparingSupervisor(supervisor.Supervisor):
+class SparingSupervisor(Supervisor):
     """See the module. `rehearse` is called in each worker's process that waits: what this writes to
     is then its own, as all memory becomes that is written to after a fork.
     """
@@ -144,11 +158,11 @@ def _sent(channel: socket.socket, fds: list[int]) -> bool:
 
 def _be_spare(channel: int, workers: int, seat: _Seat, plane: int, parent: Parent) -> NoReturn:
     try:
-        supervisor.be_minder([channel, workers, plane, parent.process])
-        outside = supervisor.show_own_processes(seat.apart)
+        be_minder([channel, workers, plane, parent.process])
+        outside = show_own_processes(seat.apart)
         prepared = _prepare_worker(seat, workers, outside)
         fds, with_all = _receive(channel, plane, prepared)
-    except supervisor.Birth:
+    except Birth:
         raise
     except BaseException:
         os._exit(1)
@@ -156,7 +170,7 @@ def _be_spare(channel: int, workers: int, seat: _Seat, plane: int, parent: Paren
         os._exit(0)  # the process that waits ends with this one
     charge = Charge(socket.socket(fileno=fds[0]), fds[3:], with_all)
     taken = seat.taken(charge.control, fds[1], fds[2])
-    supervisor.run_minder(charge, taken, plane, parent, prepared)
+    run_minder(charge, taken, plane, parent, prepared)
 
 
 def _receive(
@@ -174,7 +188,7 @@ def _receive(
     if channel not in ready:
         return [], False
     with socket.socket(fileno=channel) as connection:
-        data, fds, _, _ = socket.recv_fds(connection, 2, supervisor.MAX_DESCRIPTORS)
+        data, fds, _, _ = socket.recv_fds(connection, 2, MAX_DESCRIPTORS)
     for fd in fds:
         os.set_inheritable(fd, False)
     return (list(fds), bool(data[1])) if data and len(fds) == data[0] else ([], False)
@@ -193,8 +207,8 @@ def _prepare_worker(seat: _Seat, channel: int, outside: int) -> Prepared:
 
 def _await_order(channel: int, seat: _Seat, minder: int, report: int) -> NoReturn:
     try:
-        supervisor.keep_only([channel, report])
-        supervisor.leave_minder(minder)
+        keep_only([channel, report])
+        leave_minder(minder)
         seat.rehearse()
         fds, _ = _receive(channel)
     except BaseException:
@@ -202,4 +216,4 @@ def _await_order(channel: int, seat: _Seat, minder: int, report: int) -> NoRetur
     if not fds:
         os._exit(0)
     taken = seat.taken(socket.socket(fileno=fds[0]), fds[1], fds[2])
-    supervisor.begin_worker(taken, minder, report)
+    begin_worker(taken, minder, report)

@@ -9,7 +9,7 @@ import subprocess
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
-from runpod_flash.engines.local.processes.supervisor import pidfd
+from runpod_flash.engines.local.processes.own_process import pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,7 +84,7 @@ class _Ordering:
 
 
 class Supervisor(_Ordering):
-    """The process of a supervisor: of `command`, which gets what supervisor.py says first.
+    """The process of a supervisor: of `command`, which gets what supervise.py says first.
 
     Then come `arguments`. The environment is this process's own unless `env` is given.
     """

@@ -1,7 +1,7 @@
 """A supervisor that has imported what its workers need: they are forks of it, and there at once.
 
 Run by the workers' own Python, by file path: `zygote.py ORDERS PLANE APART HOME PROGRAM`. The
-first three are those of supervisor.py. It finds `runpod_flash` in HOME, imports as boot.py and its
+first three are those of supervise.py. It finds `runpod_flash` in HOME, imports as boot.py and its
 program would, then what the plane tells it to, and answers in a line of JSON which names it so took
 ahead of the user's folders. Then it supervises; a worker's program goes on in the fork where others
 are started by exec. It starts no thread and opens nothing that a worker would share.
