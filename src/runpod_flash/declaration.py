@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any, NoReturn, TypeVar
 
+    from runpod_flash.endpoint import Endpoint
     from runpod_flash.spec import Container
     from runpod_flash.suggest import SuggestingEnum
     from runpod_flash.template import PodTemplate
@@ -296,3 +297,17 @@ def parse_container(image: str | None, template: PodTemplate | None) -> Containe
     from runpod_flash.container import container_of
 
     return container_of(image, template)
+
+
+def check_image(endpoint: Endpoint, image: str) -> None:
+    """Refuse what an endpoint with an image cannot have besides."""
+    if endpoint.name is None and endpoint.id is None:
+        raise ConfigurationError("image= needs a name= for the endpoint")
+    if endpoint.id is not None:
+        raise ConfigurationError("id= and template.imageName are mutually exclusive")
+    for name in ("dependencies", "system_dependencies", "python_version"):
+        if getattr(endpoint, name):
+            raise ConfigurationError(
+                f"{name}= is for workers without an image: {image!r} brings its own Python and "
+                "packages; build them into it"
+            )

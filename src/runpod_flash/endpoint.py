@@ -8,9 +8,9 @@ from __future__ import annotations
 from runpod_flash import declaration as check
 from runpod_flash.dotenv import load_dotenv_once
 from runpod_flash.errors import ConfigurationError, NotAvailableError
-from runpod_flash.hardware import CudaVersion, GpuGroup, expand_gpus
+from runpod_flash.hardware import CudaVersion, GpuGroup
 from runpod_flash.project.absent_packages import expect_absent_packages
-from runpod_flash.scaling import LEARNED, LEARNED_WORTH, ServerlessScalerType, parse_workers
+from runpod_flash.scaling import ServerlessScalerType, parse_workers
 
 TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     )
     from runpod_flash.hardware import CpuInstanceType, DataCenter, GpuType
     from runpod_flash.job import EndpointJob
-    from runpod_flash.spec import EndpointSpec, Entry, Placement
+    from runpod_flash.spec import EndpointSpec, Entry
     from runpod_flash.template import PodTemplate
     from runpod_flash.volume import NetworkVolume
 
@@ -53,9 +53,6 @@ def declared_at() -> tuple[str, int]:
     while frame.f_code.co_name == "__init__" and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno
-
-
-_RESERVED_PATHS = ("/execute", "/ping")
 
 
 class Endpoint:
@@ -127,7 +124,6 @@ class Endpoint:
     ) -> None:
         if unknown:
             check.refuse_unknown("Endpoint", unknown, PARAMETERS)
-        check.exclusive("gpu", gpu is not None, "cpu", cpu is not None, "give one or neither")
         check.exclusive(
             "id", id is not None, "image", image is not None,
             "id= connects to an existing endpoint, image= deploys a new one",
@@ -135,52 +131,66 @@ class Endpoint:
         self.name = check.parse_name(name)
         self.id = check.parse_text("id", id)
         self.image = check.parse_text("image", image)
-        self._cpus = [] if cpu is None else check.parse_cpus(cpu)
-        self._gpus = self._parse_gpus(gpu)
-        self.workers_min, self.workers_max = parse_workers(workers)
-        self.idle_timeout = check.parse_idle_timeout(idle_timeout)
-        self.dependencies = check.parse_dependencies(dependencies)
-        self.system_dependencies = check.parse_texts(
-            "system_dependencies", system_dependencies, "ffmpeg"
-        )
-        self.accelerate_downloads = check.parse_flag("accelerate_downloads", accelerate_downloads)
+        self._declare_hardware(gpu, cpu, gpu_count, min_cuda_version)
+        self._declare_scaling(workers, idle_timeout, scaler_type, scaler_value)
+        self._declare_packages(dependencies, system_dependencies, python_version)
         self.volume = check.parse_volumes(volume)
         self.datacenter = check.parse_datacenters(datacenter)
         check.check_places(self.volume, self.datacenter, self.is_cpu)
         self.env = check.parse_env(env)
+        self.accelerate_downloads = check.parse_flag("accelerate_downloads", accelerate_downloads)
+        self.flashboot = check.parse_flag("flashboot", flashboot)
+        self._declare_jobs(execution_timeout_ms, max_concurrency, max_attempts, restartable)
+        self._declare_container(template)
+        self._place = declared_at() if self._container is not None else ("", 0)
+        self._routes: list[dict[str, Any]] = []
+        self._lifespan: Callable[..., Any] | None = None
+        self._target: Target | None = None
+
+    def _declare_hardware(self, gpu: Any, cpu: Any, gpu_count: Any, min_cuda_version: Any) -> None:
+        check.exclusive("gpu", gpu is not None, "cpu", cpu is not None, "give one or neither")
+        self._cpus = [] if cpu is None else check.parse_cpus(cpu)
+        self._gpus = self._parse_gpus(gpu)
         self.gpu_count = check.parse_count("gpu_count", gpu_count, 1)
+        self.min_cuda_version = check.parse_cuda(min_cuda_version)
+
+    def _declare_scaling(
+        self, workers: Any, idle_timeout: Any, scaler_type: Any, scaler_value: Any
+    ) -> None:
+        self.workers_min, self.workers_max = parse_workers(workers)
+        self.idle_timeout = check.parse_idle_timeout(idle_timeout)
+        self._scaler_type = check.parse_scaler(scaler_type)
+        self.scaler_value = check.parse_scaler_value(scaler_value)
+
+    def _declare_packages(
+        self, dependencies: Any, system_dependencies: Any, python_version: Any
+    ) -> None:
+        self.dependencies = check.parse_dependencies(dependencies)
+        self.system_dependencies = check.parse_texts(
+            "system_dependencies", system_dependencies, "ffmpeg"
+        )
+        self.python_version = check.parse_python(python_version)
+
+    def _declare_jobs(
+        self,
+        execution_timeout_ms: Any,
+        max_concurrency: Any,
+        max_attempts: Any,
+        restartable: Any,
+    ) -> None:
         self.execution_timeout_ms = check.parse_count(
             "execution_timeout_ms", execution_timeout_ms, 0
         )
-        self.flashboot = check.parse_flag("flashboot", flashboot)
-        self._scaler_type = check.parse_scaler(scaler_type)
-        self.scaler_value = check.parse_scaler_value(scaler_value)
-        self.template = check.parse_template(template, self._cpus)
-        self._container = check.parse_container(self.image, self.template)
-        self.min_cuda_version = check.parse_cuda(min_cuda_version)
         self._max_concurrency = check.parse_count("max_concurrency", max_concurrency, 1)
-        self.python_version = check.parse_python(python_version)
         self.max_attempts = check.parse_count("max_attempts", max_attempts, 1)
         self.restartable = check.parse_flag("restartable", restartable)
-        if self._container is not None:
-            self._check_image(self._container.image)
-        self._routes: list[dict[str, Any]] = []
-        self._lifespan: Callable[..., Any] | None = None
-        self._place = declared_at() if self._container is not None else ("", 0)
-        self._target: Target | None = None
 
-    def _check_image(self, image: str) -> None:
-        self.image = image
-        if self.name is None and self.id is None:
-            raise ConfigurationError("image= needs a name= for the endpoint")
-        if self.id is not None:
-            raise ConfigurationError("id= and template.imageName are mutually exclusive")
-        for name in ("dependencies", "system_dependencies", "python_version"):
-            if getattr(self, name):
-                raise ConfigurationError(
-                    f"{name}= is for workers without an image: {image!r} brings its own Python and "
-                    "packages; build them into it"
-                )
+    def _declare_container(self, template: Any) -> None:
+        self.template = check.parse_template(template, self._cpus)
+        self._container = check.parse_container(self.image, self.template)
+        if self._container is not None:
+            self.image = self._container.image
+            check.check_image(self, self.image)
 
     def _parse_gpus(self, gpu: object) -> list[GpuGroup | GpuType]:
         if gpu is not None:
@@ -264,60 +274,9 @@ class Endpoint:
 
     def spec_of(self, entry: Entry, code: str) -> EndpointSpec:
         """The spec of this declaration for one function or class."""
-        from runpod_flash.spec import Build, EndpointSpec, Scaling
+        from runpod_flash.declared_spec import spec_of
 
-        if entry.by_value and self.python_version not in (None, entry.value_python):
-            raise check.refuse(
-                "python_version",
-                self.python_version,
-                f"{entry.qualname} has no file, so its code travels as it is, for Python "
-                f"{entry.value_python} only; define it in a file",
-            )
-        return EndpointSpec(
-            name=self.name or entry.qualname,
-            entry=entry,
-            build=Build(
-                code=code,
-                dependencies=tuple(self.dependencies or ()),
-                system_dependencies=tuple(self.system_dependencies or ()),
-                python=self.python_version,
-                container=self._container,
-            ),
-            placement=self._placement(),
-            scaling=Scaling(
-                self.workers_min,
-                self.workers_max,
-                LEARNED_WORTH if isinstance(self.idle_timeout, str) else self.idle_timeout,
-                self.scaler_type.value,
-                self.scaler_value,
-                learned=self.idle_timeout == LEARNED,
-            ),
-        )
-
-    def _placement(self) -> Placement:
-        from runpod_flash.spec import Placement, VolumeMount
-
-        template = self.template
-        return Placement(
-            gpus=expand_gpus(self._gpus) if self._gpus else (),
-            gpu_count=self.gpu_count,
-            cpus=tuple(cpu.value for cpu in self._cpus),
-            min_cuda=self.min_cuda_version.value if self.min_cuda_version and self._gpus else None,
-            volumes=tuple(
-                VolumeMount(v.mount_name, v.dataCenterId.value, v.size, v.server_id)
-                for v in self.volume or ()
-            ),
-            datacenters=tuple(d.value for d in self.datacenter or ()),
-            max_concurrency=self.max_concurrency,
-            execution_timeout_ms=self.execution_timeout_ms,
-            max_attempts=self.max_attempts,
-            restartable=self.restartable,
-            flashboot=self.flashboot,
-            accelerate_downloads=self.accelerate_downloads,
-            container_disk_gb=(
-                template.containerDiskInGb if template and template.disk_declared else 0
-            ),
-        )
+        return spec_of(self, entry, code)
 
     @property
     def worker_env(self) -> dict[str, str]:
@@ -383,49 +342,16 @@ class Endpoint:
             return Request(self._client_name(), self.id, method, path, data, options, target)
         if data is not None or options:
             raise TypeError(f".{method.lower()}(path) declares a route: it takes a path only")
-        self._check_route(method, path)
+        from runpod_flash.declared_routes import add_route, check_route
+
+        check_route(self, method, path)
 
         def register(function: F) -> F:
-            self._check_route(method, path)
-            self._add_route(method, path, function)
+            check_route(self, method, path)
+            add_route(self, method, path, function)
             return function
 
         return register  # type: ignore[return-value]  # awaited on clients only
-
-    def _add_route(self, method: str, path: str, function: Callable[..., Any]) -> None:
-        from runpod_flash.functions import route_config
-
-        check.check_decorated(function)
-        if not hasattr(function, "__code__"):
-            raise TypeError(f"a route decorates a function, not {function!r}")
-        name = function.__name__
-        route = {"method": method, "path": path, "function": function, "function_name": name}
-        self._routes.append(route)
-        vars(function).update(
-            __remote_config__=route_config(self, method, path), __is_lb_route_handler__=True
-        )
-
-    def _check_route(self, method: str, path: str) -> None:
-        if self.name is None:
-            raise ConfigurationError("routes need an Endpoint with a name=")
-        if self._target is not None:
-            raise ConfigurationError(
-                f"endpoint {self.name!r} decorates a function: it cannot have routes as well"
-            )
-        if self._scaler_type is ServerlessScalerType.QUEUE_DELAY:
-            raise check.refuse("scaler_type", "QUEUE_DELAY", "routes are scaled by REQUEST_COUNT")
-        if self._max_concurrency > 1:
-            raise check.refuse(
-                "max_concurrency", self._max_concurrency, "it is for queues; routes have no limit"
-            )
-        if not isinstance(path, str) or not path.startswith("/"):
-            raise check.refuse("path", path, "a route's path starts with '/'")
-        if path in _RESERVED_PATHS:
-            raise check.refuse("path", path, f"{', '.join(_RESERVED_PATHS)} are reserved")
-        for route in self._routes:
-            if (route["method"], route["path"]) == (method, path):
-                name = route["function_name"]
-                raise check.refuse("path", path, f"{method} {path} is {name!r} already")
 
     # Calling by input, as the queue API does
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import inspect
 import pickle
-import re
 from typing import Any
 
 import pytest
 
 from runpod_flash import (
-    CudaVersion,
     Endpoint,
     EndpointJob,
-    GpuType,
-    NetworkVolume,
     PodTemplate,
     context,
 )
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, NotAvailableError
 from runpod_flash.scaling import ServerlessScalerType
-from runpod_flash.spec import Entry
 
 CPU = "cpu3c-1-2"
 WHY_NOT = "needs a Flash server: start one with `flash server`"
@@ -71,6 +66,10 @@ class Model:
         return cls.__name__ + text
 
 
+async def sample(text: str = "") -> str:
+    return text
+
+
 @Endpoint(name="single", cpu=CPU)
 class Single:
     async def go(self, x: int = 1) -> int:
@@ -99,49 +98,6 @@ def test_routes_make_an_endpoint_load_balanced_and_scale_it_by_requests() -> Non
 def test_the_variables_of_a_template_count_where_env_does_not_set_them() -> None:
     template = PodTemplate(env=[{"key": "A", "value": "1"}, {"key": "B", "value": "2"}])
     assert Endpoint(template=template, env={"B": "3"}).worker_env == {"A": "1", "B": "3"}
-
-
-def test_a_cuda_version_is_for_gpus_only() -> None:
-    gpu = Endpoint(gpu=GpuType.NVIDIA_L4, min_cuda_version=CudaVersion.V12_4)
-    assert gpu._placement().min_cuda == "12.4"
-    assert Endpoint(cpu=CPU)._placement().min_cuda is None
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        {"name": "other"},
-        {"gpu": GpuType.NVIDIA_L4},
-        {"cpu": CPU},
-        {"workers": 7},
-        {"idle_timeout": 7},
-        {"dependencies": ["numpy"]},
-        {"system_dependencies": ["ffmpeg"]},
-        {"accelerate_downloads": False},
-        {"volume": NetworkVolume(name="models")},
-        {"datacenter": "US-KS-2"},
-        {"env": {"A": "1"}},
-        {"gpu_count": 2},
-        {"execution_timeout_ms": 7},
-        {"flashboot": False},
-        {"scaler_type": "REQUEST_COUNT"},
-        {"scaler_value": 7},
-        {"template": PodTemplate(containerDiskInGb=7)},
-        {"template": PodTemplate(env=[{"key": "A", "value": "1"}])},
-        {"min_cuda_version": "12.0"},
-        {"max_concurrency": 7},
-        {"python_version": "3.12"},
-        {"max_attempts": 7},
-        {"restartable": True},
-    ],
-)
-def test_every_parameter_reaches_the_spec_or_the_workers_variables(given: dict[str, Any]) -> None:
-    entry = Entry("module", "function")
-    usual, changed = Endpoint("x"), Endpoint(**{"name": "x", **given})
-    assert (usual.spec_of(entry, "code"), usual.worker_env) != (
-        changed.spec_of(entry, "code"),
-        changed.worker_env,
-    )
 
 
 # Decorated functions
@@ -297,71 +253,6 @@ def test_what_is_neither_function_nor_class_is_not_decorated(target: Any) -> Non
 def test_nothing_is_decorated_twice(target: Any) -> None:
     with pytest.raises(ConfigurationError, match="is decorated by an Endpoint already"):
         Endpoint(name="x")(target)
-
-
-# Routes
-
-
-async def sample(text: str = "") -> str:
-    return text
-
-
-@pytest.mark.parametrize("method", ["get", "post", "put", "delete", "patch"])
-def test_a_route_returns_the_function_unchanged_and_registers_it(method: str) -> None:
-    api = Endpoint(name="api", cpu=CPU)
-
-    async def handler(text: str) -> str:
-        return text
-
-    assert getattr(api, method)("/images/{file_name}")(handler) is handler
-    assert asyncio.run(handler("x")) == "x"
-    path = "/images/{file_name}"
-    route = {"path": path, "function": handler, "function_name": "handler"}
-    assert api._routes == [{**route, "method": method.upper()}]
-    assert remote_config(handler)["is_lb_route_handler"] is True
-    assert remote_config(handler)["path"] == path
-    assert vars(handler)["__is_lb_route_handler__"] is True
-
-
-@pytest.mark.parametrize(
-    ("options", "path", "message"),
-    [
-        ({}, "/x", "routes need an Endpoint with a name="),
-        ({"name": "api"}, "x", "path='x': a route's path starts with '/'"),
-        ({"name": "api"}, 3, "path=3: a route's path starts with '/'"),
-        ({"name": "api"}, "/ping", "path='/ping': /execute, /ping are reserved"),
-        ({"name": "api"}, "/execute", "path='/execute': /execute, /ping are reserved"),
-        ({"name": "api", "scaler_type": "QUEUE_DELAY"}, "/x",
-         "scaler_type='QUEUE_DELAY': routes are scaled by REQUEST_COUNT"),
-        ({"name": "api", "max_concurrency": 2}, "/x",
-         "max_concurrency=2: it is for queues; routes have no limit"),
-    ],
-)  # fmt: skip
-def test_a_wrong_route_is_refused(options: dict[str, Any], path: Any, message: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^{re.escape(message)}$"):
-        Endpoint(**options).get(path)
-
-
-def test_a_route_that_is_taken_is_refused_with_the_function_that_has_it() -> None:
-    api = Endpoint(name="api", cpu=CPU)
-    first, second = api.post("/x"), api.post("/x")
-    first(sample)
-    api.get("/x")(sample)
-    with pytest.raises(ConfigurationError, match="path='/x': POST /x is 'sample' already"):
-        api.post("/x")
-    with pytest.raises(ConfigurationError, match="POST /x is 'sample' already"):
-        second(sample)
-
-
-@pytest.mark.parametrize("options", [{"data": {"a": 1}}, {"timeout": 3}])
-def test_data_and_options_are_for_clients_only(options: dict[str, Any]) -> None:
-    with pytest.raises(TypeError, match=r"\.post\(path\) declares a route: it takes a path only"):
-        Endpoint(name="api").post("/x", **options)
-
-
-def test_a_route_decorates_a_function_only() -> None:
-    with pytest.raises(TypeError, match="a route decorates a function"):
-        Endpoint(name="api").get("/x")(type("Thing", (), {}))
 
 
 # Clients

@@ -71,7 +71,11 @@ _ALL_IMPORT = (
     "runpod_flash.template",
     "runpod_flash.volume",
 )
-_ROUTES_IMPORT = ("runpod_flash.worker.exchanges", "runpod_flash.worker.routes")
+_ROUTES_IMPORT = (
+    "runpod_flash.declared_routes",
+    "runpod_flash.worker.exchanges",
+    "runpod_flash.worker.routes",
+)
 
 
 @dataclass(eq=False)
