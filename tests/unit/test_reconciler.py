@@ -11,8 +11,8 @@ import pytest
 
 from runpod_flash.engines.base import CapacityError, Refusal
 from runpod_flash.errors import EnvironmentBuildError, WorkerStartError
+from runpod_flash.plane.making_room import TURN_SECONDS
 from runpod_flash.plane.pool import Pool, Worker, WorkerState
-from runpod_flash.plane.reconciler import TURN_SECONDS
 from runpod_flash.plane.store.base import JobState, Lease
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.testing import ScriptedEngine, ScriptedLink
@@ -823,7 +823,7 @@ def test_a_submit_while_the_last_idle_worker_is_being_stopped_starts_a_new_one()
         pool = rig.declare(spec(idle_timeout=10))
         rig.holder(await rig.busy(pool)).finish("1")
         (worker,) = pool.workers.values()
-        rig.plane.reconciler.stop(worker)  # and its exit is still to come
+        rig.plane.reconciler.stopper.stop(worker)  # and its exit is still to come
         id_ = rig.submit(pool)
         await rig.after(1)
         assert rig.state(id_) is JobState.IN_PROGRESS
@@ -838,7 +838,7 @@ def test_a_worker_that_a_thread_has_just_given_a_job_is_not_stopped() -> None:
         rig.holder(await rig.busy(pool)).finish("1")
         (worker,) = pool.workers.values()
         id_ = rig.submit(pool)
-        rig.plane.reconciler.stop(worker)
+        rig.plane.reconciler.stopper.stop(worker)
         await rig.after(10)
         assert rig.state(id_) is JobState.IN_PROGRESS
         assert worker.state is WorkerState.READY
@@ -865,7 +865,7 @@ def test_submits_from_a_thread_while_the_reconciler_stops_the_idle_worker_lose_n
         while not done.is_set():
             for worker in list(pool.workers.values()):
                 if worker.idle:
-                    rig.plane.reconciler.stop(worker)
+                    rig.plane.reconciler.stopper.stop(worker)
             await asyncio.sleep(0)
         thread.join()
         assert {job.state for job in rig.ended} == {JobState.COMPLETED}

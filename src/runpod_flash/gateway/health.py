@@ -48,6 +48,6 @@ def workers(pool: Pool) -> dict[str, int]:
             counted["idle"] += 1
     if pool.waits_for:
         counted["throttled"] = 1  # the one that has no room; more are not tried
-    if pool.failed_starts:
+    if pool.pace.failed_starts:
         counted["unhealthy"] = max(counted["unhealthy"], 1)
     return counted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.plane.faults import Faults
 from runpod_flash.plane.keep_alive import Learned
+from runpod_flash.plane.start_pace import StartPace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -129,12 +130,7 @@ class Pool:
     # so that the others can idle out.
     free: dict[str, Worker] = field(default_factory=dict)
     scaled_up_at: float = float("-inf")
-    # Starts that failed in a row; `setbacks` goes on counting after their jobs have failed.
-    failed_starts: int = 0
-    setbacks: int = 0
-    # When the next worker may be started: for a waiting job, and for the minimum alone.
-    retry_at: float = 0.0
-    keep_at: float = 0.0
+    pace: StartPace = field(default_factory=StartPace)
     faults: Faults = field(default_factory=Faults)
     # What a start was refused for, and the workers that hold it.
     waits_for: str = ""
