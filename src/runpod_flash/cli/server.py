@@ -12,7 +12,7 @@ from runpod_flash.loopback import is_loopback
 if TYPE_CHECKING:
     from runpod_flash.cli.server_isolation import Apart
     from runpod_flash.cli.server_log import LogFormat
-    from runpod_flash.cli.server_session import Webhooks
+    from runpod_flash.cli.server_options import Webhooks
     from runpod_flash.engines.local.devices.leasing import GpuFallback
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -156,7 +156,8 @@ def server(
 
     Example: flash server --app .
     """
-    from runpod_flash.cli.server_session import Options, database_path, datacenter_id, run
+    from runpod_flash.cli.server_options import Options, database_path, datacenter_id
+    from runpod_flash.cli.server_session import run
 
     database = database_path(data_dir, store)
     context.obj = database
