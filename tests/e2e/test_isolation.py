@@ -330,3 +330,45 @@ def _worker(name: str, target: Target) -> psutil.Process:
 
 def _files(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob("*")]
+
+
+def test_a_folder_that_workers_may_not_read_is_named_at_start_and_by_the_call(
+    tmp_path: Path,
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root runs workers as another user")
+    app = tmp_path / "app"
+    app.mkdir(mode=0o700)
+    (app / "hello.py").write_text(
+        "from runpod_flash import Endpoint\n"
+        "@Endpoint(name='hello', cpu='cpu3c-1-2')\n"
+        "def hello():\n    return 'hi'\n"
+    )
+    flash = "from runpod_flash.cli.main import main; main()"
+    options = ["--app", str(app), "--data-dir", str(tmp_path / "data"), "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-c", flash, "server", *options],
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            told: dict[str, Any] = {}
+            while "unreadable" not in told and (line := process.stdout.readline()):
+                if line.startswith("{"):
+                    event = json.loads(line)
+                    told[event["event"]] = event
+            address = f"{told['serving']['address']}/v2/hello/runsync"
+            failed = httpx.post(address, json={"input": {}}, timeout=60).json()
+            app.chmod(0o755)
+            worked = httpx.post(address, json={"input": {}}, timeout=60).json()
+        finally:
+            process.terminate()
+            process.stdout.read()
+    why = f"workers are the user nobody, who may not read the folder {app} (mode 0700): run"
+    assert told["unreadable"]["message"].startswith(why)
+    assert told["unreadable"]["level"] == "warning"
+    assert failed["error"].startswith(f"WorkerStartError: no worker of 'hello' can start: {why}")
+    assert worked["output"] == "hi"

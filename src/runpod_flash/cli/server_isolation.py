@@ -16,6 +16,7 @@ from runpod_flash.volume_places import volumes_directory
 
 if TYPE_CHECKING:
     from runpod_flash.control.data_dir import DataDirectory
+    from runpod_flash.project.catalog import Catalog
 
 Apart = Literal["apps", "none"]
 
@@ -41,6 +42,14 @@ def open_isolation(
         user_state_path("flash", appauthor=False),
     )
     return Isolation(directory.homes, Path.home(), hidden, user), ""
+
+
+def unreadable(isolation: Isolation | None, catalog: Catalog) -> list[str]:
+    """What of the code of these endpoints workers may not read, a sentence each."""
+    if isolation is None:
+        return []
+    found = dict.fromkeys(isolation.unreadable(each.spec.entry) for each in catalog.endpoints)
+    return [each for each in found if each]
 
 
 def _worker_user(name: str) -> User:

@@ -95,6 +95,10 @@ class ServerLog:
         )
         log("not_apart", text, logging.WARNING)
 
+    def unreadable(self, why: str) -> None:
+        """Calls are going to fail."""
+        log("unreadable", why, logging.WARNING)
+
     def draining(self, grace: float) -> None:
         """Nothing starts any more."""
         log("draining", f"draining: running jobs get {grace:g} s (again: at once)")

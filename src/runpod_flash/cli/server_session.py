@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
-from runpod_flash.cli.server_isolation import open_isolation
+from runpod_flash.cli.server_isolation import open_isolation, unreadable
 from runpod_flash.cli.server_keys import ServerKeys
 from runpod_flash.cli.server_log import ServerLog, default_format
 from runpod_flash.cli.server_records import open_records
@@ -157,6 +157,8 @@ class _Session:
         await session._accept(catalog)
         if refusal:
             log.not_apart(refusal)
+        for why in unreadable(isolation, catalog):
+            log.unreadable(why)
         await keys.start(session._server.address)
         _spare_collections()
         return session

@@ -39,7 +39,7 @@ from runpod_flash.engines.local.volumes import (
     volume_of,
     warn_of_quota,
 )
-from runpod_flash.errors import ConfigurationError
+from runpod_flash.errors import ConfigurationError, WorkerStartError
 from runpod_flash.links.framed import FramedLink
 from runpod_flash.spec import Scaling
 
@@ -173,8 +173,11 @@ class LocalEngine:
         lease = self._leasing.lease(order, say)
         try:
             return await self._launch(order, events, environment, own_packages, lease)
-        except BaseException:
+        except BaseException as error:
             self._leasing.release(order.worker_id)
+            if isinstance(error, PermissionError) and (why := self._unreadable(order.spec)):
+                text = f"no worker of {order.spec.name!r} can start: {why}"
+                raise WorkerStartError(text) from error
             raise
 
     async def stop(self, worker_id: str) -> None:
@@ -395,6 +398,9 @@ class LocalEngine:
     def _user(self) -> tuple[int, int] | None:
         user = self._isolation.user if self._isolation is not None else None
         return None if user is None else (user.uid, user.gid)
+
+    def _unreadable(self, spec: EndpointSpec) -> str:
+        return "" if self._isolation is None else self._isolation.unreadable(spec.entry)
 
     def _user_variables(self) -> dict[str, str]:
         user = self._isolation.user if self._isolation is not None else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from runpod_flash.engines.local.processes.launcher import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from runpod_flash.spec import Entry
 
 _TEMPORARY = Path("/tmp")
 _SHARED_MEMORY = Path("/dev/shm")
@@ -64,6 +67,21 @@ class Isolation:
             *(Mount(path, str(path), fixed) for path, fixed in shown),
         )
 
+    def unreadable(self, entry: Entry) -> str:
+        """What of an entry's code the workers' user may not read, as a sentence with a remedy.
+
+        Empty where they may, by the modes of files and folders.
+        """
+        if self.user is None or not entry.root:
+            return ""
+        root = Path(entry.root).resolve()
+        files = [root / file for file in (entry.file, *entry.others) if file]
+        folders = {folder for file in files for folder in file.parents if root in folder.parents}
+        for path in (root, *sorted(folders), *files):
+            if path.exists() and not _may(path, self.user, "rx" if path.is_dir() else "r"):
+                return _unreadable(path, self.user)
+        return ""
+
     def forget(self, app: str) -> None:
         """Remove what an app has kept in its home."""
         shutil.rmtree(self.folder / _name(app), ignore_errors=True)
@@ -107,12 +125,24 @@ def _name(app: str) -> str:
 
 def _closed_folder(path: Path, user: User) -> Path | None:
     """The first of the folders that lead there which the user may not pass through."""
-    for folder in reversed(path.parents):
-        found = folder.stat()
-        bit = 0o100 if found.st_uid == user.uid else 0o010 if found.st_gid == user.gid else 0o001
-        if not found.st_mode & bit:
-            return folder
-    return None
+    return next((each for each in reversed(path.parents) if not _may(each, user, "x")), None)
+
+
+def _may(path: Path, user: User, wanted: str) -> bool:
+    """Whether the mode lets the user read what is there (`r`), and pass through it (`x`)."""
+    found = path.stat()
+    shift = 6 if found.st_uid == user.uid else 3 if found.st_gid == user.gid else 0
+    bits = sum({"r": 4, "x": 1}[each] for each in wanted)
+    return found.st_mode >> shift & bits == bits
+
+
+def _unreadable(path: Path, user: User) -> str:
+    kind, right = ("folder", "rx") if path.is_dir() else ("file", "r")
+    mode = f"{stat.S_IMODE(path.stat().st_mode):04o}"
+    return (
+        f"workers are the user {user.name}, who may not read the {kind} {path} (mode {mode}): run "
+        f"`chmod a+{right} {path}`, or start the server with a --worker-user who may"
+    )
 
 
 def _in(path: Path, folders: Iterable[Path]) -> bool:
