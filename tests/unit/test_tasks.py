@@ -1,4 +1,4 @@
-"""A plane's own tasks: their failures are told, and none outlives it."""
+"""Tasks of Flash's own: their failures are told, and none outlives it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_task_that_fails_is_told_to_the_loop_and_ends_no_other() -> None:
 
     asyncio.run(main())
     (context,) = told
-    assert context["message"] == "a plane task failed"
+    assert context["message"] == "a task of Flash failed"
     assert str(context["exception"]) == "a fault"
 
 

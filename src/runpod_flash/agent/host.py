@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from runpod_flash.control.worker_tokens import worker_of
 from runpod_flash.engines.base import CapacityError, StartOrder
 from runpod_flash.engines.local.environments.environments import cache_directory
 from runpod_flash.errors import ConfigurationError, FlashError
+from runpod_flash.event_loop import stop_signal
 from runpod_flash.links.relay import first, pass_on, put_in
 from runpod_flash.spec import EndpointSpec
 
@@ -82,7 +82,7 @@ class WorkerHost:
         self._options = options
         self._engine = engine
         self._code = code
-        self._leaving = asyncio.Event()
+        self._leaving = stop_signal()
         self._running = False  # whether a worker may have a job
         self._was_there = False
         self._said = ""
@@ -90,19 +90,12 @@ class WorkerHost:
 
     async def serve(self) -> None:
         """Until it is told to leave, or the server wants no worker with this token any more."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, self._told_to_leave)
         while not self._leaving.is_set():
             began = asyncio.get_running_loop().time()
             await _until(self._leaving, self._turn(), lambda: not self._running)
             if asyncio.get_running_loop().time() - began > _STEADY_SECONDS:
                 self._pause = _FIRST_PAUSE_SECONDS
             await self._wait()
-
-    def _told_to_leave(self) -> None:
-        if self._leaving.is_set():
-            os._exit(130)  # the worker ends with this process
-        self._leaving.set()
 
     async def _wait(self) -> None:
         pause = self._pause * random.uniform(0.5, 1)

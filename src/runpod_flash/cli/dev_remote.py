@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
+from runpod_flash.cli.dev_front import Front
 from runpod_flash.client.connection import AppGoneError, Connection
 from runpod_flash.client.credentials import key_for
 from runpod_flash.client.session import bring, listen, wanted_app
 from runpod_flash.client.terminal import Printer
 from runpod_flash.errors import FlashError
 from runpod_flash.gateway.forward import Forward
-from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.project.tree import Tree, TreeFile, named_variables
 from runpod_flash.project.watching import changes, discover_settled
 
@@ -48,29 +48,21 @@ class RemoteSession:
             (options.host,),
             lambda told: output_line(dev_screen.request_line(told)),
         )
-        self._server: GatewayServer | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._front = Front(self._forward, options)
 
     @property
     def address(self) -> str:
-        assert self._server is not None
-        return self._server.address
+        return self._front.server.address
 
     async def start(self, catalog: Catalog) -> None:
         self._catalog = catalog
         await self._bring()
-        self._server = GatewayServer(self._forward, self._options.host, self._options.port)
-        await self._server.start()
+        await self._front.open().start()
 
     def follow(self) -> None:
-        self._spawn(self._listen())
+        self._front.tasks.spawn(self._listen())
         if self._options.reload:
-            self._spawn(self._watch())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._front.tasks.spawn(self._watch())
 
     async def _there(self, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of what the connection's thread does."""
@@ -128,12 +120,7 @@ class RemoteSession:
     # The end
 
     async def close(self, *, stopped: bool) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        if stopped:
-            dev_screen.stopping()
-        if self._server is not None:
-            await self._server.stop(1.0)
+        await self._front.close(stopped=stopped)
         with suppress(FlashError, asyncio.TimeoutError):
             ending = self._connection.ask_json("DELETE", f"/v2/sessions/{self._id}")
             await asyncio.wait_for(self._there(ending), _CLOSE_SECONDS)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from platformdirs import user_data_path
 
-from runpod_flash import dotenv
+from runpod_flash import dotenv, event_loop
 from runpod_flash.cli import dev_screen, output
+from runpod_flash.cli.dev_front import Front
 from runpod_flash.client.console import TerminalConsole
 from runpod_flash.client.credentials import keep_key
 from runpod_flash.client.machine import machine_plane
@@ -25,7 +24,6 @@ from runpod_flash.errors import ConnectionClosedError, FlashError
 from runpod_flash.gateway.access import Keyless
 from runpod_flash.gateway.app import Gateway
 from runpod_flash.gateway.jobs import Jobs
-from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.webhook_secret import kept_secret
 from runpod_flash.gateway.webhooks import open_webhooks
@@ -36,16 +34,11 @@ from runpod_flash.project.watching import changes, discover_settled
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Catalog
 
 # So many environments are built at once.
 _AT_ONCE = 3
-# Requests in flight get so long when the server stops.
-_GRACE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,17 +54,13 @@ class Options:
 
 def run(options: Options) -> int:
     """Serve until Ctrl-C; the exit code."""
-    with suppress(ImportError):
-        import uvloop
-
-        return int(uvloop.run(_serve(options)))
-    return asyncio.run(_serve(options))
+    return event_loop.run(_serve(options))
 
 
 async def _serve(options: Options) -> int:
     began = time.monotonic()
     root = Path.cwd()
-    stop = _stop_signal()
+    stop = event_loop.stop_signal()
     discovering = asyncio.create_task(discover(root))
     session: Session = _Session(root, options)
     if options.target:
@@ -96,21 +85,6 @@ async def _serve(options: Options) -> int:
     finally:
         await session.close(stopped=stop.is_set())
     return 0
-
-
-def _stop_signal() -> asyncio.Event:
-    """Set by Ctrl-C; a second one ends the program at once, and its workers with it."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def requested() -> None:
-        if stop.is_set():
-            os._exit(130)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, requested)
-    return stop
 
 
 async def _unless_stopped(
@@ -167,33 +141,26 @@ class _Session:
             jobs=self._jobs,
             on_request=lambda told: console.line(dev_screen.request_line(told)),
         )
-        self._server: GatewayServer | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._front = Front(self._gateway, options)
 
     @property
     def address(self) -> str:
-        assert self._server is not None
-        return self._server.address
+        return self._front.server.address
 
     async def start(self, catalog: Catalog) -> None:
         self._gateway.serve(catalog)
-        self._server = GatewayServer(self._gateway, self._options.host, self._options.port)
-        self._jobs.targets.own_ports.add(self._server.port)
-        await self._server.start()
+        server = self._front.open()
+        self._jobs.targets.own_ports.add(server.port)
+        await server.start()
         # For this user's programs that are run with FLASH_TARGET.
-        self._key_file = keep_key(self._server.address, self._key)
+        self._key_file = keep_key(server.address, self._key)
 
     def follow(self) -> None:
         """Watch the files, and have workers ready, as the options say."""
         if self._options.auto_provision:
-            self._spawn(self._provision())
+            self._front.tasks.spawn(self._provision())
         if self._options.reload:
-            self._spawn(self._watch())
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+            self._front.tasks.spawn(self._watch())
 
     # Workers before the first request
 
@@ -233,7 +200,7 @@ class _Session:
             dev_screen.reloaded(changed, broken, names, time.monotonic() - began)
             for pool in replaced:
                 if pool.key in running:
-                    self._spawn(self._rewarm(pool))
+                    self._front.tasks.spawn(self._rewarm(pool))
 
     def _restart_all(self) -> list[Pool]:
         pools = self._gateway.pools()
@@ -251,15 +218,10 @@ class _Session:
     # The end
 
     async def close(self, *, stopped: bool) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        if stopped:
-            dev_screen.stopping()
         if self._key_file is not None:
             self._key_file.unlink(missing_ok=True)
         self._plane.debugging.close()
-        if self._server is not None:
-            await self._server.stop(_GRACE_SECONDS)
+        await self._front.close(stopped=stopped)
         await self._webhooks.close()
         failure = capture(ConnectionClosedError("the server was stopped"), origin="system")
         await self._plane.close(failure)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runpod_flash import dotenv
+from runpod_flash import dotenv, event_loop
 from runpod_flash.cli import dev_screen, output
 from runpod_flash.cli.server_isolation import open_isolation, unreadable
 from runpod_flash.cli.server_keys import ServerKeys
@@ -54,15 +52,11 @@ _COLLECTED_AFTER = 20_000
 
 def run(options: Options) -> int:
     """Serve until Ctrl-C or SIGTERM; the exit code."""
-    with suppress(ImportError):
-        import uvloop
-
-        return int(uvloop.run(_serve(options)))
-    return asyncio.run(_serve(options))
+    return event_loop.run(_serve(options))
 
 
 async def _serve(options: Options) -> int:
-    stop = _stop_signal()
+    stop = event_loop.stop_signal()
     log = ServerLog(options.log_format or default_format(), options.log_level)
     try:
         with DataDirectory(options.database.parent):
@@ -77,20 +71,6 @@ async def _serve(options: Options) -> int:
     finally:
         log.close()
     return 0
-
-
-def _stop_signal() -> asyncio.Event:
-    """Set by Ctrl-C or SIGTERM; a second one ends the server at once: its jobs are on disk."""
-    stop = asyncio.Event()
-
-    def requested() -> None:
-        if stop.is_set():
-            os._exit(130)
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        asyncio.get_running_loop().add_signal_handler(number, requested)
-    return stop
 
 
 class _Session:

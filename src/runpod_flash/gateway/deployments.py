@@ -22,10 +22,11 @@ from runpod_flash.gateway.brought import placed
 from runpod_flash.gateway.pinning import pinned
 from runpod_flash.gateway.session_events import Lines
 from runpod_flash.plane.events import Notice
+from runpod_flash.plane.tasks import Tasks
 from runpod_flash.project.catalog import Catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from runpod_flash.control.blobs import Blobs
     from runpod_flash.control.releases import Releases, Variables
@@ -108,7 +109,7 @@ class Deployments:
         # The files of what is being prepared.
         self._needed: dict[AppEnv, set[str]] = {}
         self._changing: dict[AppEnv, asyncio.Lock] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._preparing: dict[AppEnv, asyncio.Task[None]] = {}
 
     # What is served
@@ -173,9 +174,7 @@ class Deployments:
 
     async def close(self) -> None:
         """Prepare nothing more."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.close()
 
     # Releases
 
@@ -204,19 +203,13 @@ class Deployments:
         self._lines[release.place] = Lines(str(release.place), self._plane.events)
         self._needed[release.place] = {file.digest for file in content.files}
         self.blobs.pinned |= self._needed[release.place]
-        task = self._spawn(self._prepare(release, content, variables))
+        task = self._tasks.spawn(self._prepare(release, content, variables))
         self._preparing[release.place] = task
         task.add_done_callback(lambda _: self._preparing.pop(release.place, None))
 
     def refresh(self, place: AppEnv) -> None:
         """Replace workers that have another value of a variable than it has now, one by one."""
-        self._spawn(self._refresh(place))
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.spawn(self._refresh(place))
 
     def _changes(self, place: AppEnv) -> asyncio.Lock:
         """Held while an environment comes to have other workers."""

@@ -1,4 +1,4 @@
-"""What a plane does besides: its own tasks, whose failures are the loop's to tell."""
+"""What is done on an event loop besides; failures are the loop's to tell."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from typing import Any
 
 
 class Tasks:
@@ -17,10 +18,11 @@ class Tasks:
         self.closed = False
         self._running: set[asyncio.Task[None]] = set()
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self.loop.create_task(work)
         self._running.add(task)
         task.add_done_callback(self._done)
+        return task
 
     async def close(self) -> None:
         """Cancel what still runs; returns when it has ended."""
@@ -32,5 +34,5 @@ class Tasks:
     def _done(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         if not task.cancelled() and task.exception() is not None:
-            context = {"message": "a plane task failed", "exception": task.exception()}
+            context = {"message": "a task of Flash failed", "exception": task.exception()}
             self.loop.call_exception_handler({**context, "task": task})

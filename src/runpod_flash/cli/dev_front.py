@@ -1,0 +1,48 @@
+"""Where `flash dev` answers requests, and what it does beside that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runpod_flash.cli import dev_screen
+from runpod_flash.gateway.server import GatewayServer
+from runpod_flash.plane.tasks import Tasks
+
+if TYPE_CHECKING:
+    from runpod_flash.cli.dev_session import Options
+    from runpod_flash.gateway.server import Application
+
+# Requests in flight get so long when the server stops.
+_GRACE_SECONDS = 1.0
+
+
+class Front:
+    """A server for one application, at the address of the command line, and tasks.
+
+    `tasks` end with it.
+    """
+
+    def __init__(self, application: Application, options: Options) -> None:
+        self._application = application
+        self._options = options
+        self._server: GatewayServer | None = None
+        self.tasks = Tasks()
+
+    @property
+    def server(self) -> GatewayServer:
+        """Once it is started."""
+        assert self._server is not None
+        return self._server
+
+    def open(self) -> GatewayServer:
+        """Take the port. Raises `ConfigurationError` where it is not to be had."""
+        self._server = GatewayServer(self._application, self._options.host, self._options.port)
+        return self._server
+
+    async def close(self, *, stopped: bool) -> None:
+        """With `stopped`, somebody asked for it and is told."""
+        if stopped:
+            dev_screen.stopping()
+        await self.tasks.close()
+        if self._server is not None:
+            await self._server.stop(_GRACE_SECONDS)
