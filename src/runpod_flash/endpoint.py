@@ -356,12 +356,17 @@ class Endpoint:
     # Calling by input, as the queue API does
 
     def run(self, input: Any, *, webhook: str | None = None) -> EndpointJob:
-        """Queue a job; `input` maps to the function's parameters by name. May be awaited."""
-        if webhook is not None:
-            from runpod_flash.unavailable import refuse
+        """Queue a job; `input` maps to the function's parameters by name. May be awaited.
 
-            refuse("webhook=")
-        return self._called("run()").run_input(input)
+        `webhook` is a URL that a server calls with the job object once the job has ended; it needs
+        a target.
+        """
+        url, target = check.parse_text("webhook", webhook), self._called("run()")
+        if url is None:
+            return target.run_input(input)
+        from runpod_flash.webhook import run_told
+
+        return run_told(target, input, url)
 
     async def runsync(self, input: Any, timeout: float = 60.0) -> EndpointJob:
         """Queue a job and wait for its end, or at most `timeout` seconds."""

@@ -7,9 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from standardwebhooks import Webhook
 
 from behaviour.programs import LEFT_SECONDS, Programs
 from behaviour.servers import server
+from integration.webhook_receiver import receiving
 from runpod_flash.gateway.sessions import LEASE_SECONDS
 
 if TYPE_CHECKING:
@@ -499,3 +501,49 @@ def test_a_program_that_asks_too_often_waits_for_its_turn(
         done = Programs(tmp_path / "program", shared_cache, target=limited).run(OFTEN)
         assert done.stdout == "[0, 1, 2, 3, 4, 5]\n"
         assert "runsync 429" in limited.log.read_text()
+
+
+TOLD = """
+endpoint = Endpoint(name="doubles", cpu=CPU)
+
+@endpoint
+def doubles(x):
+    return 2 * x
+
+async def main():
+    jobs = [endpoint.run({{"x": 4}}, webhook={url!r}), endpoint.run({{"x": None}}, webhook={url!r})]
+    print(json.dumps([[job.id, (await job.wait()).error] for job in jobs]))
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_a_webhook_is_told_of_the_ends_of_a_program_s_jobs(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    with (
+        receiving() as receiver,
+        server(tmp_path / "server", shared_cache, "--webhooks", "any") as target,
+    ):
+        programs = Programs(tmp_path / "program", shared_cache, target=target)
+        (done, _), (failed, why) = programs.run(TOLD.format(url=f"{receiver.origin}/hook")).result
+        until(lambda: len(receiver.got) == 2)
+        secret = (target.data / "webhook-secret").read_text().strip()
+        told = [Webhook(secret).verify(body, headers) for headers, body in receiver.got]
+    found = {each["id"]: each for each in told}
+    assert found[done]["status"] == "COMPLETED"
+    assert (found[done]["input"], found[done]["output"]) == ({"x": 4}, 8)
+    assert found[failed]["status"] == "FAILED"
+    assert "unsupported operand" in why
+    assert "unsupported operand" in found[failed]["error"]
+
+
+def test_a_server_that_sends_no_webhooks_to_itself_says_so_of_a_program_s_job(
+    programs: Programs,
+) -> None:
+    with receiving() as receiver:
+        done = programs.run(TOLD.format(url=f"{receiver.origin}/hook"))
+        assert not receiver.got
+    for _, why in done.result:
+        assert "is no address to call: 127.0.0.1 is this machine" in why

@@ -6,16 +6,14 @@ import asyncio
 import json
 import ssl
 import subprocess
-import threading
 import time
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from standardwebhooks import Webhook
 
 from integration.served import serve, serving
+from integration.webhook_receiver import receiving
 from runpod_flash.gateway.settings import Settings
 from runpod_flash.gateway.targets import ForbiddenTargetError, Targets
 from runpod_flash.gateway.webhook_secret import new_secret
@@ -23,7 +21,6 @@ from runpod_flash.gateway.webhook_sender import WebhookSender
 from runpod_flash.plane.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from integration.served import Served
@@ -38,49 +35,6 @@ ONE = """
     def one(x: int = 1):
         return x + 1
 """
-
-
-class Receiver:
-    """A server that keeps what it is sent, and answers with these statuses in turn."""
-
-    def __init__(self, statuses: list[int], tls: ssl.SSLContext | None) -> None:
-        self.got: list[tuple[dict[str, str], bytes]] = []
-        self._statuses = statuses
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                receiver.got.append((dict(self.headers.items()), body))
-                status = receiver._statuses.pop(0) if receiver._statuses else 200
-                self.send_response(status)
-                if 300 <= status < 400:
-                    self.send_header("location", f"{receiver.origin}/elsewhere")
-                self.end_headers()
-
-            def log_message(self, *given: object) -> None: ...
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-        self.port = self._server.server_address[1]
-        self.origin = f"http{'s' if tls else ''}://localhost:{self.port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-
-@contextmanager
-def receiving(*statuses: int, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
-    receiver = Receiver(list(statuses), tls)
-    try:
-        yield receiver
-    finally:
-        receiver.close()
 
 
 async def until(what: Any) -> None:

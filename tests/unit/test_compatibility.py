@@ -239,7 +239,9 @@ def at_a_target() -> Any:
 
 
 def webhook() -> Any:
-    return Endpoint(id=None).run({}, webhook="https://example.com")
+    endpoint = Endpoint(name="x")
+    endpoint(webhook)
+    return endpoint.run({}, webhook="https://example.com")
 
 
 def test_the_page_on_compatibility_says_what_trying_everything_shows() -> None:

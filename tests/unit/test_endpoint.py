@@ -306,11 +306,25 @@ def test_a_client_declares_nothing_that_workers_run() -> None:
 
 
 def test_a_webhook_needs_a_server() -> None:
-    with pytest.raises(
-        NotAvailableError,
-        match=r"^webhook= needs a Flash server, which programs cannot ask for it yet",
-    ):
+    why = "^webhook= is called even after this program's end, which "
+    with pytest.raises(NotAvailableError, match=why + WHY_NOT):
         double_endpoint.run({"x": 1}, webhook="https://example.com")
+
+
+def test_a_webhook_is_refused_for_a_job_that_a_worker_gives_its_own_plane(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(context, "current", object())
+    monkeypatch.setenv("FLASH_TARGET", "http://localhost:1")
+    why = r"calls 'double' over its own link: await the job, or call Endpoint\(id='double'\)$"
+    with pytest.raises(NotAvailableError, match=why):
+        double_endpoint.run({"x": 1}, webhook="https://example.com")
+
+
+@pytest.mark.parametrize("url", ["", 3])
+def test_a_webhook_is_a_text(url: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^webhook={url!r}: a text that is not empty$"):
+        double_endpoint.run({"x": 1}, webhook=url)
 
 
 def test_jobs_need_a_decorated_function() -> None:

@@ -30,7 +30,8 @@ STREAM_WINDOW = 64
 class Submission(NamedTuple):
     """A job to run. `credits` bounds how far a stream runs ahead (0: not at all bounded).
 
-    `describe` says what is behind the spec, to a server that has to learn it.
+    `describe` says what is behind the spec, to a server that has to learn it; `webhook` is what a
+    server tells of the end.
     """
 
     job_id: str
@@ -40,6 +41,7 @@ class Submission(NamedTuple):
     policy: Policy
     credits: int = 0
     describe: Callable[[], Discovered] | None = None
+    webhook: str = ""
 
 
 class Backend(Protocol):

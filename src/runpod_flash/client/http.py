@@ -229,6 +229,7 @@ def _job(submission: Submission) -> Frame:
         "form": call.form,
         "method": call.method,
         "credits": submission.credits,
+        **({"webhook": submission.webhook} if submission.webhook else {}),
     }
     return carrying("job", fields, call.payload, call.constructor)
 

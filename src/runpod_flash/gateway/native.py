@@ -47,7 +47,7 @@ class NativeApi:
             return NOT_KNOWN
         if verb in ("run", "runsync"):
             sent = await _sent(scope, receive)
-            job_id = self._accept(endpoint, pool, sent, verb)
+            job_id = self._accept(endpoint, pool, sent, verb, scope)
             return await self._state(job_id, _seconds(scope) if verb == "runsync" else 0)
         return await self.of_job(verb, job_id, scope)
 
@@ -63,7 +63,9 @@ class NativeApi:
             return await self._state(job_id, 0)
         raise Refusal(404, f"{scope['path']} is no operation of the queue API")
 
-    def _accept(self, endpoint: Discovered, pool: Pool, sent: Sequence[Frame], verb: str) -> str:
+    def _accept(
+        self, endpoint: Discovered, pool: Pool, sent: Sequence[Frame], verb: str, scope: Scope
+    ) -> str:
         try:
             (frame,) = sent
             fields = frame.fields
@@ -82,8 +84,11 @@ class NativeApi:
         # Of one that is only submitted, the end may be asked for by another program.
         kept_ms = self._jobs.settings.run_retention_ms if verb == "run" else 0
         policy = policy_of(pool)._replace(retention_ms=kept_ms)
-        credits_ = fields.get("credits", 0)
-        self._jobs.accept(pool, NewJob(job_id, pool.key, call, policy, credits=credits_))
+        credits_, webhook = fields.get("credits", 0), str(fields.get("webhook", ""))
+        if webhook:
+            self._jobs.targets.check(webhook, scope)
+        new = NewJob(job_id, pool.key, call, policy, credits=credits_, webhook=webhook)
+        self._jobs.accept(pool, new)
         return job_id
 
     async def _state(self, job_id: str, seconds: float) -> Told:
