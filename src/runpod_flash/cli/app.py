@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import json_option, print_json
 from runpod_flash.cli.servers import chosen_server, server_options
 from runpod_flash.cli.undeploy import require_consent
 
@@ -24,7 +24,7 @@ def app() -> None:
 
 
 @app.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def list_(as_json: bool, server: str | None, insecure: bool) -> None:
     """List the apps of a server, and their environments.
@@ -33,7 +33,7 @@ def list_(as_json: bool, server: str | None, insecure: bool) -> None:
     """
     found = chosen_server(server, insecure).ask("GET", "/v2/apps")["apps"]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     rows = [(each["name"], ", ".join(each["environments"])) for each in found]
     _print(("APP", "ENVIRONMENTS"), rows, "No app is deployed here; `flash deploy` deploys one.")
@@ -41,7 +41,7 @@ def list_(as_json: bool, server: str | None, insecure: bool) -> None:
 
 @app.command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def get(name: str, as_json: bool, server: str | None, insecure: bool) -> None:
     """Show an app: its environments, and what is served in each.
@@ -50,7 +50,7 @@ def get(name: str, as_json: bool, server: str | None, insecure: bool) -> None:
     """
     found = chosen_server(server, insecure).ask("GET", f"/v2/apps/{name}")
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     show_environments(found["environments"])
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from runpod_flash.cli.build_options import build_options, read_options
+from runpod_flash.cli.json_output import json_option
 
 
 @click.command()
@@ -19,7 +20,7 @@ from runpod_flash.cli.build_options import build_options, read_options
     show_default=True,
     help="Where the archive is written.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @click.option("--server", metavar="URL", help="Build for the workers of this server.")
 @click.option(
     "--insecure", is_flag=True, help="Send the key over plain http, which others may read."

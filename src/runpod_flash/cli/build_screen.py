@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import print_json
 from runpod_flash.packing.artifact import shown
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def as_json(artifact: Artifact, archive: Path) -> None:
             for each in artifact.catalog.endpoints
         ],
     }
-    click.echo(json.dumps(told, indent=2))
+    print_json(told)
 
 
 def _size(size: int) -> str:

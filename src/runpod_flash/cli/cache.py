@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from runpod_flash.engines.local.environments.environments import Environments, Stored
@@ -22,7 +22,7 @@ _HEADS = ("KEY", "PYTHON", "SIZE", "LAST USED", "PACKAGES")
 
 
 @click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @click.pass_context
 def cache(context: click.Context, as_json: bool) -> None:
     """Show the environments of workers: their packages, size, last use and Python.
@@ -36,7 +36,7 @@ def cache(context: click.Context, as_json: bool) -> None:
         return
     stored = _environments().stored()
     if as_json:
-        click.echo(json.dumps(_report(stored), indent=2))
+        print_json(_report(stored))
     else:
         _show(stored)
 
@@ -207,7 +207,7 @@ def _remove(
     if as_json:
         keys = [each.key for each in removed]
         report = {"removed": keys, "in_use": [e.key for e in kept], "freed_bytes": freed}
-        click.echo(json.dumps(report, indent=2))
+        print_json(report)
     elif removed or freed:
         number = output.counted(len(removed), "environment")
         click.echo(f"Removed {number}: {_human(freed)} are free again.")

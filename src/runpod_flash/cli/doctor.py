@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import textwrap
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import json_option, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +24,7 @@ _MARKS = {"ok": ("  ", ""), "warning": ("! ", "yellow"), "error": ("x ", "red")}
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 def doctor(as_json: bool) -> None:
     """Say what Flash finds here, and what is wrong.
 
@@ -47,7 +47,7 @@ def doctor(as_json: bool) -> None:
             if not as_json:
                 _show(finding)
     if as_json:
-        click.echo(json.dumps(_report(found), indent=2))
+        print_json(_report(found))
     else:
         click.echo(f"\n{_verdict(found)}")
     raise SystemExit(0 if _is_usable(found) else 1)

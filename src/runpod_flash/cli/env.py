@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from runpod_flash.cli.app import show_environments
+from runpod_flash.cli.json_output import json_option, print_json
 from runpod_flash.cli.place import chosen_app, path_of
 from runpod_flash.cli.servers import chosen_server, server_options
 from runpod_flash.cli.undeploy import require_consent
@@ -27,7 +26,7 @@ def env() -> None:
 
 @env.command(name="list")
 @_APP
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def list_(app: str | None, as_json: bool, server: str | None, insecure: bool) -> None:
     """List the environments of an app, and what is served in each.
@@ -36,7 +35,7 @@ def list_(app: str | None, as_json: bool, server: str | None, insecure: bool) ->
     """
     found = chosen_server(server, insecure).ask("GET", f"/v2/apps/{chosen_app(app)}")
     if as_json:
-        click.echo(json.dumps(found["environments"], indent=2))
+        print_json(found["environments"])
         return
     show_environments(found["environments"])
 
@@ -44,7 +43,7 @@ def list_(app: str | None, as_json: bool, server: str | None, insecure: bool) ->
 @env.command()
 @click.argument("name")
 @_APP
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def get(name: str, app: str | None, as_json: bool, server: str | None, insecure: bool) -> None:
     """Show one environment: its endpoints, and the volumes that they have.
@@ -53,7 +52,7 @@ def get(name: str, app: str | None, as_json: bool, server: str | None, insecure:
     """
     found = chosen_server(server, insecure).ask("GET", path_of(AppEnv(chosen_app(app), name)))
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     show_environments([found])
     if found["networkVolumes"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import json_option, print_json
 from runpod_flash.cli.servers import F, chosen_server, server_options
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def key() -> None:
 @key.command()
 @click.argument("name")
 @_what_it_may
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def create(
     name: str,
@@ -90,7 +90,7 @@ def create(
     fields = _fields(name, scope, endpoints, expires)
     made = chosen_server(server, insecure).ask("POST", "/v2/keys", fields)
     if as_json:
-        click.echo(json.dumps(made, indent=2))
+        print_json(made)
         return
     click.echo(made["key"])
     until = f" until {made['expiresAt']}" if made["expiresAt"] else ""
@@ -111,7 +111,7 @@ def create(
     metavar="TIME",
     help="How long the link works.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def invite(
     name: str,
@@ -136,7 +136,7 @@ def invite(
     made = client.ask("POST", "/v2/invitations", {**fields, "validFor": within})
     made["link"] = f"{client.origin}/setup?{urlsplit(made['link']).query}"
     if as_json:
-        click.echo(json.dumps(made, indent=2))
+        print_json(made)
         return
     click.echo(made["link"])
     where = f" for {', '.join(made['endpoints'])}" if made["endpoints"] else ""
@@ -150,7 +150,7 @@ def invite(
 
 
 @key.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def list_(as_json: bool, server: str | None, insecure: bool) -> None:
     """List the keys of a server: whose they are, what they may do, when they were last used.
@@ -160,7 +160,7 @@ def list_(as_json: bool, server: str | None, insecure: bool) -> None:
     client = chosen_server(server, insecure)
     found, invited = _keys(client), _invitations(client)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     rows = [_row(each, each["masked"], each["lastUsedAt"] or "never") for each in found]
     rows += [_row(each, "invited", "") for each in invited]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runpod_flash.cli.json_output import json_option
 from runpod_flash.cli.servers import chosen_server, server_options
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _WATCH_SECONDS = 1.0
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @click.option("--watch", is_flag=True, help="Show it anew each second, until Ctrl-C.")
 @server_options
 def ps(as_json: bool, watch: bool, server: str | None, insecure: bool) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import json_option, print_json
 from runpod_flash.cli.place import chosen_place, path_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
 
@@ -15,7 +14,7 @@ _HEADS = ("RELEASE", "STATE", "DEPLOYED", "BY", "IMAGES", "CAUSE")
 
 @click.command()
 @place_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def releases(
     app: str | None, environment: str | None, as_json: bool, server: str | None, insecure: bool
@@ -29,7 +28,7 @@ def releases(
     told = client.ask("GET", f"{path_of(place)}/releases")
     found = told["releases"]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     rows = [
         (

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import json_option, print_json
 from runpod_flash.cli.place import chosen_place, path_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
 
@@ -49,7 +49,7 @@ def set_(
 
 @secret.command(name="list")
 @place_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def list_(
     app: str | None, environment: str | None, as_json: bool, server: str | None, insecure: bool
@@ -62,7 +62,7 @@ def list_(
     place = chosen_place(client, app, environment)
     found = client.ask("GET", f"{path_of(place)}/secrets")["secrets"]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
     elif not found:
         click.echo(f"{place.app} {place.environment} has no secrets.")
     else:

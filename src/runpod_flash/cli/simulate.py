@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ def simulate(
     settings = [(text, _idle(base, text)) for text in timeouts or _TIMEOUTS]
     rows = list(_rows(calls, settings, start_seconds, price))
     if as_json:
-        click.echo(json.dumps([row.as_json() for row in rows], indent=2))
+        print_json([row.as_json() for row in rows])
         return
     click.echo(_title(calls, least, most, start_seconds))
     heads = ["idle_timeout", "cold starts", "wait p50", "p95", "p99", "worker hours", "per call"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.json_output import json_option, print_json
 from runpod_flash.cli.servers import chosen_server, server_options
 from runpod_flash.cli.undeploy import require_consent
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from runpod_flash.client.volumes.transfer import Report
 
 _PATH = "/v2/network-volumes"
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
 
 
 @click.group()
@@ -32,7 +31,7 @@ def volume() -> None:
 
 
 @volume.command(name="list")
-@_as_json
+@json_option
 @server_options
 def list_(as_json: bool, server: str | None, insecure: bool) -> None:
     """List the volumes of a server.
@@ -41,7 +40,7 @@ def list_(as_json: bool, server: str | None, insecure: bool) -> None:
     """
     found = _all(chosen_server(server, insecure))
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        print_json(found)
         return
     if not found:
         click.echo("This server has no volume; `flash volume create NAME` makes one.")
@@ -60,7 +59,7 @@ def list_(as_json: bool, server: str | None, insecure: bool) -> None:
 @click.option(
     "--datacenter", default="EU-RO-1", show_default=True, metavar="ID", help="Where it is."
 )
-@_as_json
+@json_option
 @server_options
 def create(
     name: str, size: int, datacenter: str, as_json: bool, server: str | None, insecure: bool
@@ -75,7 +74,7 @@ def create(
     fields = {"name": name, "size": size, "dataCenter": declared.datacenter.value}
     made = chosen_server(server, insecure).ask("POST", _PATH, fields)
     if as_json:
-        click.echo(json.dumps(made, indent=2))
+        print_json(made)
     else:
         click.echo(f"{name} is there (id {made['id']}); fill it: flash volume put {name} FOLDER")
 
@@ -100,7 +99,7 @@ def delete(volume: str, yes: bool, server: str | None, insecure: bool) -> None:
 @click.argument("volume")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", required=False)
-@_as_json
+@json_option
 @server_options
 def put(
     volume: str,
@@ -133,7 +132,7 @@ def put(
 @click.argument("volume")
 @click.argument("path")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
-@_as_json
+@json_option
 @server_options
 def get(
     volume: str,
@@ -165,7 +164,7 @@ def get(
 @click.argument("volume")
 @click.argument("path", default="")
 @click.option("-r", "--recursive", is_flag=True, help="Also what is in its folders.")
-@_as_json
+@json_option
 @server_options
 def ls(
     volume: str, path: str, recursive: bool, as_json: bool, server: str | None, insecure: bool
@@ -180,7 +179,7 @@ def ls(
     found = _named(client, volume)
     files = list(listed(client, found["id"], path.strip("/"), deep=recursive))
     if as_json:
-        click.echo(json.dumps(files, indent=2))
+        print_json(files)
         return
     rows = [
         (f"{each['size']}" if each["type"] == "file" else "", each["modifiedAt"], _line(each))
@@ -243,7 +242,7 @@ def _report(found: dict[str, Any], report: Report, place: str, as_json: bool) ->
             "movedBytes": report.moved_bytes,
             "skipped": list(report.skipped),
         }
-        click.echo(json.dumps(told, indent=2))
+        print_json(told)
         return
     for each in report.skipped:
         click.echo(f"skipped {_printable(each)}: it is no file, or a link that leads elsewhere")

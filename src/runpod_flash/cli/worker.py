@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import click
 
+from runpod_flash.cli.json_output import json_option
 from runpod_flash.cli.servers import chosen_address, chosen_server, server_options
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def worker() -> None:
 @click.argument("endpoint")
 @click.option("--new", is_flag=True, help="Make the endpoint if there is none of that name.")
 @click.option("--gpu", default="unknown", help="The GPU's name, for the server's lists.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for a script.")
+@json_option
 @server_options
 def env(
     endpoint: str, new: bool, gpu: str, as_json: bool, server: str | None, insecure: bool

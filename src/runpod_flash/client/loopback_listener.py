@@ -13,7 +13,6 @@ from runpod_flash.errors import FlashError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 _PATH = "/callback"
 _DROPPED = b"This answer is not to the login that waits here, and was dropped."
@@ -47,12 +46,7 @@ class LoopbackListener:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._server.shutdown()
         self._server.server_close()
 

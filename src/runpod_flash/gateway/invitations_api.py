@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.control.keys import NameTakenError
-from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
-from runpod_flash.gateway.keys_api import FIELDS, NO_STORE, is_span, time_of, wrong_fields
+from runpod_flash.gateway.keys_api import (
+    FIELDS,
+    NO_STORE,
+    is_span,
+    making_key,
+    time_of,
+    wrong_fields,
+)
 from runpod_flash.gateway.messages import Answer, address_of, answer, wrong_method
 from runpod_flash.gateway.problems import invalid, problem
 from runpod_flash.gateway.resources import allow, read_fields
@@ -52,7 +57,7 @@ class InvitationsApi:
             wrong.append(f"$.validFor: {seconds!r} is no number of seconds")
         if wrong:
             raise invalid(*wrong)
-        try:
+        with making_key():
             new = await self._invitations.create(
                 fields["name"],
                 fields.get("scope", "invoke"),
@@ -60,10 +65,6 @@ class InvitationsApi:
                 tuple(dict.fromkeys(fields.get("endpoints", ()))),
                 fields.get("expiresIn"),
             )
-        except NameTakenError as error:
-            raise problem(409, str(error)) from None
-        except ConfigurationError as error:
-            raise invalid(f"$: {error}") from None
         link = f"{address_of(scope)}/setup?token={new.token}"
         return answer(201, {**_shown(new.invitation), "link": link}, NO_STORE)
 

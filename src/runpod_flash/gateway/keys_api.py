@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
 from runpod_flash.control.key import KeyScope
@@ -57,17 +58,13 @@ class KeysApi:
         wrong = list(wrong_fields(fields))
         if wrong:
             raise invalid(*wrong)
-        try:
+        with making_key():
             new = await self._keys.create(
                 fields["name"],
                 fields.get("scope", "invoke"),
                 tuple(dict.fromkeys(fields.get("endpoints", ()))),
                 fields.get("expiresIn"),
             )
-        except NameTakenError as error:
-            raise problem(409, str(error)) from None
-        except ConfigurationError as error:
-            raise invalid(f"$: {error}") from None
         return answer(201, {**shown(self._keys, new.key), "key": new.secret}, NO_STORE)
 
     async def _revoke(self, key_id: str) -> Answer:
@@ -116,6 +113,17 @@ def wrong_fields(fields: dict[str, Any]) -> Iterator[str]:
     seconds = fields.get("expiresIn")
     if seconds is not None and not is_span(seconds):
         yield f"$.expiresIn: {seconds!r} is not from 1 to {_LONGEST_SECONDS} seconds"
+
+
+@contextmanager
+def making_key() -> Iterator[None]:
+    """Answers why a key cannot be made as it was asked for."""
+    try:
+        yield
+    except NameTakenError as error:
+        raise problem(409, str(error)) from None
+    except ConfigurationError as error:
+        raise invalid(f"$: {error}") from None
 
 
 def is_span(value: object) -> bool:
