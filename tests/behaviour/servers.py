@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from behaviour.programs import Programs
+from unit.command_line import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_COMMAND = "from runpod_flash.cli.main import main; main()"
 _START_SECONDS = 30.0
 
 
@@ -34,7 +34,7 @@ class Target:
         # As embedded: on a machine without GPUs, and with files that a test and its workers share.
         as_embedded = ("--gpu-fallback", "cpu", "--isolation", "none")
         self._options = ("--grace", "1", *as_embedded, *options)
-        self._command = f"{before}\n{_COMMAND}"
+        self._command = f"{before}\n{MAIN}"
         self._process = self._start("0")
         self.address = _address(self._process, self.log)
         self.key = _key(self.home)

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 import psutil
 
 from integration.served import write
+from unit.command_line import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-MAIN = "from runpod_flash.cli.main import main; main()"
 
 
 class DevServer:

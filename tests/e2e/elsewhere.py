@@ -14,6 +14,7 @@ import psutil
 
 from behaviour.programs import LEFT_SECONDS, Programs, processes_of
 from runpod_flash.control.worker_tokens import worker_of
+from unit.command_line import MAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from behaviour.servers import Target
 
-MAIN = "from runpod_flash.cli.main import main; main()"
 _PATIENCE_SECONDS = 60.0
 
 

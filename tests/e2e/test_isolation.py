@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,10 @@ from behaviour.programs import Programs
 from behaviour.servers import server
 from integration.wheels import make_wheel
 from runpod_flash.engines.local.processes import namespaces
+from unit.command_line import MAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from behaviour.programs import Program
     from behaviour.servers import Target
@@ -264,15 +266,15 @@ open(os.path.expanduser("~/imports"), "a").write(f"{{os.getuid()}} ")
     assert last["seen"][1] != last["own"][1], "it was there before the worker"
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="takes a power from root")
-@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv (util-linux)")
-def test_a_server_that_cannot_keep_apps_apart_says_so_at_start(tmp_path: Path) -> None:
-    command = ["setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin", sys.executable]
-    flash = "from runpod_flash.cli.main import main; main()"
-    options = ["server", "--data-dir", str(tmp_path / "data"), "--port", "0"]
+@contextmanager
+def events(
+    folder: Path, *options: str, by: Sequence[str] = ()
+) -> Iterator[Iterator[dict[str, Any]]]:
+    """What the log of a server says, as it comes; `by` is a command that runs others."""
+    command = ["server", "--data-dir", str(folder / "data"), "--port", "0", *options]
     with subprocess.Popen(
-        [*command, "-c", flash, *options],
-        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        [*by, sys.executable, "-c", MAIN, *command],
+        env={"HOME": str(folder), "PATH": os.environ["PATH"]},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -280,11 +282,18 @@ def test_a_server_that_cannot_keep_apps_apart_says_so_at_start(tmp_path: Path) -
         assert process.stdout is not None
         try:
             lines = iter(process.stdout.readline, "")
-            said = next(line for line in lines if "not_apart" in line or not line)
+            yield (json.loads(line) for line in lines if line.startswith("{"))
         finally:
             process.terminate()
             process.stdout.read()
-    told = json.loads(said)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="takes a power from root")
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv (util-linux)")
+def test_a_server_that_cannot_keep_apps_apart_says_so_at_start(tmp_path: Path) -> None:
+    powerless = ("setpriv", "--inh-caps=-sys_admin", "--bounding-set=-sys_admin")
+    with events(tmp_path, by=powerless) as told_so_far:
+        told = next(event for event in told_so_far if event["event"] == "not_apart")
     assert told["level"] == "warning"
     assert told["message"].startswith("apps are not kept apart on this machine (unshare: ")
     assert "--isolation none" in told["message"]
@@ -293,11 +302,10 @@ def test_a_server_that_cannot_keep_apps_apart_says_so_at_start(tmp_path: Path) -
 def test_a_worker_user_that_is_not_there_is_named(tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root runs workers as another user")
-    flash = "from runpod_flash.cli.main import main; main()"
     for name, why in (("nosuchuser", "there is no such user"), ("root", "is kept from nothing")):
         options = ["--data-dir", str(tmp_path / "data"), "--worker-user", name]
         done = subprocess.run(
-            [sys.executable, "-c", flash, "server", *options],
+            [sys.executable, "-c", MAIN, "server", *options],
             env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
             capture_output=True,
             text=True,
@@ -344,29 +352,15 @@ def test_a_folder_that_workers_may_not_read_is_named_at_start_and_by_the_call(
         "@Endpoint(name='hello', cpu='cpu3c-1-2')\n"
         "def hello():\n    return 'hi'\n"
     )
-    flash = "from runpod_flash.cli.main import main; main()"
-    options = ["--app", str(app), "--data-dir", str(tmp_path / "data"), "--port", "0"]
-    with subprocess.Popen(
-        [sys.executable, "-c", flash, "server", *options],
-        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            told: dict[str, Any] = {}
-            while "unreadable" not in told and (line := process.stdout.readline()):
-                if line.startswith("{"):
-                    event = json.loads(line)
-                    told[event["event"]] = event
-            address = f"{told['serving']['address']}/v2/hello/runsync"
-            failed = httpx.post(address, json={"input": {}}, timeout=60).json()
-            app.chmod(0o755)
-            worked = httpx.post(address, json={"input": {}}, timeout=60).json()
-        finally:
-            process.terminate()
-            process.stdout.read()
+    with events(tmp_path, "--app", str(app)) as told_so_far:
+        told: dict[str, dict[str, Any]] = {}
+        while "unreadable" not in told:
+            event = next(told_so_far)
+            told[event["event"]] = event
+        address = f"{told['serving']['address']}/v2/hello/runsync"
+        failed = httpx.post(address, json={"input": {}}, timeout=60).json()
+        app.chmod(0o755)
+        worked = httpx.post(address, json={"input": {}}, timeout=60).json()
     why = f"workers are the user nobody, who may not read the folder {app} (mode 0700): run"
     assert told["unreadable"]["message"].startswith(why)
     assert told["unreadable"]["level"] == "warning"

@@ -10,8 +10,6 @@ import json
 import math
 import os
 import pathlib
-import shutil
-import subprocess
 import sys
 import threading
 import tracemalloc
@@ -28,8 +26,7 @@ from hypothesis.extra import numpy as hnp
 from runpod_flash.errors import SerializationError
 from runpod_flash.wire.codec import Payload, decode, encode, encode_safe
 from runpod_flash.wire.module_names import ModuleNames
-
-SRC = str(pathlib.Path(__file__).parents[2] / "src")
+from unit.other_pythons import output_of, pythons, run
 
 any_text = st.text(st.characters())  # lone surrogates included
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | any_text | st.binary()
@@ -372,13 +369,6 @@ if __name__ == "__main__":
 """
 
 
-def run(*command: str, cwd: pathlib.Path, path: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SRC, str(cwd), path])}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
 def test_classes_and_functions_of_the_callers_script_are_the_same_on_both_sides(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -399,8 +389,9 @@ def test_a_missing_module_or_name_at_the_reader_is_named(tmp_path: pathlib.Path)
         "elsewhere": write.format("elsewhere.Thing()"),
         "numpy": write.format("__import__('numpy').arange(3)"),
     }
+    path = (str(tmp_path), _site_packages())
     for module, program in bodies.items():
-        written = run(sys.executable, "-c", program, cwd=tmp_path, path=_site_packages())
+        written = run(sys.executable, "-c", program, cwd=tmp_path, path=path)
         assert written.returncode == 0, written.stderr
         block = f"import sys; sys.modules[{module!r}] = None\n"
         read = (
@@ -408,7 +399,7 @@ def test_a_missing_module_or_name_at_the_reader_is_named(tmp_path: pathlib.Path)
             f"try: decode(Payload(*{written.stdout.strip()}), trusted=True)\n"
             "except Exception as e: print(type(e).__name__, e)"
         )
-        done = run(sys.executable, "-c", block + read, cwd=tmp_path, path=_site_packages())
+        done = run(sys.executable, "-c", block + read, cwd=tmp_path, path=path)
         assert done.stdout.startswith("SerializationError"), done
         assert module in done.stdout and "dependencies=[...]" in done.stdout
 
@@ -417,26 +408,8 @@ def _site_packages() -> str:
     return str(pathlib.Path(np.__file__).parents[1])
 
 
-def pythons() -> list[str]:
-    """Other interpreters that really run here, from PATH and from pyenv."""
-    found = []
-    for minor in ("3.10", "3.11", "3.12", "3.13"):
-        pyenv = sorted(pathlib.Path("~/.pyenv/versions").expanduser().glob(f"{minor}.*/bin/python"))
-        for candidate in [*map(str, pyenv), shutil.which(f"python{minor}")]:
-            check = "import sys; print('%d.%d' % sys.version_info[:2])"
-            if candidate and _output(candidate, "-c", check) == minor:
-                found.append(candidate)
-                break
-    return found
-
-
-def _output(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return done.stdout.strip()
-
-
 def test_a_value_survives_the_way_through_every_other_python_here(tmp_path: pathlib.Path) -> None:
-    others = [p for p in pythons() if _output(p, "-c", "print(1)") == "1"]
+    others = [p for p in pythons() if output_of(p, "-c", "print(1)") == "1"]
     if len(others) < 2:
         pytest.skip("fewer than two Pythons from 3.10 to 3.13 on this machine")
     value = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import pathlib
 import re
 import subprocess
@@ -24,8 +23,7 @@ from runpod_flash.errors import (
 from runpod_flash.wire.codec import Payload
 from runpod_flash.wire.failures import Failure, capture, from_wire, restore, to_wire
 from runpod_flash.wire.module_names import ModuleNames
-
-SRC = str(pathlib.Path(__file__).parents[2] / "src")
+from unit.other_pythons import SRC, run
 
 
 class NeedsArguments(Exception):  # noqa: N818
@@ -327,16 +325,7 @@ def test_the_callers_script_catches_its_own_type(tmp_path: pathlib.Path) -> None
         "    try: raise restore(from_wire(json.loads(out)), ModuleNames('app'))\n"
         "    except Mine as e: print(type(e) is Mine, e.args, e.remote_type)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": f"{SRC}{os.pathsep}{tmp_path}"}
-
-    done = subprocess.run(
-        [sys.executable, "app.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(sys.executable, "app.py", cwd=tmp_path, path=(str(tmp_path),))
 
     assert done.stdout == "True (1,) app.Mine\n", done.stderr
     assert ModuleNames("app").to_wire("__main__") == "app"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 
-from unit.test_codec import SRC, pythons
+from unit import other_pythons
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,19 +69,11 @@ USES = """
 
 def run(root: Path, program: str, python: str = sys.executable) -> None:
     (root / "program.py").write_text(textwrap.dedent(PRELUDE) + textwrap.dedent(program))
-    done = subprocess.run(
-        [python, "program.py"],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": SRC},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = other_pythons.run(python, "program.py", cwd=root)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize("python", other_pythons.pythons())
 def test_whatever_a_file_does_with_them_at_its_top_level_goes_on(
     tmp_path: Path, python: str
 ) -> None:

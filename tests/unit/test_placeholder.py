@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
 
-from unit.test_codec import SRC, pythons
+from unit import other_pythons
 
 if TYPE_CHECKING:
     import pathlib
+    import subprocess
 
 PRELUDE = """
 import sys
@@ -43,15 +42,7 @@ def run(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(textwrap.dedent(text))
     (root / "main_program.py").write_text(PRELUDE + textwrap.dedent(program))
-    return subprocess.run(
-        [python, "main_program.py"],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": SRC},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return other_pythons.run(python, "main_program.py", cwd=root)
 
 
 def succeeds(root: pathlib.Path, program: str, python: str = sys.executable, **files: str) -> None:
@@ -75,7 +66,7 @@ FORMS = """
 """
 
 
-@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize("python", other_pythons.pythons())
 def test_every_form_of_import_gives_a_lazy_placeholder(tmp_path: pathlib.Path, python: str) -> None:
     program = """
     import user
