@@ -117,12 +117,13 @@ def submit(invocation: Invocation) -> EndpointJob:
     return _queued(backend, invocation.target, _call(backend, invocation))
 
 
-def submit_input(target: Target, value: Any) -> EndpointJob:
-    """Queue a job with an `input` as the queue API has it."""
+def submit_input(target: Target, value: Any, webhook: str = "") -> EndpointJob:
+    """Queue a job with an `input` as the queue API has it; a server tells `webhook` of its end."""
     method, rest = target.split_input(value)
     backend = backend_for(target.name, by_id=target.by_id)
     payload = encode(rest, backend.names, backend.room)
-    return _queued(backend, target, _submission(target, payload, "input", method))
+    submission = _submission(target, payload, "input", method)
+    return _queued(backend, target, submission._replace(webhook=webhook) if webhook else submission)
 
 
 def _queued(backend: Backend, target: Target, submission: Submission) -> EndpointJob:

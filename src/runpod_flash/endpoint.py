@@ -361,12 +361,8 @@ class Endpoint:
         `webhook` is a URL that a server calls with the job object once the job has ended; it needs
         a target.
         """
-        url, target = check.parse_text("webhook", webhook), self._called("run()")
-        if url is None:
-            return target.run_input(input)
-        from runpod_flash.webhook import run_told
-
-        return run_told(target, input, url)
+        url = check.parse_text("webhook", webhook) or ""
+        return self._called("run()").run_input(input, url)
 
     async def runsync(self, input: Any, timeout: float = 60.0) -> EndpointJob:
         """Queue a job and wait for its end, or at most `timeout` seconds."""

@@ -167,11 +167,19 @@ class Target:
         """How a pickle of the decorated object is read in a worker."""
         return _from_reference, (self.spec.to_wire(), dict(self.env))
 
-    def run_input(self, value: Any) -> EndpointJob:
-        """Queue a job whose `input` is mapped to parameters by name."""
+    def run_input(self, value: Any, webhook: str = "") -> EndpointJob:
+        """Queue a job whose `input` is mapped to parameters by name.
+
+        A server calls the `webhook` when the job has ended. Raises `NotAvailableError` for one
+        where no server has the job.
+        """
         from runpod_flash.calls import submit_input
 
-        return submit_input(self, value)
+        if webhook:
+            from runpod_flash.webhook import check_server
+
+            check_server(self)
+        return submit_input(self, value, webhook)
 
 
 def _signature(original: Any, method: str) -> inspect.Signature | None:
