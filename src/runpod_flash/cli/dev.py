@@ -51,6 +51,7 @@ def dev(
             f"--host {host} would let other machines run your functions without a key; leave it "
             "out, or add --insecure if the network is yours alone."
         )
-    from runpod_flash.cli.dev_session import Options, run
+    from runpod_flash.cli.dev_front import Options
+    from runpod_flash.cli.dev_session import run
 
     raise SystemExit(run(Options(host, port, reload, auto_provision, target)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runpod_flash.cli import dev_screen
@@ -9,11 +10,21 @@ from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.plane.tasks import Tasks
 
 if TYPE_CHECKING:
-    from runpod_flash.cli.dev_session import Options
     from runpod_flash.gateway.server import Application
 
 # Requests in flight get so long when the server stops.
 _GRACE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line said."""
+
+    host: str
+    port: int
+    reload: bool
+    auto_provision: bool
+    target: str | None = None
 
 
 class Front:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
-    from runpod_flash.cli.dev_session import Options
+    from runpod_flash.cli.dev_front import Options
     from runpod_flash.project.catalog import Catalog
 
 _RECONNECT_SECONDS = 0.5

@@ -6,7 +6,6 @@ import asyncio
 import os
 import secrets
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,22 +33,12 @@ from runpod_flash.project.watching import changes, discover_settled
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
+    from runpod_flash.cli.dev_front import Options
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Catalog
 
 # So many environments are built at once.
 _AT_ONCE = 3
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line said."""
-
-    host: str
-    port: int
-    reload: bool
-    auto_provision: bool
-    target: str | None = None
 
 
 def run(options: Options) -> int:
