@@ -69,7 +69,8 @@ def test_every_line_on_the_screen_can_be_pasted_and_ctrl_c_leaves_nothing(tmp_pa
         workers = server.children()
         assert workers
         assert server.interrupt() == 0
-        assert not psutil.wait_procs(workers, timeout=2)[1]
+        left = psutil.wait_procs(workers, timeout=10)[1]
+        assert not left, [(each.pid, each.status()) for each in left]
 
 
 def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_path: Path) -> None:
@@ -312,4 +313,7 @@ def test_nothing_is_left_when_the_server_is_killed(tmp_path: Path) -> None:
         workers = server.children()
         assert workers
         psutil.Process(server.pid).kill()
-        assert not psutil.wait_procs(workers, timeout=2)[1]
+        left = psutil.wait_procs(workers, timeout=2)[1]
+        assert not left, [
+            (p.pid, p.status(), p.cmdline(), p.ppid()) for p in left if p.is_running()
+        ]
