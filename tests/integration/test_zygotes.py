@@ -556,6 +556,30 @@ def test_a_killed_zygote_is_replaced_and_no_worker_is_lost(tmp_path: Path) -> No
     run(body())
 
 
+@pytest.mark.parametrize("killed", ["minder", "zygote"])
+def test_a_worker_whose_parent_is_killed_while_it_is_born_is_started_otherwise(
+    killed: str, tmp_path: Path
+) -> None:
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            await b.warm()
+            await until(lambda: len(spares()) == 2)
+            (zygote,) = zygotes()
+            victim = zygote.children()[0] if killed == "minder" else zygote
+            victim.suspend()
+            starting = asyncio.ensure_future(b.start(SLEEP))
+            await asyncio.sleep(0.2)
+            assert not starting.done()
+            victim.kill()
+            process, _ = await starting
+            assert process.slow_start == ""
+            await b.warm()
+            process, _ = await b.start(SLEEP)
+            assert is_fork(process)
+
+    run(body())
+
+
 def test_a_zygote_that_never_gets_ready_is_given_up(tmp_path: Path) -> None:
     module(tmp_path, "crash", "import os; os.kill(os.getpid(), 11)")
 

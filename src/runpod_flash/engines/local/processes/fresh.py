@@ -43,7 +43,7 @@ class FreshProcessLauncher(Launcher):
                 try:
                     return await self._launch(order, events)
                 except SupervisorLostError:
-                    # It was killed between two launches, or during this one: a new one, once.
+                    # One was killed between two launches, or during this one: again, once.
                     return await self._launch(order, events)
 
     def prepare(self, order: LaunchOrder) -> None:

@@ -9,7 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.engines.local.processes.supervisors import InnerSupervisor, Supervisor
+from runpod_flash.engines.local.processes.supervisors import (
+    InnerSupervisor,
+    Supervisor,
+    SupervisorLostError,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -179,7 +183,8 @@ class InnerSource(Source):
             process = await launch(order, _Silence())
         except OSError as error:
             self._descriptors.close(self._ours)
-            self._answer({"error": str(error)})
+            lost = isinstance(error, SupervisorLostError)
+            self._answer({} if lost else {"error": str(error)})
         except BaseException:
             self._descriptors.close(self._ours)
             raise

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class SupervisorLostError(OSError):
-    """The supervisor ended before it could start a worker."""
+    """The supervisor or the minder was killed before it had started a worker."""
 
 
 class Forker(Protocol):

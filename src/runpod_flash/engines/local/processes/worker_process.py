@@ -111,8 +111,9 @@ class WorkerProcess(Process):
             text = f"worker {self._id} could not be started: {reply['error']}"
             raise OSError(reply["errno"], text) if reply["errno"] else OSError(text)
         if "pid" not in reply:
-            text = f"worker {self._id} could not be started: its parent process was killed"
-            raise OSError(text) if supervisor.alive() else SupervisorLostError(text)
+            raise SupervisorLostError(
+                f"worker {self._id} could not be started: its parent process was killed"
+            )
 
     def report(self) -> None:
         """Begin to report events, also of what was heard before: never before `launch` returns."""

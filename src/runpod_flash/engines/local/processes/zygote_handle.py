@@ -6,6 +6,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.engines.local.processes.supervisors import SupervisorLostError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from pathlib import Path
@@ -97,9 +99,14 @@ class Zygote:
         self._losses = 0
         self._set_timer(self._idle, self._retire)
 
+    def is_lost(self) -> bool:
+        """Whether there is none for a while only: it was killed, or has been idle."""
+        return not self.unfit and (self._current is None or self._current.is_lost())
+
     def was_refused(self, refusal: OSError) -> None:
         """What was refused to a fork alone, and not by the system, always will be."""
-        if not refusal.errno and self._current is not None and not self._current.is_lost():
+        passing = refusal.errno or isinstance(refusal, SupervisorLostError)
+        if not passing and self._current is not None and not self._current.is_lost():
             self.unfit = str(refusal)
             self._retire()
 
@@ -161,12 +168,11 @@ class Zygote:
             self.used_at = self._loop.time()
             self._on_grown()
 
-    async def settled(self) -> bool:
-        """Wait for the one that comes; whether there is one then."""
+    async def settled(self) -> None:
+        """Wait for the one that comes, if one does."""
         while not self.unfit and (self._coming is not None or self._timer_starts):
             self._changed.clear()
             await self._changed.wait()
-        return self._current is not None
 
     def _leave_out(self, answer: dict[str, Any]) -> bool:
         """Note what failed; whether to try at once without it."""

@@ -16,6 +16,7 @@ from runpod_flash.engines.local.capacity import human_bytes
 from runpod_flash.engines.local.processes.conditions import conditions, snapshot_key
 from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
 from runpod_flash.engines.local.processes.source import InnerSource, ZygoteSource, told_zygote
+from runpod_flash.engines.local.processes.supervisors import SupervisorLostError
 from runpod_flash.engines.local.processes.zygote_handle import Zygote
 
 if TYPE_CHECKING:
@@ -194,11 +195,14 @@ class ZygoteLauncher(FreshProcessLauncher):
 
             async def launch(order: LaunchOrder, events: ProcessEvents) -> WorkerProcess:
                 zygote = self._zygote(based)
-                if zygote is None or not await zygote.settled():
+                if zygote is None:
                     raise OSError("there is no process to fork")
+                await zygote.settled()
                 worker = await self._fork(order, events, zygote)
+                if worker is None and zygote.is_lost():
+                    raise SupervisorLostError("the process to fork was killed")
                 if worker is None:
-                    raise OSError("it could not be forked")
+                    raise OSError(zygote.unfit or "it could not be forked")
                 return worker
 
             return InnerSource(
