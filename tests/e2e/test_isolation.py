@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from behaviour.programs import Programs
+from behaviour.programs import FORKS, Programs
 from behaviour.servers import server
 from integration.wheels import make_wheel
 from runpod_flash.engines.local.processes import namespaces
@@ -217,6 +217,7 @@ def test_a_project_in_shared_memory_is_seen_by_its_own_workers(
     assert told.get("output") == [True, False], told.get("error")
 
 
+@pytest.mark.skipif(not FORKS, reason="there are no zygotes")
 def test_packages_are_imported_ahead_only_where_their_app_is(
     tmp_path: Path, shared_cache: Path, target: Target
 ) -> None:

@@ -28,6 +28,7 @@ MAIN = """
 if __name__ == "__main__":
     print(json.dumps(asyncio.run(main())))
 """
+forks = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
 # What a CPU endpoint's worker has beyond what it was passed (docs/workers.md).
 SET = {
     "CUDA_VISIBLE_DEVICES",
@@ -143,6 +144,65 @@ def test_where_workers_cannot_be_forks_a_line_says_why_once(
     assert "flash-zygote" not in done.result
     assert done.stderr.count("starts its workers without modules imported ahead") == 1
     assert "2 threads run in the process to fork" in done.stderr
+
+
+LOOKS = """
+    OPTIONS = {"cpu": CPU, "flashboot": FLASHBOOT, "dependencies": ["numpy"]}
+
+    def look():
+        ahead = "numpy" in sys.modules
+        import numpy
+        import random
+        found = {
+            "ahead": ahead, "random": random.random(), "numpy": numpy.random.random(),
+            "worker": os.environ["FLASH_WORKER_ID"], "mine": os.environ.get("MINE"),
+            "left": os.environ.get("LEFT"), "cwd": os.getcwd(), "pid": os.getpid(),
+        }
+        os.environ["LEFT"] = "behind"
+        os.chdir("/")
+        return found
+
+    one = Endpoint(name="one", env={"MINE": "1"}, **OPTIONS)(look)
+    two = Endpoint(name="two", env={"MINE": "2"}, **OPTIONS)(look)
+
+    async def main():
+        seen, end = [], time.monotonic() + 40
+        while sum(found["ahead"] for found in seen) < ENOUGH and time.monotonic() < end:
+            for endpoint in (one, two):
+                seen.append(await endpoint())
+                await asyncio.sleep(0.5)
+                os.kill(seen[-1]["pid"], 9)
+        for _ in range(2):
+            seen += [await one(), await two()]
+            for found in seen[-2:]:
+                os.kill(found["pid"], 9)
+            await asyncio.sleep(0.2)
+        return seen
+"""
+
+
+@pytest.mark.network
+@pytest.mark.parametrize(
+    ("zygotes", "flashboot"),
+    [
+        pytest.param("1", True, marks=forks),
+        pytest.param("1", False, marks=forks),
+        ("0", True),
+    ],
+)
+def test_each_worker_has_its_own_random_numbers_variables_and_directory(
+    zygotes: str, flashboot: bool, programs: Programs
+) -> None:
+    enough = 6 if zygotes == "1" else 0
+    body = LOOKS.replace("FLASHBOOT", str(flashboot)).replace("ENOUGH", str(enough))
+    seen = programs.run(program(body), env={"FLASH_ZYGOTES": zygotes}).result
+    assert sum(found["ahead"] for found in seen) >= enough
+    assert any(found["ahead"] for found in seen) == (zygotes == "1")
+    for own in ("random", "numpy", "worker", "pid"):
+        assert len({found[own] for found in seen}) == len(seen)
+    assert [found["mine"] for found in seen] == ["1", "2"] * (len(seen) // 2)
+    assert {found["left"] for found in seen} == {None}
+    assert {found["cwd"] for found in seen} == {str(programs.folder)}
 
 
 # Packages and folders
@@ -317,7 +377,7 @@ def test_a_bound_that_is_no_number_is_refused_in_one_sentence(programs: Programs
     )
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
+@forks
 def test_without_zygotes_each_worker_is_a_fresh_process(programs: Programs) -> None:
     starts = program(STARTS.replace("ENVIRONMENT", "{}"))
     done = programs.run(starts, env={"FLASH_ZYGOTES": "0"})
