@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from behaviour.programs import Programs
+from behaviour.programs import FORKS, Programs
 from behaviour.servers import server
 from e2e.elsewhere import Elsewhere, Machine, until
 from integration.served import KEY, serve
@@ -28,6 +29,7 @@ APP = """
 import asyncio
 import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -45,6 +47,12 @@ def where() -> dict:
         "text": beside.TEXT, "home": os.environ["HOME"], "setting": SETTING,
         "given": os.environ["GIVEN"], "token": os.environ.get("FLASH_WORKER_TOKEN"),
     }
+
+@Endpoint(name="imports", cpu=CPU, workers=0)
+def imports() -> dict:
+    ahead = "colorsys" in sys.modules
+    import colorsys
+    return {"ahead": ahead, "pid": os.getpid()}
 
 @Endpoint(name="counts", cpu=CPU, workers=0)
 async def counts(n: int):
@@ -244,6 +252,23 @@ def test_routes_stream_from_there(there: Elsewhere, target: Target) -> None:
         assert there.ask("POST", "/app/add", {"x": 1, "y": 2}).json() == {"sum": 3}
         with httpx.stream("GET", f"{target.address}/app/lines?n=3000", timeout=30) as response:
             assert list(response.iter_lines()) == [f"line {number}" for number in range(3000)]
+
+
+@pytest.mark.skipif(not FORKS, reason="there are no zygotes")
+def test_what_a_worker_there_has_imported_the_next_one_has_ahead(there: Elsewhere) -> None:
+    with there.worker("imports") as worker:
+        found = there.call("imports")
+        assert not found["ahead"]
+        environments = worker.home / "cache/flash/built"
+        (kept,) = until(lambda: list(environments.glob("*/flash-imports.json")))
+        until(lambda: "colorsys" in json.loads(kept.read_text())["modules"])
+
+        def next_one() -> Any:
+            os.kill(found["pid"], signal.SIGKILL)
+            found.update(there.call("imports"))
+            return found["ahead"]
+
+        until(next_one, lambda: worker.said)
 
 
 # Tokens

@@ -51,24 +51,25 @@ class ServerConnection:
 
     async def hear(self, kind: str) -> dict[str, Any]:
         """What the server says next, which is to be of that kind."""
-        message = await self._receive()
-        found = read_words(message) if isinstance(message, str) else {"t": "bytes"}
+        message = await self.next()
+        found = {"t": "bytes"} if isinstance(message, bytes) else message
         if found["t"] == "refused":
             raise TurnedAwayError(str(found["why"]))
         if found["t"] != kind:
             raise ConnectionError(f"it said {found['t']!r} where {kind!r} was to come")
         return found
 
-    async def piece(self) -> bytes:
-        """The next bytes of the link."""
+    async def next(self) -> bytes | dict[str, Any]:
+        """The next bytes of the link, or words."""
         message = await self._receive()
-        return message if isinstance(message, bytes) else b""
+        return message if isinstance(message, bytes) else read_words(message)
 
     async def frames(self, count: int) -> AsyncIterator[Frame]:
         """So many frames that come outside of the link."""
         reader = FrameReader(None)
         while count:
-            for frame in reader.feed(await self.piece()):
+            piece = await self.next()
+            for frame in reader.feed(piece if isinstance(piece, bytes) else b""):
                 count -= 1
                 yield frame
 

@@ -26,7 +26,6 @@ from runpod_flash.links.relay import first, pass_on, put_in
 from runpod_flash.spec import EndpointSpec
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Coroutine
 
     from runpod_flash.agent.connection import ServerConnection
@@ -155,10 +154,18 @@ class WorkerHost:
         worker.stream.setblocking(False)
         await first(
             self._outward(server, worker, events),
-            _inward(server, worker.stream),
+            self._inward(server, worker),
             events.tell(server),
             self._leave(server, worker),
         )
+
+    async def _inward(self, server: ServerConnection, worker: LocalWorker) -> None:
+        while True:
+            message = await server.next()
+            if isinstance(message, bytes):
+                await put_in(worker.stream, message)
+            elif message["t"] == "imported":
+                self._engine.learn(worker, [str(name) for name in message["modules"]])
 
     async def _outward(
         self, server: ServerConnection, worker: LocalWorker, events: _Events
@@ -211,11 +218,6 @@ class _Events:
     async def tell_rest(self, server: ServerConnection) -> None:
         while not self._lines.empty():
             await server.say("output", text=self._lines.get_nowait())
-
-
-async def _inward(server: ServerConnection, stream: socket.socket) -> None:
-    while True:
-        await put_in(stream, await server.piece())
 
 
 async def _until(event: asyncio.Event, work: Coroutine[Any, Any, None], may_stop: Any) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import socket
 from contextlib import closing, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from runpod_flash.errors import FlashError
 from runpod_flash.links.base import LogLine
@@ -136,7 +136,9 @@ class WorkerConnection:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         with closing(theirs):
-            link = FramedLink(ours, asyncio.get_running_loop(), self._worker_id, str(told["token"]))
+            imported: asyncio.Queue[Sequence[str]] = asyncio.Queue()
+            loop, token = asyncio.get_running_loop(), str(told["token"])
+            link = FramedLink(ours, loop, self._worker_id, token, imported.put_nowait)
             spec = _at(order.spec, str(told["root"]))
             devices = tuple(map(str, told["devices"]))
             started = Elsewhere(order, spec, caller_env, str(told["node"]), devices)
@@ -145,11 +147,18 @@ class WorkerConnection:
             worker = self._plane.attach(self._pool, self._worker_id, link, started)
             if worker.stale or self._plane.draining or self._plane.find(self._pool.key) is None:
                 self._plane.retire(worker)  # while it was prepared, something has changed
-            return await first(self._inward(worker, theirs), self._outward(theirs))
+            return await first(
+                self._inward(worker, theirs), self._outward(theirs), self._tell(imported)
+            )
 
     async def _outward(self, theirs: socket.socket) -> _Ending:
         await pass_on(theirs, self._pass)
         return _Ending("was let go")
+
+    async def _tell(self, imported: asyncio.Queue[Sequence[str]]) -> NoReturn:
+        """Pass on what the worker has imported: its machine does not look into the link."""
+        while True:
+            await self._say("imported", modules=list(await imported.get()))
 
     async def _inward(self, worker: Worker, theirs: socket.socket) -> _Ending:
         leaves = False
