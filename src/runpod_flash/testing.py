@@ -264,10 +264,11 @@ class ScriptedWorker:
 class ScriptedEngine:
     """An `Engine` without processes: its workers run `handler` in this process, or wait for a hand.
 
-    `refusals` holds errors that the next starts raise, one each (`CapacityError`, `FlashError`,
-    `OSError`); `capacity` is how many workers fit in all. With `ready_at_once` off, a worker is
-    ready when the test calls `worker.link.become_ready()`; with `starts_at_once` off, `start`
-    returns when the test calls `engine.let_start()`.
+    `refusals` holds errors that the next starts and preparations raise, one each (`CapacityError`,
+    `FlashError`, `OSError`); `prepared` are the orders to prepare. `capacity` is how many workers
+    fit in all. With `ready_at_once` off, a worker is ready when the test calls
+    `worker.link.become_ready()`; with `starts_at_once` off, `start` and `prepare` return when the
+    test calls `engine.let_start()`.
     """
 
     def __init__(
@@ -290,6 +291,7 @@ class ScriptedEngine:
         self.bytes_each = 0
         self.place: Callable[[StartOrder, ScriptedEngine], None] = lambda order, engine: None
         self.orders: list[StartOrder] = []
+        self.prepared: list[StartOrder] = []
         self.workers: dict[str, ScriptedWorker] = {}
         self.ended: list[ScriptedWorker] = []
         self.killed: list[str] = []
@@ -314,6 +316,12 @@ class ScriptedEngine:
         worker = ScriptedWorker(self, order, events, asyncio.get_running_loop())
         self.workers[order.worker_id] = worker
         return worker
+
+    async def prepare(self, order: StartOrder, events: EngineEvents) -> None:
+        self.prepared.append(order)
+        await self._may_start.wait()
+        if self.refusals:
+            raise self.refusals.pop(0)
 
     async def stop(self, worker_id: str) -> None:
         self.killed.append(worker_id)

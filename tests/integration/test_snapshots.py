@@ -243,7 +243,8 @@ def order(**changes: Any) -> LaunchOrder:
 @linux
 def test_only_workers_that_would_load_the_same_share_a_snapshot() -> None:
     key = snapshot_key(order())
-    own = {"A": "1", "FLASH_WORKER_ID": "w-2", "CUDA_VISIBLE_DEVICES": "1"}
+    leased = {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    own = {"A": "1", "FLASH_WORKER_ID": "w-2", **leased}
     assert snapshot_key(order(worker_id="w-2", env=own, cpus=frozenset({1}))) == key
     others = (
         {"env": {"A": "2"}},

@@ -77,9 +77,18 @@ class Bench:
         self.modules = modules
         self._links: list[socket.socket] = []
 
-    async def start(
+    async def start(self, code: str, **rest: Any) -> tuple[Process, Watcher]:
+        order, watcher = self._order(code, **rest)
+        return await self.launcher.launch(order, watcher), watcher
+
+    async def expect(self, **rest: Any) -> None:
+        order, _ = self._order("pass", **rest)
+        order.link.close()
+        await self.launcher.expect(order)
+
+    def _order(
         self, code: str, env: dict[str, str] | None = None, **rest: Any
-    ) -> tuple[Process, Watcher]:
+    ) -> tuple[LaunchOrder, Watcher]:
         # One file for each: a fork may read its own only after the next one was started.
         script = self.folder / f"script_{hashlib.sha256(code.encode()).hexdigest()[:8]}.py"
         script.write_text(code)
@@ -96,8 +105,7 @@ class Bench:
         env = {"PYTHONPATH": str(self.folder), **(env or {})}
         argv = (rest.pop("python", sys.executable), str(script), "{link}", "word")
         cwd = rest.pop("cwd", self.folder)
-        order = LaunchOrder("w", argv, env, cwd, theirs, ahead=ahead, **rest)
-        return await self.launcher.launch(order, watcher), watcher
+        return LaunchOrder("w", argv, env, cwd, theirs, ahead=ahead, **rest), watcher
 
     async def lines(self, code: str, **rest: Any) -> list[str]:
         _, watcher = await self.start(code, **rest)
@@ -528,6 +536,38 @@ def test_only_as_many_stay_as_memory_is_given_those_used_last(tmp_path: Path) ->
             process, watcher = await b.start("pass", learned=("large",))
             assert await watcher.ended() == 0
             assert "of memory to keep it ready" in process.slow_start
+
+    run(body())
+
+
+def test_where_workers_are_expected_the_first_one_is_a_fork(tmp_path: Path) -> None:
+    module(tmp_path, "heavy", "")
+
+    async def body() -> None:
+        async with bench(tmp_path, delay=0.2) as b:
+            await b.expect(learned=("heavy",))
+            assert len(zygotes()) == 1
+            process, _ = await b.start(SLEEP, learned=("heavy",))
+            assert is_fork(process)
+
+    run(body())
+
+
+def test_one_that_is_only_expected_is_in_the_place_of_none_that_was_used(tmp_path: Path) -> None:
+    module(tmp_path, "large", "HELD = bytearray(60_000_000)")
+
+    async def body() -> None:
+        async with bench(tmp_path, max_bytes=100_000_000) as b:
+            await b.expect(env={"N": "0"}, learned=("large",))
+            (first,) = b.launcher._zygotes.values()
+            await b.lines("pass", env={"N": "1"}, learned=("large",))
+            used = list(b.launcher._zygotes.values())[-1]
+            await until(lambda: used.is_ready)
+            await b.expect(env={"N": "0"}, learned=("large",))
+            await b.expect(env={"N": "2"}, learned=("large",))
+            assert used.is_ready
+            assert not first.is_ready
+            await until(lambda: len(zygotes()) == 1)
 
     run(body())
 

@@ -127,6 +127,12 @@ class Engine(Protocol):
         Raises `CapacityError`, `EnvironmentBuildError` or `WorkerStartError`.
         """
 
+    async def prepare(self, order: StartOrder, events: EngineEvents) -> None:
+        """Have ready what such a worker starts from, and start none; returns when it is there.
+
+        A start meanwhile waits for no more than it needs. Raises as `start`.
+        """
+
     async def stop(self, worker_id: str) -> None:
         """End a worker and everything it started; its exit is reported as an event."""
 

@@ -44,6 +44,9 @@ class MachineEngine:
     async def start(self, order: StartOrder, events: EngineEvents) -> WorkerHandle:
         return await self._of(order.spec).start(order, events)
 
+    async def prepare(self, order: StartOrder, events: EngineEvents) -> None:
+        await self._of(order.spec).prepare(order, events)
+
     async def stop(self, worker_id: str) -> None:
         await self._having(worker_id).stop(worker_id)
 

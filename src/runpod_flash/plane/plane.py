@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from runpod_flash.engines.base import WorkerExit
+from runpod_flash.engines.base import StartOrder, WorkerExit
 from runpod_flash.errors import JobCancelledError
 from runpod_flash.plane.calls import NestedCalls
 from runpod_flash.plane.debugging import Debugging
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from runpod_flash.engines.base import Engine, StartOrder
+    from runpod_flash.engines.base import Engine
     from runpod_flash.links.base import WorkerLink
     from runpod_flash.plane.debugging import Console
     from runpod_flash.plane.exchange import Receive, Scope, Send
@@ -215,6 +215,16 @@ class Plane:
         Raises why none can start.
         """
         await self.requests.worker(pool)
+
+    async def prepare(self, pool: Pool) -> None:
+        """Have ready what a worker of the pool starts from, and start none; on the loop.
+
+        Raises why that cannot be.
+        """
+        # (As any worker's, but for what is each worker's own.)
+        id_ = f"{pool.spec.name}-ahead"
+        order = StartOrder(id_, pool.spec, pool.env, caller_env=self.caller_env(pool))
+        await self.engine.prepare(order, self._engine_events(pool))
 
     def restart(self, pool: Pool) -> None:
         """Replace the workers after what they do: something outside of the spec has changed."""

@@ -118,6 +118,10 @@ class DockerEngine:
                 failures.explain(error, container.image, uses_gpu=lease is not None)
             raise
 
+    async def prepare(self, order: StartOrder, events: EngineEvents) -> None:
+        self._leasing.refuse_impossible(order.spec)
+        await self.pin(order.spec, order.env, partial(events.notice, order.spec.name))
+
     async def stop(self, worker_id: str) -> None:
         worker = self._workers.get(worker_id)
         if worker is not None:

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.engines.base import CapacityError, Refusal, WorkerExit
 from runpod_flash.engines.local import variables
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from runpod_flash.engines.base import Device, EngineEvents, Platform, StartOrder
     from runpod_flash.engines.local.capacity import Machine
     from runpod_flash.engines.local.devices.gpu_pool import GpuLease
-    from runpod_flash.engines.local.devices.gpus import Gpu
     from runpod_flash.engines.local.devices.leasing import GpuFallback, Say
     from runpod_flash.engines.local.environments.environments import Environment, Environments
     from runpod_flash.engines.local.isolation import Isolation
@@ -123,6 +122,14 @@ class LocalWorker:
         self.events.worker_exited(WorkerExit(self.worker_id, reason, "\n".join(self.output_tail)))
 
 
+class _Site(NamedTuple):
+    """What a worker is started in; whether its environment has packages of its own."""
+
+    environment: Environment
+    own_packages: bool
+    volume: Path | None
+
+
 class LocalEngine:
     """See the module. Used on one event loop only, whose thread lives as long as the workers.
 
@@ -163,22 +170,24 @@ class LocalEngine:
         self._mounts_work: bool | None = None
 
     async def start(self, order: StartOrder, events: EngineEvents) -> LocalWorker:
-        say = self._speaker(order.spec.name, events)
-        self._refuse_images(order.spec)
-        self._leasing.refuse_impossible(order.spec)
         # First the environment: while one is built, its devices may serve others.
-        report = partial(events.notice, order.spec.name)
-        devices = self._leasing.compatible(order.spec)
-        environment, own_packages = await self._prepare(order.spec, devices, say, report)
-        lease = self._leasing.lease(order, say)
+        site = await self._site(order.spec, events)
+        lease = self._leasing.lease(order, self._speaker(order.spec.name, events))
         try:
-            return await self._launch(order, events, environment, own_packages, lease)
+            return await self._launch(order, events, site, lease)
         except BaseException as error:
             self._leasing.release(order.worker_id)
             if isinstance(error, PermissionError) and (why := self._unreadable(order.spec)):
                 text = f"no worker of {order.spec.name!r} can start: {why}"
                 raise WorkerStartError(text) from error
             raise
+
+    async def prepare(self, order: StartOrder, events: EngineEvents) -> None:
+        site = await self._site(order.spec, events)
+        with socket.socket() as link:  # (never anybody's)
+            launch = self._launch_order(order, site, link)
+        # (The user's code is not loaded before there is work.)
+        await self._launcher.expect(replace(launch, snapshot=None))
 
     async def stop(self, worker_id: str) -> None:
         worker = self._workers.get(worker_id)
@@ -291,59 +300,31 @@ class LocalEngine:
 
     # Starting
 
-    async def _prepare(
-        self,
-        spec: EndpointSpec,
-        devices: Sequence[Gpu],
-        say: Say,
-        report: Callable[[str], None],
-    ) -> tuple[Environment, bool]:
-        """Its environment, and whether that has packages of its own."""
+    async def _site(self, spec: EndpointSpec, events: EngineEvents) -> _Site:
+        """Its environment is built first where it is not there."""
+        say = self._speaker(spec.name, events)
+        self._refuse_images(spec)
+        self._leasing.refuse_impossible(spec)
         if spec.key not in self._checked:
             await check_machine(spec, self._cache, self._node.datacenter, say)
             self._checked.add(spec.key)
-        request = environment_request(spec, devices, say)
-        environment = await self._environments.ensure(request, report)
-        return environment, has_own_packages(spec, request)
+        request = environment_request(spec, self._leasing.compatible(spec), say)
+        environment = await self._environments.ensure(request, partial(events.notice, spec.name))
+        own_packages = has_own_packages(spec, request)
+        return _Site(environment, own_packages, await self._volume(spec, say))
 
     async def _launch(
         self,
         order: StartOrder,
         events: EngineEvents,
-        environment: Environment,
-        own_packages: bool,
+        site: _Site,
         lease: GpuLease | None,
     ) -> LocalWorker:
         spec, token = order.spec, secrets.token_hex(16)
         say = self._speaker(spec.name, events)
-        volume = await self._volume(spec, say)
         ours, theirs = socket.socketpair()
         worker = LocalWorker(self, order, events, ours, token, lease, self._cores(spec))
-        env = {
-            **variables.worker_variables(
-                spec, order, self._caller, environment.path, self._node.datacenter
-            ),
-            **visible_devices(lease),
-            **({"FLASH_VOLUME_PATH": str(volume)} if volume else {}),
-            **self._user_variables(),
-        }
-        home = support_tree(self._cache)
-        boot = home / "runpod_flash" / "worker" / "boot.py"
-        launch = LaunchOrder(
-            worker_id=order.worker_id,
-            argv=(str(environment.python), str(boot), "{link}", order.worker_id, token),
-            env=env,
-            cwd=self._start_folder(spec),
-            link=theirs,
-            held=lease.fds if lease is not None else (),
-            cpus=worker.cpus,
-            mounts=self._mounts(spec, environment, home, volume),
-            ahead=self._imported_ahead(spec, environment, own_packages, home),
-            user=self._user(),
-            snapshot=self._snapshot(order),
-            own=frozenset(order.identity).difference(order.env),
-            owner=spec.app,
-        )
+        launch = self._launch_order(order, site, theirs, token, lease, worker.cpus)
         worker.launched = launch
         self._workers[order.worker_id] = worker
         try:
@@ -352,16 +333,53 @@ class LocalEngine:
             self._workers.pop(order.worker_id, None)
             ours.close()
             raise
-        worker.advice = self._advice(worker, volume, worker.process.mounts_error)
+        worker.advice = self._advice(worker, site.volume, worker.process.mounts_error)
         if reason := worker.process.slow_start:
             say(f"{spec.name} starts its workers without modules imported ahead: {reason}")
         if reason := worker.process.no_snapshot:
             say(f"{spec.name} imports {spec.entry.file} anew in each worker: {reason}")
         left_out = worker.process.left_out
-        if left_out and self._imports.leave_out(environment.path, left_out):
+        if left_out and self._imports.leave_out(site.environment.path, left_out):
             for module, reason in left_out.items():
                 say(f"{spec.name}: each worker imports {module} by itself: {reason}", about=module)
         return worker
+
+    def _launch_order(
+        self,
+        order: StartOrder,
+        site: _Site,
+        link: socket.socket,
+        token: str = "",
+        lease: GpuLease | None = None,
+        cpus: frozenset[int] = frozenset(),
+    ) -> LaunchOrder:
+        """What comes after `site` is each worker's own: nothing that is kept ready goes by it."""
+        spec, home = order.spec, support_tree(self._cache)
+        environment, own_packages, volume = site
+        env = {
+            **variables.worker_variables(
+                spec, order, self._caller, environment.path, self._node.datacenter
+            ),
+            **visible_devices(lease),
+            **({"FLASH_VOLUME_PATH": str(volume)} if volume else {}),
+            **self._user_variables(),
+        }
+        boot = home / "runpod_flash" / "worker" / "boot.py"
+        return LaunchOrder(
+            worker_id=order.worker_id,
+            argv=(str(environment.python), str(boot), "{link}", order.worker_id, token),
+            env=env,
+            cwd=self._start_folder(spec),
+            link=link,
+            held=lease.fds if lease is not None else (),
+            cpus=cpus,
+            mounts=self._mounts(spec, environment, home, volume),
+            ahead=self._imported_ahead(spec, environment, own_packages, home),
+            user=self._user(),
+            snapshot=self._snapshot(order),
+            own=frozenset(order.identity).difference(order.env),
+            owner=spec.app,
+        )
 
     async def _volume(self, spec: EndpointSpec, say: Say) -> Path | None:
         mount = volume_of(spec, self._node.datacenter)

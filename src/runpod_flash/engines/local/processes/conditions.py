@@ -21,6 +21,7 @@ _READ_AT_START = ("HOME", "LANG", "PATH")
 _READ_AT_START_PREFIXES = ("GLIBC_", "LC_", "LD_", "MALLOC_", "OPENSSL_", "PYDANTIC_", "PYTHON")
 # What may differ between workers that are alike otherwise.
 _WORKERS_OWN = {
+    "CUDA_DEVICE_ORDER",
     "CUDA_VISIBLE_DEVICES",
     "FLASH_ENDPOINT_NAME",
     "FLASH_VOLUME_PATH",

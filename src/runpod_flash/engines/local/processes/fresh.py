@@ -49,6 +49,9 @@ class FreshProcessLauncher(Launcher):
     def prepare(self, order: LaunchOrder) -> None:
         """A new program is as slow each time."""
 
+    async def expect(self, order: LaunchOrder) -> None:
+        """Nor is anything of it made ahead."""
+
     async def forget(self, owner: str) -> None:
         """Nothing is kept ready."""
 

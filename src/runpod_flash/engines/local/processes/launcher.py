@@ -159,6 +159,12 @@ class Launcher(Protocol):
         The order's link may be closed.
         """
 
+    async def expect(self, order: LaunchOrder) -> None:
+        """As `prepare`, where no such worker was started yet; returns when that is there.
+
+        What workers were started from stays before it.
+        """
+
     async def forget(self, owner: str) -> None:
         """End what is kept ready for one whose processes have ended; returns when that is gone."""
 

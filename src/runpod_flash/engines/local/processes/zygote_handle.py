@@ -80,7 +80,16 @@ class Zygote:
         return not any(_has_module(folder, names) for folder in folders)
 
     def want(self, order: LaunchOrder) -> None:
-        """Have one come, after a while, that has imported what the order would."""
+        """Have one come, after a while, that has imported what the order would.
+
+        The order's worker, or one like it, has started by now.
+        """
+        if self._current is None:
+            self.used_at = self._loop.time()
+        self.expect(order)
+
+    def expect(self, order: LaunchOrder) -> None:
+        """As `want`, where no such worker has started yet."""
         if order.ahead is not None:
             self._learned = order.ahead.learned
         if self.unfit or self._coming is not None:
@@ -165,7 +174,6 @@ class Zygote:
             self._start()
         self._changed.set()
         if self._current is came:
-            self.used_at = self._loop.time()
             self._on_grown()
 
     async def settled(self) -> None:

@@ -84,6 +84,12 @@ class ZygoteLauncher(FreshProcessLauncher):
         if snapshot is not None:
             snapshot.want(order)
 
+    async def expect(self, order: LaunchOrder) -> None:
+        zygote = self._zygote(order)
+        if zygote is not None:
+            zygote.expect(order)
+            await zygote.settled()
+
     async def _launch(self, order: LaunchOrder, events: ProcessEvents) -> WorkerProcess:
         zygote = self._zygote(order)
         if zygote is None:
