@@ -156,3 +156,16 @@ def test_a_deploy_pulls_images_ahead_and_names_each_that_cannot_be_had(
     assert done.stderr.count(f"pulls {there}\n") == 1, done.stderr
     assert f"pulled {there}" in done.stderr
     assert "image of it1: " in done.stdout
+
+
+def test_the_image_of_a_served_project_is_pulled_before_the_first_request(
+    engine: Podman, registry: Registry, tmp_path: Path, shared_cache: Path
+) -> None:
+    place = f"{registry.address}/pub/served"
+    write(tmp_path / "shop", declared(f"{place}:1", more="workers=(0, 1)"))
+    before = f"import os; os.environ['DOCKER_HOST'] = {engine.address!r}"
+    options = ("--app", str(tmp_path / "shop"))
+    with server(tmp_path / "server", shared_cache, *options, before=before) as target:
+        until(lambda: place in engine("images", "--format", "{{.Repository}}"), 60)
+        assert target.log.read_text().count(f"pulls {place}:1") == 1
+        assert not engine.containers()

@@ -1,4 +1,4 @@
-"""Has ready what workers start from before there is work: environments, and processes to fork."""
+"""Has what workers start from ready before there is work: environments, images, what is forked."""
 
 from __future__ import annotations
 
