@@ -104,6 +104,30 @@ def test_workers_go_on_from_what_their_module_has_made(programs: Programs) -> No
 
 
 @linux
+def test_what_a_job_raises_there_has_no_cause_in_flash(programs: Programs) -> None:
+    body = """
+        @Endpoint(name="e", cpu=CPU, env={"SECRET": "of-the-endpoint"})
+        async def look(raises=False):
+            if raises:
+                raise LookupError("no such thing")
+            return {"pid": os.getpid(), "by": made_by()}
+
+        async def main():
+            seen = await again(look)
+            try:
+                await look(raises=True)
+            except LookupError as error:
+                import traceback
+                return seen, "".join(traceback.format_exception(error))
+    """
+    seen, text = programs.run(program(body)).result
+    assert seen["by"] == "flash-snapshot"
+    assert "no such thing" in text
+    assert "During handling" not in text
+    assert "of-the-endpoint" not in text
+
+
+@linux
 def test_a_killed_snapshot_is_replaced_and_no_job_fails(programs: Programs) -> None:
     body = """
         LOADED_BY = os.getpid()

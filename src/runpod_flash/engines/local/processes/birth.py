@@ -89,9 +89,11 @@ def supervise_snapshot(orders: int, program: str, path: Sequence[str]) -> None:
     try:
         supervisor.serve(orders, -1, state.begin, False, _kind(program))
     except Birth as birth:
-        run_script(birth.order["argv"], path, collects=state.collects)
+        order = birth.order
     else:
         os._exit(0)
+    # (Out of its handling: else it would be the context of all that user code raises.)
+    run_script(order["argv"], path, collects=state.collects)
 
 
 def _kind(program: str) -> Callable[[socket.socket, int, Any, bool], SparingSupervisor]:
