@@ -166,17 +166,21 @@ LOOKS = """
     two = Endpoint(name="two", env={"MINE": "2"}, **OPTIONS)(look)
 
     async def main():
-        seen, end = [], time.monotonic() + 40
-        while sum(found["ahead"] for found in seen) < ENOUGH and time.monotonic() < end:
-            for endpoint in (one, two):
-                seen.append(await endpoint())
-                await asyncio.sleep(0.5)
-                os.kill(seen[-1]["pid"], 9)
-        for _ in range(2):
-            seen += [await one(), await two()]
+        seen = []
+
+        async def turn():
+            seen.extend([await one(), await two()])
+            await asyncio.sleep(0.5)
             for found in seen[-2:]:
                 os.kill(found["pid"], 9)
             await asyncio.sleep(0.2)
+
+        await turn()
+        end = time.monotonic() + 40
+        while sum(found["ahead"] for found in seen) < ENOUGH and time.monotonic() < end:
+            await turn()
+        await turn()
+        await turn()
         return seen
 """
 
@@ -195,8 +199,9 @@ def test_each_worker_has_its_own_random_numbers_variables_and_directory(
 ) -> None:
     enough = 6 if zygotes == "1" else 0
     body = LOOKS.replace("FLASHBOOT", str(flashboot)).replace("ENOUGH", str(enough))
-    seen = programs.run(program(body), env={"FLASH_ZYGOTES": zygotes}).result
-    assert sum(found["ahead"] for found in seen) >= enough
+    done = programs.run(program(body), env={"FLASH_ZYGOTES": zygotes})
+    seen = done.result
+    assert sum(found["ahead"] for found in seen) >= enough, done
     assert any(found["ahead"] for found in seen) == (zygotes == "1")
     for own in ("random", "numpy", "worker", "pid"):
         assert len({found[own] for found in seen}) == len(seen)

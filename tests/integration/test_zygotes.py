@@ -650,17 +650,19 @@ def test_what_cannot_be_imported_ahead_is_said_and_workers_start_afresh(
     source: str, reason: str, tmp_path: Path
 ) -> None:
     module(tmp_path, "unfit", source)
+    module(tmp_path, "innocent", "")
 
     async def body() -> None:
         async with bench(tmp_path, "unfit") as b:
-            await b.lines("pass")
+            await b.lines("pass", learned=("innocent",))
             (zygote,) = b.launcher._zygotes.values()
             await until(lambda: zygote.is_ready or bool(zygote.unfit))
             for _ in range(2):
-                process, watcher = await b.start("print('fine')")
+                process, watcher = await b.start("print('fine')", learned=("innocent",))
                 assert await watcher.ended() == 0
                 assert watcher.lines == ["fine"]
                 assert reason in process.slow_start
+                assert not process.left_out
             await until(lambda: not zygotes())
 
     run(body())

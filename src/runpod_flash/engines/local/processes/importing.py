@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.engines.local.processes.children import children
-from runpod_flash.engines.local.processes.own_process import check_threads, threads
+from runpod_flash.engines.local.processes.own_process import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
+
+_THREADS_END_SECONDS = 0.2
 
 
 def import_ahead(
@@ -27,6 +30,8 @@ def import_ahead(
             import_module(module)
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}
+    if reason := unfit():  # of which none of the following is the cause
+        return {"error": reason}
     for module in learned:
         if module not in sys.modules:
             with suppress(Exception):  # it is the worker's to fail, if it imports it at all
@@ -47,8 +52,11 @@ def unfit() -> str:
         if pid == 0:
             os._exit(0)
         os.waitpid(pid, 0)
-        with suppress(OSError):
-            check_threads()
+        # (One that has ended is counted for a moment more.)
+        deadline = time.monotonic() + _THREADS_END_SECONDS
+        while threads() > 1 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if threads() == 1:
             return ""
         return f"{threads()} threads run in the process to fork"
     return ""
