@@ -45,10 +45,18 @@ FILES = {"pyproject.toml": "[project]\nname = 'shop'\n", "requirements.txt": LOC
 
 def await_prepared(target: Target) -> None:
     """Returns when the environment with `alpha` is there, and a process to fork where any is."""
-    built = target.cache / "flash/built"
-    until(lambda: list(built.glob("*/lib/python*/site-packages/alpha.py")), target.log.read_text)
+    until(lambda: built(target), target.log.read_text)
     if FORKS:  # that has forked already, for the first worker
-        until(lambda: any(p.name() == "flash-minder" for p in processes_of(target.home)))
+        await_process(target, "flash-minder")
+
+
+def built(target: Target) -> list[Path]:
+    pattern = "flash/built/*/lib/python*/site-packages/alpha.py"
+    return list(target.cache.glob(pattern))
+
+
+def await_process(target: Target, name: str) -> None:
+    until(lambda: any(p.name() == name for p in processes_of(target.home)), target.log.read_text)
 
 
 def assert_ready(target: Target, found: dict[str, Any]) -> None:
@@ -70,11 +78,14 @@ def test_the_first_request_of_a_served_project_finds_all_prepared(tmp_path: Path
         assert_ready(target, told.json()["output"])
 
 
-def test_what_was_deployed_is_prepared_when_the_server_starts_again(tmp_path: Path) -> None:
+def test_a_deploy_prepares_and_so_does_a_server_that_starts_again(tmp_path: Path) -> None:
     make_wheel(tmp_path / "shop/wheels", "alpha")
     with server(tmp_path / "server", tmp_path / "cache") as target:
         shop = Shop(tmp_path / "shop", target, {**FILES, "app.py": APP})
         shop.deploy()
+        assert built(target)
+        if FORKS:
+            await_process(target, "flash-zygote")
         target.stop()
         shutil.rmtree(target.cache / "flash/built")
         target.start_again()
