@@ -353,7 +353,8 @@ def test_a_killed_worker_process_is_told_and_another_one_takes_its_place(
         os.kill(int(pid), signal.SIGKILL)
         until(lambda: len(lines_of(tmp_path / "began")) == 2)
         (tmp_path / "gate").touch()
-        assert there.end("gated", job_id)["output"] == "done"
+        found = there.end("gated", job_id)
+        assert found.get("output") == "done", (found, worker.said)
         assert "was killed by SIGKILL" in worker.said
         assert "was killed by SIGKILL" in target.log.read_text()
         assert "runs again (attempt 2 of 2)" in target.log.read_text()

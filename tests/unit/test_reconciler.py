@@ -9,20 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runpod_flash.engines.base import CapacityError, Refusal
+from runpod_flash.engines.base import CapacityError, Refusal, StartOrder
 from runpod_flash.errors import EnvironmentBuildError, WorkerStartError
 from runpod_flash.plane.making_room import TURN_SECONDS
 from runpod_flash.plane.pool import Pool, Worker, WorkerState
 from runpod_flash.plane.store.base import JobState, Lease
 from runpod_flash.plane.store.memory import MemoryStore
-from runpod_flash.testing import ScriptedEngine, ScriptedLink
+from runpod_flash.testing import ScriptedEngine, ScriptedLink, ScriptedWorker
 from runpod_flash.wire.failures import Failure
 from unit.rig import Rig, play, real, spec
 
 if TYPE_CHECKING:
-    from runpod_flash.engines.base import StartOrder
     from runpod_flash.spec import EndpointSpec
-    from runpod_flash.testing import ScriptedWorker
 
 IMPORT_FAILS = Failure("builtins", "ModuleNotFoundError", "No module named 'nothing'")
 
@@ -937,5 +935,30 @@ def test_the_store_of_a_plane_is_not_scanned_for_a_long_queue_at_every_job() -> 
             rig.worker().link.finish(id_)
             await rig.settle()
         assert sum(looks) == 0
+
+    play(scenario)
+
+
+def test_a_worker_that_comes_back_by_its_id_stays_when_its_first_connection_is_settled() -> None:
+    async def scenario(rig: Rig) -> None:
+        pool = rig.declare(spec(workers=(0, 0)))
+
+        def come() -> ScriptedLink:
+            order = StartOrder("elsewhere", pool.spec, {})
+            nobody: Any = None
+            loop = asyncio.get_running_loop()
+            link = ScriptedWorker(rig.engine, order, nobody, loop).link
+            rig.plane.attach(pool, "elsewhere", link)
+            return link
+
+        first = come()
+        await rig.settle()
+        first.events.closed()
+        rig.plane.detach("elsewhere", "was killed by SIGKILL")
+        come()
+        await rig.settle()
+        job = await rig.busy(pool)
+        await rig.after(5)
+        assert rig.state(job) is JobState.IN_PROGRESS
 
     play(scenario)

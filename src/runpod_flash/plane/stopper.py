@@ -70,7 +70,9 @@ class Stopper:
 
     def force(self, worker: Worker) -> None:
         """End a worker whatever it does."""
-        if worker.id not in worker.pool.workers or self._around.tasks.closed:
+        if self._around.tasks.closed:
+            return
+        if worker.pool.workers.get(worker.id) is not worker:  # one elsewhere comes back by its id
             return
         if worker.attached:  # its process is not ours to end
             self._part(worker, "lost its connection" if worker.gone else "has left")
