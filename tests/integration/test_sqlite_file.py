@@ -15,7 +15,7 @@ import pytest
 from integration import old_store
 from integration.stores import claim, job, lives, new, opened
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.plane.store.backup import copy, put_back
+from runpod_flash.plane.store.backup import check, copy, put_back
 from runpod_flash.plane.store.base import JobState, Outcome
 from runpod_flash.plane.store.database import connect, migrations, prepare
 from runpod_flash.plane.store.sqlite import SqliteStore
@@ -232,3 +232,16 @@ def test_a_copy_that_cannot_be_written_is_one_sentence(tmp_path: Path, where: st
     with pytest.raises(ConfigurationError, match=r"flash.db cannot be copied to .*: .+"):
         copy(tmp_path / "flash.db", tmp_path / where)
     assert not list(tmp_path.glob("**/*.part"))
+
+
+def test_a_copy_replaces_a_copy_and_no_other_file(tmp_path: Path) -> None:
+    left_by(tmp_path, DATA / "store-3.sql")
+    program = tmp_path / "app.py"
+    program.write_text("print('precious')")
+    with pytest.raises(ConfigurationError, match=r"app\.py is there, and no copy of a store; name"):
+        copy(tmp_path / "flash.db", program)
+    assert program.read_text() == "print('precious')"
+    (tmp_path / "empty.db").touch()
+    for name in ("copy.db", "copy.db", "empty.db"):
+        jobs = copy(tmp_path / "flash.db", tmp_path / name)
+        assert jobs == check(tmp_path / name) > 0

@@ -13,14 +13,20 @@ from runpod_flash.plane.store.database import migrations
 if TYPE_CHECKING:
     from pathlib import Path
 
+# What every SQLite file begins with.
+_MAGIC = b"SQLite format 3\0"
+
 
 def copy(database: Path, target: Path) -> int:
     """Write a whole and consistent copy; the number of jobs in it.
 
-    Raises `ConfigurationError` where there is no store, and where the copy cannot be written.
+    Raises `ConfigurationError` where there is no store, where the copy cannot be written, and where
+    it would replace a file that is no copy.
     """
     if not database.exists():
         raise ConfigurationError(f"there is no store at {database}; name it with --data-dir")
+    if _is_another_file(target):
+        raise ConfigurationError(f"{target} is there, and no copy of a store; name another file")
     part = target.with_name(f"{target.name}.part")
     try:
         return _copied(database, part, target)
@@ -28,6 +34,16 @@ def copy(database: Path, target: Path) -> int:
         raise ConfigurationError(f"{database} cannot be copied to {target}: {error}") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_another_file(target: Path) -> bool:
+    """Whether the file has content that is no database's. (One that is damaged may be replaced.)"""
+    try:
+        with target.open("rb") as file:
+            begin = file.read(len(_MAGIC))
+    except OSError:
+        return False
+    return bool(begin) and begin != _MAGIC
 
 
 def _copied(database: Path, part: Path, target: Path) -> int:
