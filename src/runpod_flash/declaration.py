@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 PYTHON_VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 IDLE_TIMEOUT = (1, 3600)
+# Workers, their tokens and their folders have names that begin with it.
+_LONGEST_NAME = 80
 
 
 def refuse(parameter: str, value: Any, allowed: str) -> ConfigurationError:
@@ -71,8 +73,10 @@ def parse_name(name: Any) -> str | None:
         raise ConfigurationError(f"@Endpoint above {what}: write @Endpoint(), with parentheses")
     if not isinstance(name, str) or not name.removesuffix("-fb").strip():
         raise refuse("name", name, "an endpoint's name is a text that is not empty")
-    if any(ord(c) < 32 or c in "/\\" for c in name):
+    if not name.isprintable() or set(name) & set("/\\"):
         raise refuse("name", name, "a name has no slashes and no control characters")
+    if len(name) > _LONGEST_NAME:
+        raise refuse("name", name, f"a name has {_LONGEST_NAME} characters at most")
     return name.removesuffix("-fb")
 
 
