@@ -176,6 +176,8 @@ def test_other_machines_are_let_in_with_keys_and_over_tls_only(
         assert [each["name"] for each in json.loads(listed.stdout)] == ["first", "local"]
         unknown = place.key("list", "--server", address)
         assert (unknown.returncode, "certificate" in unknown.stderr.lower()) == (1, True)
+        plain = place.key("list", "--server", address.replace("https:", "http:"))
+        assert f"; use {address} where it has a certificate" in plain.stderr
         # Deployed workers ask on the loopback, with neither certificate nor network between.
         write(place.project, {"asks.py": ASKS})
         given = {**place.home, **trusted}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("http://localhost:8888/", "http://localhost:8888"),
         ("https://Box.example/some/path", "https://box.example:443"),
         ("http://[::1]:8888", "http://[::1]:8888"),
+        (" http://localhost:8888\n", "http://localhost:8888"),
     ],
 )
 def test_an_address_has_one_origin(address: str, origin: str) -> None:
@@ -39,6 +41,22 @@ def test_an_address_has_one_origin(address: str, origin: str) -> None:
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="is no address of a server"):
         key_for(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "meant"),
+    [
+        ("localhost:8888", "it with its scheme: http://localhost:8888"),
+        ("gpu-box:8000/v2", "it with its scheme: https://gpu-box:8000/v2"),
+        ("gpu-box", "it with its scheme: https://gpu-box"),
+        ("ftp://box", "one such as http://localhost:8888"),
+        ("a b", "one such as http://localhost:8888"),
+        ("", "one such as http://localhost:8888"),
+    ],
+)
+def test_what_an_address_lacks_is_said(address: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"; give {re.escape(meant)}$"):
+        origin_of(address)
 
 
 def test_a_key_is_for_the_origin_that_it_was_kept_for_and_its_file_for_the_user_alone() -> None:

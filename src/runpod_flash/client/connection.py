@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.client.chosen import COMMAND, VARIABLE
 from runpod_flash.client.credentials import key_for, origin_of
+from runpod_flash.client.reaching import json_of, why_unreachable, words_of
 from runpod_flash.client.shadows import import_httpx
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 from runpod_flash.wire import frames
@@ -81,7 +82,7 @@ class Connection:
         )
         if not response.is_success:
             raise self._refusal(response)
-        told: dict[str, Any] = response.json()
+        told: dict[str, Any] = json_of(self._name, response)
         return told
 
     async def _exchange(self, method: str, path: str, pieces: Sequence[Buffer]) -> list[Frame]:
@@ -167,14 +168,14 @@ class Connection:
         return self._client
 
     def _unreachable(self, error: Exception) -> ConnectionClosedError:
-        why = str(error) or type(error).__name__
         name = self._named_by
         instead = "is it running?"
         if name == COMMAND:
             instead = f"start it, or `{name} none` to run embedded"
         elif name:
             instead = f"start it, or unset {name} to run embedded"
-        return ConnectionClosedError(f"{self._name} cannot be reached: {why}; {instead}")
+        why = why_unreachable(self.origin, error, instead)
+        return ConnectionClosedError(f"{self._name} cannot be reached: {why}")
 
     @property
     def _name(self) -> str:
@@ -187,24 +188,6 @@ class Connection:
             return RateLimitedError(text, response.headers.get("retry-after", ""))
         kind = AppGoneError if response.status_code == 404 and _is_session(response) else None
         return (kind or ConfigurationError)(text)
-
-
-def words_of(response: httpx.Response) -> str:
-    """Why the server refused, in its own words."""
-    return words_in(response.status_code, response.content)
-
-
-def words_in(status: int, body: bytes) -> str:
-    """As `words_of`, of an answer's parts."""
-    try:
-        value = json.loads(body)
-    except ValueError:
-        value = None
-    given = value if isinstance(value, dict) else {}
-    said = given.get("errors") or given.get("detail") or given.get("error")
-    if isinstance(said, list):
-        said = "; ".join(str(each).removeprefix("$: ") for each in said)
-    return str(said or f"HTTP status {status}")
 
 
 def trusted(origin: str) -> ssl.SSLContext | bool:

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from runpod_flash.client.connection import trusted, words_of
+from runpod_flash.client.connection import trusted
 from runpod_flash.client.credentials import key_for, origin_of
+from runpod_flash.client.reaching import json_of, why_unreachable, words_of
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 from runpod_flash.loopback import is_loopback
 
@@ -76,10 +77,7 @@ class ControlClient:
         """What it says in JSON; raises `ConfigurationError` where it refuses."""
         if not response.is_success:
             raise ConfigurationError(f"{self.origin}: {words_of(response)}")
-        try:
-            return response.json() if response.content else None
-        except ValueError:
-            return None
+        return json_of(self.origin, response)
 
 
 @contextmanager
@@ -103,7 +101,5 @@ def asking(
         ) as client:
             yield client
     except httpx.TransportError as error:
-        why = str(error) or type(error).__name__
-        raise ConnectionClosedError(
-            f"{origin} cannot be reached: {why}; is the server running, and is this its address?"
-        ) from None
+        why = why_unreachable(origin, error, "is the server running, and is this its address?")
+        raise ConnectionClosedError(f"{origin} cannot be reached: {why}") from None

@@ -25,16 +25,22 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 def origin_of(address: str) -> str:
     """`scheme://host:port` of a server's address; raises `ConfigurationError` if it is none."""
-    parts = urlsplit(address)
+    parts = urlsplit(address.strip())
     try:
         port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:
         port = None
     if parts.scheme not in _PORTS or not parts.hostname or port is None:
-        raise ConfigurationError(
-            f"{address!r} is no address of a server; give one such as http://localhost:8888"
-        )
+        raise ConfigurationError(f"{address!r} is no address of a server; give {_meant(address)}")
     return f"{parts.scheme}://{_host(parts.hostname)}:{port}"
+
+
+def _meant(address: str) -> str:
+    """What to give instead: with its scheme, where only that is missing."""
+    host = address.partition("/")[0].rpartition(":")[0] or address
+    if "://" in address or not host or any(c.isspace() for c in host):
+        return "one such as http://localhost:8888"
+    return f"it with its scheme: {'http' if is_loopback(host) else 'https'}://{address}"
 
 
 def key_for(address: str, *, insecure: bool = False, given: str | None = None) -> str | None:

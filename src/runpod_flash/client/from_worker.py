@@ -14,9 +14,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from runpod_flash.client.connection import WAIT_MS, words_in
+from runpod_flash.client.connection import WAIT_MS
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.client.http import HttpBackend
+from runpod_flash.client.reaching import words_in
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 from runpod_flash.wire import frames
 from runpod_flash.wire.frames import MEDIA_TYPE, FrameReader
@@ -90,7 +91,8 @@ class _Connection:
             self._threads, request, self._target, method, path, body, headers, _SECONDS
         )
         if told.kind != MEDIA_TYPE:
-            raise ConfigurationError(f"{self._target.address}: {words_in(told.status, told.body)}")
+            said = words_in(told.body) or f"HTTP status {told.status}"
+            raise ConfigurationError(f"{self._target.address}: {said}")
         return FrameReader(None).feed(told.body)
 
 

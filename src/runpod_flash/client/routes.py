@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from runpod_flash import context
 from runpod_flash.client.chosen import chosen_target
-from runpod_flash.client.connection import trusted, words_in
+from runpod_flash.client.connection import trusted
 from runpod_flash.client.credentials import key_for, origin_of
+from runpod_flash.client.reaching import why_unreachable, words_in
 from runpod_flash.client.shadows import import_httpx
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, NotAvailableError
 from runpod_flash.unavailable import refuse_without_server
@@ -98,7 +99,7 @@ class Request:
         if told.status >= 400:
             from urllib.error import HTTPError
 
-            text = words_in(told.status, told.body)
+            text = words_in(told.body) or f"HTTP status {told.status}"
             url = f"{target.address}{self._path}"
             raise HTTPError(url, told.status, text, Message(), io.BytesIO(told.body))
         return _value(told.kind, told.body)
@@ -136,9 +137,10 @@ class Request:
                 yield response
         except httpx.ConnectError as error:
             assert chosen is not None
+            origin = origin_of(chosen.address)
+            why = why_unreachable(origin, error, "is the server running?")
             raise ConnectionClosedError(
-                f"{origin_of(chosen.address)} ({chosen.by}) cannot be reached: {error}; "
-                "is the server running?"
+                f"{origin} ({chosen.by}) cannot be reached: {why}"
             ) from None
 
     async def _place(self, chosen: Chosen | None) -> tuple[str, dict[str, Any]]:
