@@ -65,6 +65,11 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 # What is uploaded
 
 
+def test_an_endpoint_is_called_whatever_its_name_has(programs: Programs) -> None:
+    programs.write(PROJECT)
+    assert programs.run(ADDS.replace('"adds"', '"größe a?b#c%"')).stdout == "2\n"
+
+
 def test_only_what_the_server_lacks_is_uploaded(programs: Programs, target: Target) -> None:
     programs.write({**PROJECT, "data.txt": str(programs.folder)})
     before = target.blobs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -90,7 +91,7 @@ def _image_rows(each: Discovered, origin: str, place: AppEnv) -> list[tuple[str,
 
 
 def _queue_path(each: Discovered, place: AppEnv) -> str:
-    return f"/v2/{place}-{each.spec.name}/runsync"
+    return f"/v2/{place}-{quote(each.spec.name, safe='')}/runsync"
 
 
 def _routes_path(each: Discovered, place: AppEnv) -> str:

@@ -7,6 +7,7 @@ import json
 import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -110,7 +111,7 @@ def _rows(addresses: Addresses, endpoint: Discovered) -> list[tuple[str, str, st
     calls = [f"POST {bound.path}/runsync" for bound in addresses.operations_of(endpoint)]
     prefix = prefix_of(endpoint)
     if endpoint.spec.is_image:
-        calls = [f"POST /v2/{endpoint.spec.name}/runsync", f"ANY {prefix}/..."]
+        calls = [f"POST /v2/{quote(endpoint.spec.name, safe='')}/runsync", f"ANY {prefix}/..."]
         return list(zip((endpoint.spec.name, ""), (place, ""), calls, strict=True))
     calls += [f"{_verb(each.method)} {prefix}{each.path}" for each in endpoint.routes]
     heads = [(endpoint.spec.name, place), *[("", "")] * (len(calls) - 1)]

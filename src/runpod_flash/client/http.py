@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import quote
 
 from runpod_flash.client import terminal
 from runpod_flash.client.connection import WAIT_MS, AppGoneError
@@ -214,7 +215,7 @@ class HttpBackend:
 
     @property
     def _path(self) -> str:
-        return f"{self._base}/v2/{self._endpoint}/"
+        return f"{self._base}/v2/{quote(self._endpoint, safe='')}/"
 
 
 def _brought(spec: EndpointSpec) -> bool:
