@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import zipfile
@@ -27,10 +28,12 @@ from runpod_flash.engines.local.environments.torch_builds import (
 )
 from runpod_flash.engines.local.preparation import local_platform
 from runpod_flash.packing.artifact import Part, shown
+from runpod_flash.packing.building import BuildOptions, build
 from runpod_flash.packing.bundling import private_hosts
 from runpod_flash.packing.credentials import credentials, credentials_in_wheel
 from runpod_flash.packing.kept import forget_unused, used
 from runpod_flash.packing.repositories import Repository
+from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.tree import TreeFile
 
 
@@ -232,6 +235,22 @@ def test_logins_of_indexes_are_told_by_host(monkeypatch: pytest.MonkeyPatch) -> 
         "one.example": ("ada", "p"),
         "three.example": ("_", "t0"),
     }
+
+
+def said_of(folder: Path) -> list[str]:
+    """What is said while a project without endpoints is packed."""
+    said: list[str] = []
+    asyncio.run(build(Catalog(str(folder)), None, BuildOptions(), said.append))
+    return said
+
+
+def test_files_beside_the_code_go_along_or_are_named(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").touch()
+    (tmp_path / ".env").touch()
+    (line,) = said_of(tmp_path)
+    assert line.startswith("not sent: labels.json, for nothing marks ")
+    (tmp_path / "pyproject.toml").touch()
+    assert said_of(tmp_path) == []
 
 
 def test_a_table_has_the_largest_parts_and_the_rest_as_one() -> None:

@@ -23,6 +23,8 @@ from runpod_flash.packing.credentials import credentials, credentials_in_wheel
 from runpod_flash.packing.kept import forget_unused
 from runpod_flash.packing.locking import Lock, Locker, Preferences
 from runpod_flash.project.closure import needed_files
+from runpod_flash.project.root import is_root
+from runpod_flash.project.scan import kept_files
 from runpod_flash.project.tree import Tree, TreeFile, check_size
 from runpod_flash.spec import PACKED
 
@@ -117,7 +119,19 @@ class _Building:
         needed = list(needed_files(specs))
         _check_syntax(self._root, needed)
         found = Tree(self._root).files([*needed, *(each.file for each in self._catalog.endpoints)])
+        self._say_what_stays(found)
         return [file for file in found if not file.path.startswith(f"{PACKED}/")]
+
+    def _say_what_stays(self, found: Iterable[TreeFile]) -> None:
+        """Files beside the code that a folder which nothing marks as a project's does not send."""
+        if is_root(self._root):
+            return
+        sent = {file.path for file in found}
+        if stay := [path for path in kept_files(self._root) if path not in sent]:
+            self._say(
+                f"not sent: {_listed(stay)}, for nothing marks {self._root} as a project, so that "
+                "only what endpoints import goes; if they are needed, make a pyproject.toml there"
+            )
 
     def _check_credentials(self, files: Iterable[TreeFile]) -> None:
         """Raise `ConfigurationError` for those in the project, and in packages built here."""
