@@ -110,9 +110,16 @@ class Target:
             self._signatures[method] = _signature(self.original, method)
         signature = self._signatures[method]
         if signature is not None:
-            signature.bind(*args, **kwargs)
+            self._bind(signature, args, kwargs, method)
         if len(self._bound) < _MOST_SHAPES:
             self._bound.add(shape)
+
+    def _bind(self, signature: inspect.Signature, args: Any, kwargs: Any, method: str) -> None:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            called = f"{self.original.__name__}.{method}" if method else self.original.__name__
+            raise TypeError(f"{called}(): {error}") from None
 
     @property
     def env(self) -> Mapping[str, str]:

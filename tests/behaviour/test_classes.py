@@ -86,10 +86,10 @@ def test_objects_keep_state_and_every_public_method_can_be_called(programs: Prog
         2,
         16,
         "at 16",
-        "missing a required argument: 'start'",
+        "Counter(): missing a required argument: 'start'",
         "Counter has no method 'ad'; only public methods of an object on a worker can be used. "
         "Did you mean 'add'?",
-        "too many positional arguments",
+        "Counter.add(): too many positional arguments",
         [101, [102, 103]],
     ], done
 

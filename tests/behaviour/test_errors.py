@@ -135,8 +135,8 @@ def test_values_that_cannot_travel_give_one_sentence(programs: Programs) -> None
         assert kind == "SerializationError", done
         assert "lock" in text, done
         assert "\n" not in text, done
-    assert many == ["builtins", "TypeError", "too many positional arguments"], done
-    assert unknown == ["builtins", "TypeError", "missing a required argument: 'x'"], done
+    assert many == ["builtins", "TypeError", "takes(): too many positional arguments"], done
+    assert unknown == ["builtins", "TypeError", "takes(): missing a required argument: 'x'"], done
 
 
 def test_a_module_that_fails_on_import_says_so_on_every_call(programs: Programs) -> None:
