@@ -22,7 +22,8 @@ def near(word: str, allowed: Iterable[str], limit: int = 3) -> list[str]:
     """Up to `limit` of `allowed` that somebody who wrote `word` may have meant, nearest first.
 
     Case and punctuation do not count. A name that holds the whole of `word` goes before one that is
-    merely spelled alike, so that `RTX_4090` gives `NVIDIA_GEFORCE_RTX_4090` and not `RTX_A4000`.
+    merely spelled alike, so that `RTX_4090` and `NVIDIA_RTX4090` give `NVIDIA_GEFORCE_RTX_4090`,
+    and not `RTX_A4000`.
     """
     from difflib import SequenceMatcher, get_close_matches
 
@@ -93,10 +94,18 @@ class SuggestingEnum(Enum, metaclass=_SuggestingMeta):
 
 def _holds(name: str, word: str) -> bool:
     parts, wanted = name.split(), word.split()
-    joined = "".join(wanted)
+    joined, whole = "".join(wanted), "".join(parts)
     if len(joined) < _SHORTEST_FRAGMENT:
         return False
-    return set(wanted) <= set(parts) or joined in "".join(parts)
+    return set(wanted) <= set(parts) or joined in whole or _has_pieces(whole, word)
+
+
+def _has_pieces(whole: str, word: str) -> bool:
+    """Whether each run of letters and of digits is in it. (Single ones are in nearly anything.)"""
+    import re
+
+    pieces = re.findall(r"\d+|[^\W\d]+", word)
+    return all(len(piece) > 1 and piece in whole for piece in pieces)
 
 
 def _folded(text: str) -> str:

@@ -338,6 +338,8 @@ def test_every_device_matches_any_and_no_device_is_called_so() -> None:
     ("kind", "wrong", "near"),
     [
         (GpuType, "NVIDIA_RTX_4090", ["NVIDIA_GEFORCE_RTX_4090"]),
+        (GpuType, "NVIDIA_RTX4090", ["NVIDIA_GEFORCE_RTX_4090"]),
+        (GpuType, "GEFORCE4090", ["NVIDIA_GEFORCE_RTX_4090"]),
         (GpuType, "RTX4090", ["NVIDIA_GEFORCE_RTX_4090"]),
         (GpuType, "A100", ["NVIDIA_A100_80GB_PCIe", "NVIDIA_A100_SXM4_80GB"]),
         (GpuType, "NVIDIA_A100_80GB_PCIE", ["NVIDIA_A100_80GB_PCIe"]),
