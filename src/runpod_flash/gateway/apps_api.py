@@ -91,7 +91,7 @@ class AppsApi:
     async def _places_of(self, app: str) -> list[AppEnv]:
         places = [place for place in await self._releases.environments() if place.app == app]
         if not places:
-            raise problem(404, f"there is no app {app!r}; GET /v2/apps lists them")
+            raise problem(404, f"there is no app {app!r}; `flash app list` shows all")
         return places
 
     async def _environment(self, place: AppEnv) -> Answer:
@@ -100,7 +100,11 @@ class AppsApi:
 
     async def _check(self, place: AppEnv) -> None:
         if place not in await self._releases.environments():
-            raise problem(404, f"there is no environment {place.environment!r} of {place.app!r}")
+            raise problem(
+                404,
+                f"there is no environment {place.environment!r} of {place.app!r}; `flash deploy` "
+                "makes it, `flash app list` shows all",
+            )
 
     async def _shown_environment(self, place: AppEnv) -> dict[str, Any]:
         deployment = self._deployments.get(place)
