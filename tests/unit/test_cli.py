@@ -73,6 +73,11 @@ def test_help_loads_no_command_nor_the_plane() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence", "helper"),
     [
+        (
+            ["server", "--max-gb", "0"],
+            "Invalid value for '--max-gb': 0.0 is not in the range x>0.",
+            "flash server",
+        ),
         (["inti"], "No such command 'inti'. Did you mean 'init'?", "flash"),
         (["doc"], "No such command 'doc'. Did you mean 'doctor'?", "flash"),
         (["zzz"], "No such command 'zzz'.", "flash"),

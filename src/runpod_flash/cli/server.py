@@ -40,7 +40,13 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     help="Where jobs and logs are kept (default: the user's data directory).",
 )
 @click.option("--store", help="Where jobs are kept instead: sqlite:///PATH.")
-@click.option("--max-gb", default=10.0, show_default=True, help="Room for jobs and results.")
+@click.option(
+    "--max-gb",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Room for jobs and results.",
+)
 @click.option(
     "--datacenter",
     metavar="ID",
