@@ -64,7 +64,9 @@ def test_an_update_pulls_the_clone_that_this_was_installed_from(
     succeed(uv, "venv", "--quiet", "--python", sys.executable, venv)
     python, flash = venv / "bin" / "python", venv / "bin" / "flash"
     succeed(uv, "pip", "install", "--quiet", "--python", python, *option, clone)
-    assert ", as before (from file://" in succeed(flash, "update")
+    said = succeed(flash, "update")
+    assert ", as before (from file://" in said
+    assert "\nStart servers that run again: " in said
 
     publish(upstream, "9")
     assert " is now 9.0.1.0 (from file://" in succeed(flash, "update")

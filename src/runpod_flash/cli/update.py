@@ -44,6 +44,7 @@ def update() -> None:
     after = _installed_version()
     change = f"{before} is now {after}" if after != before else f"{before}, as before"
     click.echo(f"flash {change} (from {address})")
+    click.echo("Start servers that run again: until then they go on with the code from before.")
 
 
 def origin() -> dict[str, Any] | None:
