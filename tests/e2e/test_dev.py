@@ -73,6 +73,15 @@ def test_every_line_on_the_screen_can_be_pasted_and_ctrl_c_leaves_nothing(tmp_pa
         assert not left, [(each.pid, each.status()) for each in left]
 
 
+def test_what_a_function_raised_is_shown_where_it_is_served(tmp_path: Path) -> None:
+    raises = WORKER.replace("print(", "raise LookupError(")
+    with dev(tmp_path, {"worker.py": raises}) as server:
+        server.wait_for("ready in")
+        httpx.post(f"{server.address}/worker/run", json={"input": {"name": "Ada"}})
+        server.wait_for(r"flash: hello: LookupError: .*Ada")
+        server.wait_for(r'  File ".*worker.py", line \d+, in hello')
+
+
 def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_path: Path) -> None:
     with dev(tmp_path, {"worker.py": WORKER, "web/routes.py": ROUTES}) as server:
         address = server.address

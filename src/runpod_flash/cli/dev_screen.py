@@ -12,14 +12,18 @@ from urllib.parse import quote
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.client.terminal import line_of
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.openapi import example
+from runpod_flash.gateway.results import error_text
+from runpod_flash.plane.store.base import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence, Set
     from pathlib import Path
 
     from runpod_flash.gateway.noting import Answered
+    from runpod_flash.plane.store.base import Job
     from runpod_flash.project.catalog import Catalog, Discovered, Problem
 
 _EXAMPLE = """\
@@ -165,6 +169,15 @@ def _curl(method: str, url: str, body: str) -> str:
 
 
 # While it runs
+
+
+def failed(job: Job, endpoint: str) -> str:
+    """Lines that say why a job has failed, as its caller is told; empty where it has not."""
+    failure = job.outcome.failure if job.outcome is not None else None
+    if failure is None or job.state is JobState.CANCELLED:
+        return ""
+    line = f"{line_of(error_text(failure), endpoint)}\n"
+    return line + (f"{_indented(failure.traceback)}\n" if failure.traceback else "")
 
 
 def request_line(told: Answered) -> str:
