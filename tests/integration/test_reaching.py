@@ -82,6 +82,12 @@ def test_what_is_no_flash_server_is_named_so(
         )
 
 
+def test_lines_are_read_from_event_streams_only(web: http.server.ThreadingHTTPServer) -> None:
+    client = ControlClient(f"http://127.0.0.1:{web.server_port}")
+    with pytest.raises(FlashError, match="is no Flash server"), client.stream("/v2/flash/logs", {}):
+        pass
+
+
 def test_https_at_a_server_without_a_certificate(web: http.server.ThreadingHTTPServer) -> None:
     for said in said_by_both(f"https://127.0.0.1:{web.server_port}"):
         assert f"; use http://127.0.0.1:{web.server_port} where it has no certificate" in said

@@ -16,6 +16,7 @@ from runpod_flash.agent.code import Code
 from runpod_flash.agent.connection import TurnedAwayError, connected
 from runpod_flash.client import terminal
 from runpod_flash.client.machine import local_engine
+from runpod_flash.client.reaching import why_unreachable
 from runpod_flash.control.app_tokens import TARGET
 from runpod_flash.control.worker_tokens import worker_of
 from runpod_flash.engines.base import CapacityError, StartOrder
@@ -112,8 +113,8 @@ class WorkerHost:
                 raise ConfigurationError(f"{options.origin}: {error}") from None
             self._say(f"{options.origin}: {error}")
         except (OSError, TimeoutError) as error:
-            why = str(error) or type(error).__name__
-            self._say(f"{options.origin} cannot be reached: {why}; trying again")
+            why = why_unreachable(options.origin, error, "is the server running?")
+            self._say(f"trying again, for {options.origin} cannot be reached: {why}")
         except (ValueError, KeyError, TypeError) as error:
             self._say(f"{options.origin} sent what cannot be read here: {error}; trying again")
 

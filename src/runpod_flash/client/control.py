@@ -56,12 +56,12 @@ class ControlClient:
 
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[Iterator[str]]:
-        """The lines of an answer, as they come. Raises as `ask` does, also while they are read."""
+        """The lines of an event stream, as they come. Raises as `ask` does, also meanwhile."""
         with (
             self.connected(_SILENT_SECONDS) as client,
             client.stream("GET", f"{self.origin}{path}", headers=headers) as response,
         ):
-            if not response.is_success:
+            if not response.is_success or not _is_stream(response):
                 response.read()
                 self.read(response)
             yield response.iter_lines()
@@ -78,6 +78,11 @@ class ControlClient:
         if not response.is_success:
             raise ConfigurationError(f"{self.origin}: {words_of(response)}")
         return json_of(self.origin, response)
+
+
+def _is_stream(response: httpx.Response) -> bool:
+    kind: str = response.headers.get("content-type", "")
+    return kind.startswith("text/event-stream")
 
 
 @contextmanager
