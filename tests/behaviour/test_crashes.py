@@ -85,6 +85,25 @@ def test_a_job_whose_worker_is_killed_is_run_once_more_and_then_fails(programs: 
     assert lost.startswith("WorkerLostError: the worker chunks-"), done
 
 
+def test_a_worker_that_can_no_longer_be_spoken_to_is_not_taken_for_one_out_of_memory(
+    programs: Programs,
+) -> None:
+    done = programs.run(
+        """
+        @Endpoint(name="closes", cpu=CPU, max_attempts=1)
+        def closes():
+            os.closerange(3, 256)
+
+        if __name__ == "__main__":
+            try:
+                closes.call()
+            except Exception as error:
+                print(json.dumps(str(error)))
+        """
+    )
+    assert re.match(r"the worker \S+ was ended by Flash while it ran the job ", done.result), done
+
+
 def test_nothing_of_a_killed_program_is_left_even_if_it_left_its_session(
     programs: Programs,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import signal
 import socket
 from collections import Counter, deque
 from dataclasses import dataclass, field, replace
@@ -95,6 +96,7 @@ class LocalWorker:
     node: str = NODE
     launched: LaunchOrder | None = None
     process: Process | None = None
+    stopped: bool = False
     advice: str = ""
     output_tail: deque[str] = field(default_factory=lambda: deque(maxlen=_OUTPUT_KEPT))
 
@@ -118,7 +120,8 @@ class LocalWorker:
 
     def exited(self, exit: ProcessExit) -> None:
         self.engine.forget(self)
-        reason = describe(exit.returncode)
+        ended = self.stopped and exit.returncode == -signal.SIGKILL
+        reason = "was ended by Flash" if ended else describe(exit.returncode)
         self.events.worker_exited(WorkerExit(self.worker_id, reason, "\n".join(self.output_tail)))
 
 
@@ -192,6 +195,7 @@ class LocalEngine:
     async def stop(self, worker_id: str) -> None:
         worker = self._workers.get(worker_id)
         if worker is not None and worker.process is not None:
+            worker.stopped = True
             worker.process.kill()
 
     def limit(self, spec: EndpointSpec) -> tuple[int, str]:
