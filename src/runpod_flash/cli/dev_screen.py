@@ -16,14 +16,15 @@ from runpod_flash.client.terminal import line_of
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.openapi import example
 from runpod_flash.gateway.results import error_text
+from runpod_flash.plane.events import JobEnded
 from runpod_flash.plane.store.base import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence, Set
+    from collections.abc import Callable, Iterable, Sequence, Set
     from pathlib import Path
 
     from runpod_flash.gateway.noting import Answered
-    from runpod_flash.plane.store.base import Job
+    from runpod_flash.plane.events import Event
     from runpod_flash.project.catalog import Catalog, Discovered, Problem
 
 _EXAMPLE = """\
@@ -171,13 +172,22 @@ def _curl(method: str, url: str, body: str) -> str:
 # While it runs
 
 
-def failed(job: Job, endpoint: str) -> str:
-    """Lines that say why a job has failed, as its caller is told; empty where it has not."""
-    failure = job.outcome.failure if job.outcome is not None else None
-    if failure is None or job.state is JobState.CANCELLED:
-        return ""
-    line = f"{line_of(error_text(failure), endpoint)}\n"
-    return line + (f"{_indented(failure.traceback)}\n" if failure.traceback else "")
+class Failures:
+    """Prints why jobs have failed: a caller may have left, or be a page without tracebacks."""
+
+    def __init__(self, write: Callable[[str], None], name_of: Callable[[str], str]) -> None:
+        self._write = write
+        self._name_of = name_of
+
+    def __call__(self, event: Event) -> None:
+        """Of a `JobEnded`, what its caller is told; nothing where it did not fail."""
+        if not isinstance(event, JobEnded) or event.job.state is JobState.CANCELLED:
+            return
+        failure = event.job.outcome.failure if event.job.outcome is not None else None
+        if failure is not None:
+            line = line_of(error_text(failure), self._name_of(event.job.endpoint))
+            detail = f"{_indented(failure.traceback)}\n" if failure.traceback else ""
+            self._write(f"{line}\n{detail}")
 
 
 def request_line(told: Answered) -> str:

@@ -34,7 +34,6 @@ from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
     from runpod_flash.cli.dev_front import Options
-    from runpod_flash.plane.events import Event
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Catalog
 
@@ -116,11 +115,12 @@ class _Session:
         self._root = root
         self._options = options
         self._caller_env = {**dotenv.values(), **os.environ}
-        self._console = console = TerminalConsole()
+        console = TerminalConsole()
         store = MemoryStore(time.monotonic)
         self._plane = machine_plane(store, self._caller_env, console=console)
         self._plane.events.subscribe(Printer(console.line), Logged, Notice)
-        self._plane.events.subscribe(self._say_why, JobEnded)
+        failures = dev_screen.Failures(console.line, self._plane.name_of)
+        self._plane.events.subscribe(failures, JobEnded)
         self._key = secrets.token_urlsafe(32)
         self._key_file: Path | None = None
         self._jobs = Jobs(self._plane, _settings())
@@ -152,12 +152,6 @@ class _Session:
             self._front.tasks.spawn(self._provision())
         if self._options.reload:
             self._front.tasks.spawn(self._watch())
-
-    def _say_why(self, event: Event) -> None:
-        """A job that failed: its caller may have left, or be a page that shows no tracebacks."""
-        assert isinstance(event, JobEnded)
-        if text := dev_screen.failed(event.job, self._plane.name_of(event.job.endpoint)):
-            self._console.line(text)
 
     # Workers before the first request
 
