@@ -96,4 +96,4 @@ def test_the_lines_can_be_read_by_a_shell_and_the_token_ends_when_it_is_revoked(
 def test_an_endpoint_that_is_not_there_is_one_sentence(server: DevServer) -> None:
     refused = flash("worker", "env", "shuot", env=settings(server))
     assert refused.returncode == 1
-    assert "there is no endpoint 'shuot'" in refused.stderr
+    assert "there is no endpoint 'shuot'; `flash ps` shows all" in refused.stderr

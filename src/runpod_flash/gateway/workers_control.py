@@ -64,7 +64,11 @@ class WorkersControl:
     def _pool(self, name: str) -> Pool:
         found = self._find(name)
         if found is None:
-            raise problem(404, f"there is no endpoint {name!r}")
+            raise problem(
+                404,
+                f"there is no endpoint {name!r}; `flash ps` shows all, and `flash worker env "
+                "--new` makes one for a program of RunPod's package",
+            )
         return found[1]
 
     async def _create(self, name: str, fields: dict[str, Any]) -> Answer:
