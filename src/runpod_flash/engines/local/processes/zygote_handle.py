@@ -106,7 +106,8 @@ class Zygote:
     def has_forked(self) -> None:
         self.used_at = self._loop.time()
         self._losses = 0
-        self._set_timer(self._idle, self._retire)
+        if self._current is not None:  # (it may have been killed after the fork)
+            self._set_timer(self._idle, self._retire)
 
     def is_lost(self) -> bool:
         """Whether there is none for a while only: it was killed, or has been idle."""
