@@ -299,7 +299,7 @@ def test_a_worker_s_logs_are_there_after_its_end(tmp_path: Path) -> None:
         path = f"/v2/serverless/talk/workers/{worker.id}/logs?follow=false"
         found = await events(served, path)
         assert [each["source"] for each in found] == ["system", "system", "container", "system"]
-        assert "SIGKILL" in found[-1]["line"]
+        assert "ended by Flash" in found[-1]["line"]
         hosted = (await served.get(f"/v1/pod/{worker.id}/logs")).json()
         assert hosted["container"][0].endswith("Z hello")
         assert len(hosted["system"]) == 3
