@@ -508,6 +508,40 @@ def test_a_program_that_asks_too_often_waits_for_its_turn(
         assert "runsync 429" in limited.log.read_text()
 
 
+FILLS = """
+from runpod_flash.errors import StoreFullError
+
+@Endpoint(name="waits", cpu=CPU)
+async def waits(x):
+    await asyncio.sleep(100)
+
+async def main():
+    calls = []
+    while not any(call.done() for call in calls) and len(calls) < 60:
+        calls.append(asyncio.create_task(waits("x" * 200_000)))
+        await asyncio.sleep(0.1)
+    refused = [call.exception() for call in calls if call.done()]
+    print(json.dumps([len(calls), isinstance(refused[0], StoreFullError), str(refused[0])]))
+    for call in calls:
+        call.cancel()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+def test_a_program_is_told_that_the_server_s_store_is_full(
+    tmp_path: Path, shared_cache: Path
+) -> None:
+    with server(tmp_path / "server", shared_cache, "--max-gb", "0.002") as full:
+        calls, is_full, said = (
+            Programs(tmp_path / "program", shared_cache, target=full).run(FILLS).result
+        )
+    assert calls > 5
+    assert is_full
+    assert "may keep 2 MB; try again when some have ended" in said
+
+
 TOLD = """
 endpoint = Endpoint(name="doubles", cpu=CPU)
 

@@ -14,7 +14,7 @@ from runpod_flash.client.chosen import COMMAND, VARIABLE
 from runpod_flash.client.credentials import key_for, origin_of
 from runpod_flash.client.reaching import json_of, why_unreachable, words_of
 from runpod_flash.client.shadows import import_httpx
-from runpod_flash.errors import ConfigurationError, ConnectionClosedError
+from runpod_flash.errors import ConfigurationError, ConnectionClosedError, StoreFullError
 from runpod_flash.wire import frames
 from runpod_flash.wire.frames import MEDIA_TYPE, FrameReader
 
@@ -186,6 +186,8 @@ class Connection:
         text = f"{self._name}: {said}"
         if response.status_code == 429:
             return RateLimitedError(text, response.headers.get("retry-after", ""))
+        if response.status_code == 503:
+            return ServerFullError(text)
         kind = AppGoneError if response.status_code == 404 and _is_session(response) else None
         return (kind or ConfigurationError)(text)
 
@@ -221,6 +223,10 @@ class RateLimitedError(ConfigurationError):
     def __init__(self, text: str, after: str) -> None:
         super().__init__(text)
         self.seconds = float(after) if after.isascii() and after.isdigit() else 1.0
+
+
+class ServerFullError(ConfigurationError, StoreFullError):
+    """The server takes no more jobs now; its own words say why."""
 
 
 class AppGoneError(ConfigurationError):
