@@ -98,8 +98,19 @@ def supervise_snapshot(orders: int, program: str, path: Sequence[str]) -> None:
 
 def _kind(program: str) -> Callable[[socket.socket, int, Any, bool], SparingSupervisor]:
     """A program may have `rehearse`, which does without effect what its start does."""
-    rehearse = getattr(sys.modules[program], "rehearse", lambda: None)
+    rehearse_program = getattr(sys.modules[program], "rehearse", lambda: None)
+
+    def rehearse() -> None:
+        global _reseeded
+        reseed()
+        _reseeded = True
+        rehearse_program()
+
     return functools.partial(SparingSupervisor, rehearse=rehearse)
+
+
+# Whether this process has random numbers of its own already, as a spare has that waits.
+_reseeded = False
 
 
 class _State(NamedTuple):
@@ -156,9 +167,12 @@ def _go_on(name: bytes, order: dict[str, Any]) -> NoReturn:
 
 def run_script(argv: Sequence[str], path: Sequence[str], *, collects: bool = True) -> None:
     """As `argv` would: a Python, a script, and its arguments. `path` is the Python's own."""
+    global _reseeded
     if collects:
         gc.enable()
-    reseed()
+    if not _reseeded:
+        reseed()
+    _reseeded = False  # (it may be forked itself)
     # (Python before 3.11.4 leaves it that of the process that has forked.)
     threading.main_thread()._set_native_id()  # type: ignore[attr-defined]
     script = argv[1]
