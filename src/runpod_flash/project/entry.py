@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 _SCALARS = (str, bytes, int, float, complex, bool, type(None), type(...))
 _MAX_DEPTH = 20
-_CLASS_NOISE = frozenset({"__dict__", "__weakref__", "__module__", "__qualname__", "__doc__"})
+# (Where a class begins is noted since Python 3.13, and which attributes its methods set.)
+_CLASS_NOISE = frozenset(
+    {"__dict__", "__weakref__", "__module__", "__qualname__", "__doc__"}
+    | {"__firstlineno__", "__static_attributes__"}
+)
 _GENERATOR_FLAGS = 0x20 | 0x200  # CO_GENERATOR | CO_ASYNC_GENERATOR
 
 
