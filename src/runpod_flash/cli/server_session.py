@@ -35,6 +35,7 @@ from runpod_flash.plane.logs.worker_logs import WorkerLogs
 from runpod_flash.plane.preparing import prepare_all
 from runpod_flash.plane.request_ids import RequestIds
 from runpod_flash.plane.store.sqlite import Bounds, SqliteStore
+from runpod_flash.plane.tasks import Tasks
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
 
@@ -105,7 +106,7 @@ class _Session:
         self._local = self._server if local else GatewayServer(self._gateway, "127.0.0.1", 0)
         jobs.targets.own_ports.update((self._server.port, self._local.port))
         plane.identities = AppTokens(keys.keys.ring, self._local.address, self._gateway.deployed)
-        self._preparing: asyncio.Task[None] | None = None
+        self._tasks = Tasks()
 
     def _open_gateway(self, jobs: Jobs) -> Gateway:
         return Gateway(
@@ -142,7 +143,7 @@ class _Session:
         for why in unreadable(isolation, catalog):
             log.unreadable(why)
         await keys.start(session._server.address)
-        session._preparing = asyncio.create_task(prepare_all(plane, plane.pools()))
+        session._tasks.spawn(prepare_all(plane, plane.pools()))
         _spare_collections()
         return session
 
@@ -171,8 +172,7 @@ class _Session:
         """Let what runs finish, keep the rest for the next start."""
         self._gateway.ready = False
         self._log.draining(self._options.grace)
-        if self._preparing is not None:
-            self._preparing.cancel()
+        await self._tasks.close()
         await self._gateway.stop()
         await self._plane.drain(self._options.grace)
         await asyncio.gather(*(each.stop(_CLOSE_SECONDS) for each in {self._server, self._local}))
