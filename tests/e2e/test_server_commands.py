@@ -292,6 +292,7 @@ def test_logs_of_one_worker_and_the_last_of_all(place: Place) -> None:
 
 
 def test_logs_are_followed(place: Place) -> None:
+    place.run("call", "greet")  # (a worker that starts then would say so first)
     running = place.start("logs", "greet", "-f", "--tail", "1", "--json")
     assert running.stdout is not None
     running.stdout.readline()
