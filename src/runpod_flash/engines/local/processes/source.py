@@ -164,12 +164,12 @@ class InnerSource(Source):
     ) -> None:
         super().__init__(learned, loop, on_ready)
         self._descriptors = descriptors
-        self._ours, theirs = descriptors.socketpair()
+        self._ours, self._theirs = descriptors.socketpair()
         order = replace(
             order,
             worker_id=f"{order.worker_id} (to fork)",
             argv=(order.argv[0], *argv),
-            link=theirs,
+            link=self._theirs,
             held=(),
             cpus=frozenset(),
             ahead=None,
@@ -177,21 +177,22 @@ class InnerSource(Source):
             zygote=True,
         )
         self._launching = loop.create_task(self._start(order, told, launch))
+        # (The task cannot do that: one that is cancelled before its first step does nothing.)
+        self._launching.add_done_callback(self._close)
 
     async def _start(self, order: LaunchOrder, told: Mapping[str, Any], launch: Launch) -> None:
         try:
             process = await launch(order, _Silence())
         except OSError as error:
-            self._descriptors.close(self._ours)
             lost = isinstance(error, SupervisorLostError)
             self._answer({} if lost else {"error": str(error)})
-        except BaseException:
-            self._descriptors.close(self._ours)
-            raise
         else:
             self._tell(InnerSupervisor(self._descriptors, self._ours, process), told)
-        finally:
-            self._descriptors.close(order.link)
+
+    def _close(self, _: asyncio.Task[None]) -> None:
+        self._descriptors.close(self._theirs)
+        if self.forker is None:
+            self._descriptors.close(self._ours)
 
     def let_go(self) -> None:
         self._launching.cancel()
