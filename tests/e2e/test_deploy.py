@@ -284,7 +284,7 @@ def test_a_secret_is_rotated_under_load_worker_by_worker_and_no_request_fails(
     assert builds() == 0
     shop.deploy()
     # (As many as a machine of two cores has.)
-    until(lambda: len(shop.worker_ids("hello")) == 2)
+    until(lambda: _able(shop.workers_of("hello")) == 2)
     jobs = f"{shop.target.address}/v2/shop-production-hello/runsync"
     assert builds() == 1
 
