@@ -319,7 +319,9 @@ def test_a_second_endpoint_with_the_same_packages_starts_no_uv(
     room.wheel("zzother")
     first = room.ensure("zztiny", "zzother")
     started = log.read_text().split()
-    assert started == ["pip", "venv", "pip"]
+    assert sorted(started) == ["pip", "pip", "venv"]
+    left = sorted(path.name for path in (room.root / "built").iterdir())
+    assert left == [first.key, f"{first.key}.lock"]
     other = replace(room.request("zztiny", "zzother"), endpoint="endpoint-b")
     assert asyncio.run(room.environments.ensure(other)) == first
     assert log.read_text().split() == started
@@ -582,12 +584,14 @@ def test_an_environment_whose_interpreter_is_gone_is_built_anew(room: Room) -> N
 
 
 @contextmanager
-def guarded_server(directory: Path) -> Iterator[int]:
-    """Serves the directory's files to whoever knows the password."""
+def guarded_server(directory: Path) -> Iterator[tuple[int, list[str]]]:
+    """Serves the directory's files to whoever knows the password: its port, and what was asked."""
+    asked: list[str] = []
     wanted = "Basic " + base64.b64encode(f"user:{SECRET}".encode()).decode()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            asked.append(self.path)
             allowed = self.headers.get("Authorization") == wanted
             body = (directory / Path(self.path).name).read_bytes() if allowed else b""
             self.send_response(200 if allowed else 401)
@@ -605,7 +609,7 @@ def guarded_server(directory: Path) -> Iterator[int]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield server.server_port
+            yield server.server_port, asked
         finally:
             server.shutdown()
             thread.join()
@@ -616,7 +620,7 @@ def test_credentials_reach_uv_and_are_written_nowhere(
 ) -> None:
     monkeypatch.delenv("UV_OFFLINE")
     wheel = room.wheel("zztiny").rename(room.project / "zztiny-1.0-py3-none-any.whl")
-    with guarded_server(room.project) as port:
+    with guarded_server(room.project) as (port, _):
         address = f"127.0.0.1:{port}/{wheel.name}"
         line = f"zztiny @ http://user:{SECRET}@{address}"
         environment = room.ensure(line)
@@ -628,6 +632,22 @@ def test_credentials_reach_uv_and_are_written_nowhere(
     written = [path for path in room.root.rglob("*") if path.is_file()]
     assert [path for path in written if SECRET.encode() in path.read_bytes()] == []
     assert SECRET not in "".join(room.lines)
+
+
+def test_what_the_cache_of_uv_has_is_installed_without_the_index(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UV_OFFLINE")
+    wheel = room.wheel("zztiny").rename(room.project / "zztiny-1.0-py3-none-any.whl")
+    with guarded_server(room.project) as (port, asked):
+        line = f"zztiny @ http://user:{SECRET}@127.0.0.1:{port}/{wheel.name}"
+        environment = room.ensure(line)
+        before = len(asked)
+        assert before
+        room.environments.release(environment.key)
+        assert room.environments.remove(environment.key)
+        assert room.ensure(line) == environment
+        assert len(asked) == before
 
 
 def room_error(room: Room, line: str) -> str:

@@ -9,7 +9,7 @@ import re
 import secrets
 import shutil
 import time
-from pathlib import Path
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from runpod_flash.archives import check_archive
@@ -19,7 +19,8 @@ from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from runpod_flash.engines.local.environments.plans import Lock, Plan
     from runpod_flash.engines.local.environments.uv import Finished
@@ -29,46 +30,65 @@ _LARGE_MIB = 50
 _FACTS = "flash-environment.json"
 
 
-async def build(plan: Plan, lock: Lock, path: Path, say: Callable[[str], None]) -> None:
-    """Make the environment of `lock` at `path`; the caller holds its lock exclusively.
+@asynccontextmanager
+async def begun(plan: Plan, folder: Path, name: str) -> AsyncIterator[Awaitable[Path]]:
+    """An environment without packages, for `build`: made meanwhile, and gone again if not built.
+
+    What a kill leaves in `folder` has a name by which the caller's lock on `name` is found.
+    """
+    new = folder / f".new-{name}-{secrets.token_hex(4)}"
+    making = asyncio.ensure_future(_create(plan, new))
+    try:
+        yield making
+    finally:
+        making.cancel()
+        await asyncio.gather(making, return_exceptions=True)  # until its process is gone
+        shutil.rmtree(new, ignore_errors=True)
+
+
+async def build(
+    plan: Plan, lock: Lock, path: Path, empty: Awaitable[Path], say: Callable[[str], None]
+) -> None:
+    """Make the environment of `lock` at `path` of an `empty` one; the caller holds its lock.
 
     Raises `EnvironmentBuildError`. A failure, a cancellation or a kill leaves nothing at `path`.
     """
     started = time.monotonic()
     say(f"building environment: {described(plan)}")
     discard(path)  # one whose interpreter is gone
-    new = path.with_name(f".new-{path.name}-{secrets.token_hex(4)}")
-    try:
-        await _create(plan, new)
-        if lock.text.strip():
-            await _install(plan, lock, new, say)
-        size = tree_bytes(new)
-        facts = {"requirements": plan.requirements.names, "bytes": size}
-        (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
-        new.rename(path)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    new = await empty
+    if lock.text.strip():
+        await _install(plan, lock, new, say)
+    size = tree_bytes(new)
+    facts = {"requirements": plan.requirements.names, "bytes": size}
+    (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    new.rename(path)
     if plan.requirements.names:
         say(f"environment ready in {time.monotonic() - started:.1f} s ({size / 1e6:.0f} MB)")
 
 
-async def _create(plan: Plan, new: Path) -> None:
+async def _create(plan: Plan, new: Path) -> Path:
     command = [uv_binary(), "venv", "--relocatable", "--no-project", "--no-config", "--quiet"]
     command += ["--python", plan.interpreter.path, str(new)]
     _check(plan, await run_guarded(command, env=plan.uv_variables(), cwd=plan.directory))
+    return new
 
 
 async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]) -> None:
     for archive in plan.requirements.local_archives:
         await asyncio.to_thread(check_archive, archive)
-    if lock.offline or plan.settings.variables.get("UV_OFFLINE"):
-        if plan.requirements.local_names:
-            say("offline: uv takes a local package as unchanged while its project file is")
+    local = plan.requirements.local_names
+    only_cache = lock.offline or plan.settings.variables.get("UV_OFFLINE")
+    if only_cache and local:
+        say("offline: uv takes a local package as unchanged while its project file is")
+    if only_cache or not local:
+        # Versions are exact: what the cache has is right, and the index would take longer.
         finished = await _uv_install(plan, lock, new, say, "--offline")
-        if finished.offline:
+        if not finished.offline:
+            _check(plan, finished)
+            return
+        if only_cache:
             raise offline(plan.request.endpoint)
-        _check(plan, finished)
-        return
     finished = await _uv_install(plan, lock, new, say, *plan.refresh_options())
     if address := finished.unreachable:
         finished = await _uv_install(plan, lock, new, say, "--offline")
@@ -159,5 +179,5 @@ def tree_bytes(path: Path) -> int:
     total = 0
     for parent, _, names in os.walk(path):
         for name in names:
-            total += Path(parent, name).lstat().st_size
+            total += os.lstat(f"{parent}/{name}").st_size  # (no Path: there are thousands)
     return total

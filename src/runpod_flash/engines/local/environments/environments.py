@@ -4,7 +4,7 @@ root/interpreters.json      which Python is where
 root/locks/MEMO.json        exact versions, by everything that leads to them
 root/built/KEY/             an environment, whole as soon as it has this name
 root/built/KEY.lock         held shared by its users, exclusively to build or remove it
-root/built/.new-KEY-…/      being built, or left of a build that was killed
+root/built/.new-KEY-…/      being built, or left of a build that was killed; MEMO-… before that
 root/built/.old-KEY-…/      being removed, or left of that
 """
 
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runpod_flash.engines.local.environments.builds import (
+    begun,
     build,
     built_bytes,
     built_packages,
@@ -33,7 +34,7 @@ from runpod_flash.engines.local.environments.plans import EnvironmentRequest, Re
 from runpod_flash.errors import ConfigurationError, EnvironmentBuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from runpod_flash.engines.local.environments.plans import Lock, Plan
@@ -273,12 +274,28 @@ class Environments:
         interpreter = await self._interpreters.find(minor, os.environ, say)
         plan = make_plan(request, interpreter, self._root)
         lock = self._resolver.known(plan)
-        if lock is None:
-            say(f"resolving {described(plan)}")
-            lock = await self._resolver.resolve(plan, say)
-        return await self._built_once(plan, lock, say)
+        if lock is not None:
+            return await self._built_once(plan, lock, say)
+        say(f"resolving {described(plan)}")
+        # What it will be installed into is made meanwhile, unless another program does the same.
+        name = plan.memo[:32]
+        held = FileLock.try_acquire(self._lock_file(name))
+        if held is None:
+            return await self._built_once(plan, await self._resolver.resolve(plan, say), say)
+        try:
+            async with begun(plan, self._built, name) as empty:
+                lock = await self._resolver.resolve(plan, say)
+                return await self._built_once(plan, lock, say, empty)
+        finally:
+            held.release(remove=True)
 
-    async def _built_once(self, plan: Plan, lock: Lock, say: Callable[[str], None]) -> Environment:
+    async def _built_once(
+        self,
+        plan: Plan,
+        lock: Lock,
+        say: Callable[[str], None],
+        empty: Awaitable[Path] | None = None,
+    ) -> Environment:
         waited = built = False
         while True:
             if found := self._use(lock.key, plan.interpreter.version):
@@ -295,7 +312,11 @@ class Environments:
             try:
                 path = self._built / lock.key
                 if not (path / "bin" / "python").exists():
-                    await build(plan, lock, path, say)
+                    if empty is not None:
+                        await build(plan, lock, path, empty, say)
+                    else:
+                        async with begun(plan, self._built, lock.key) as own:
+                            await build(plan, lock, path, own, say)
                     built = True
             finally:
                 held.release()

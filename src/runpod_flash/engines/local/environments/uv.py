@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 # Runs between this process and the program it starts. Its standard input first brings the length
 # of the program's input and the input, then stays open for as long as this process lives: at its
-# end (also by SIGKILL) the whole process group goes, build back ends included.
+# end (also by SIGKILL) the whole process group goes, build back ends included. (Modules written in
+# Python, such as signal and threading, would take a third of its start.)
 _GUARD = """
-import os, signal, sys, threading
+import _thread, os, sys
 def exactly(n):
     data = b""
     while len(data) < n:
         part = os.read(0, n - len(data))
         if not part:
-            os.killpg(0, signal.SIGKILL)
+            os.killpg(0, 9)  # SIGKILL
         data += part
     return data
 text = exactly(int(exactly(12)))
@@ -36,7 +37,7 @@ mine, theirs = os.pipe()
 actions = [(os.POSIX_SPAWN_DUP2, mine, 0)]
 child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=actions)
 os.close(mine)
-threading.Thread(target=exactly, args=(1,), daemon=True).start()
+_thread.start_new_thread(exactly, (1,))
 try:
     while text:
         text = text[os.write(theirs, text):]
@@ -47,7 +48,7 @@ code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 os._exit(code if code >= 0 else 128 - code)
 """
 _UNREACHABLE = re.compile(r"error sending request for url|client error \(Connect\)|dns error")
-_OFFLINE = re.compile(r"not found in the cache|network (?:was|is) disabled")
+_OFFLINE = re.compile(r"found in the cache|network (?:connectivity )?(?:was|is) disabled", re.I)
 _FETCHED = re.compile(r"(?:Failed to fetch:|for url \()\W*([a-z]+://[^\s)`]+)")
 _LONGEST_REASON = 700
 _GLYPHS = " \t\u00d7\u2502\u2570\u2500\u25b6\u251c"  # of the tree that uv draws
