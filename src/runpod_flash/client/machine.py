@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from runpod_flash.plane.store.base import Store
     from runpod_flash.wire.shared_memory import SharedMemory
 
+# What is kept ready for later workers goes so long after the last start of one.
+KEPT_SECONDS = 300.0
+
 
 def machine_plane(
     store: Store,
@@ -36,10 +39,12 @@ def machine_plane(
     clock: Callable[[], float] = time.monotonic,
     console: Console | None = None,
     memory: SharedMemory | None = None,
+    kept_seconds: float = KEPT_SECONDS,
 ) -> Plane:
     """A plane whose workers are processes and containers of this machine. On its loop.
 
     `volumes` are this user's, if no others are given. By `memory`, values go to processes and back.
+    What makes a worker's start fast is kept for `kept_seconds` after the last start.
     """
     from runpod_flash.engines.docker.marks import Marks
     from runpod_flash.engines.local.devices.leasing import Leasing
@@ -58,7 +63,9 @@ def machine_plane(
         return DockerEngine(desk, node, leasing, cache, volumes or UsersVolumes())
 
     Marks(cache_directory()).sweep_if_any()
-    local = local_engine(node, gpu_fallback, isolation, volumes, leasing, memory)
+    local = local_engine(
+        node, gpu_fallback, isolation, volumes, leasing, memory, kept_seconds=kept_seconds
+    )
     plane = Plane(store, MachineEngine(local, make_containers), caller_env, clock, console)
     return plane
 
@@ -70,6 +77,8 @@ def local_engine(
     volumes: Volumes | None = None,
     leasing: Leasing | None = None,
     memory: SharedMemory | None = None,
+    *,
+    kept_seconds: float = KEPT_SECONDS,
 ) -> LocalEngine:
     """The engine whose workers are processes of this machine. Called on the plane's loop."""
     from runpod_flash.engines.local.engine import LocalEngine
@@ -85,7 +94,7 @@ def local_engine(
     spare_bytes = node.machine(0).memory_available // 2
     return LocalEngine(
         Environments(cache, cache_bound(os.environ)),
-        _launcher(apart=isolation is not None, max_bytes=spare_bytes),
+        _launcher(isolation is not None, spare_bytes, kept_seconds),
         node,
         cache,
         dict(os.environ),
@@ -97,7 +106,7 @@ def local_engine(
     )
 
 
-def _launcher(*, apart: bool, max_bytes: int) -> Launcher:
+def _launcher(apart: bool, max_bytes: int, kept_seconds: float) -> Launcher:
     """Forks of what is kept ready; each worker a fresh process with `FLASH_ZYGOTES=0`."""
     from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
     from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher
@@ -107,5 +116,6 @@ def _launcher(*, apart: bool, max_bytes: int) -> Launcher:
         raise ConfigurationError(
             f"FLASH_ZYGOTES={text!r}: give 0 to start each worker as a fresh process, or 1"
         )
-    kind = FreshProcessLauncher if text == "0" else ZygoteLauncher
-    return kind(apart=apart, max_bytes=max_bytes)
+    if text == "0":
+        return FreshProcessLauncher(apart=apart)
+    return ZygoteLauncher(idle=kept_seconds, apart=apart, max_bytes=max_bytes)

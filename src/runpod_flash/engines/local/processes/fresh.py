@@ -24,13 +24,11 @@ class FreshProcessLauncher(Launcher):
     """Starts each worker as a new program. Belongs to one event loop and is used on it only.
 
     `apart` puts each into namespaces of its own, where it sees no other's processes; what it is not
-    to see of the files is for its order to say. See `namespaces.apart_refusal`. What is kept ready
-    for later ones, here nothing, takes at most `max_bytes` of memory.
+    to see of the files is for its order to say. See `namespaces.apart_refusal`.
     """
 
-    def __init__(self, *, apart: bool = False, max_bytes: int | None = None) -> None:
+    def __init__(self, *, apart: bool = False) -> None:
         self._apart = apart
-        self._max_bytes = max_bytes
         self._descriptors = Descriptors()
         self._supervisor: Supervisor | None = None
         self._workers: set[WorkerProcess] = set()

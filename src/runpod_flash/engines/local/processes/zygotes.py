@@ -51,7 +51,8 @@ class ZygoteLauncher(FreshProcessLauncher):
         apart: bool = False,
         max_bytes: int | None = None,
     ) -> None:
-        super().__init__(apart=apart, max_bytes=max_bytes)
+        super().__init__(apart=apart)
+        self._max_bytes = max_bytes
         self._delay = delay
         self._idle = idle
         self._zygotes: dict[Conditions, Zygote] = {}
