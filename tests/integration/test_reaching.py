@@ -72,6 +72,31 @@ def said_by_both(origin: str, path: str = "/v2/apps") -> list[str]:
     return said
 
 
+class Stopping(Page):
+    """Stops when it is asked first, and is there again when it is asked next."""
+
+    asked = 0
+
+    def do_PUT(self) -> None:
+        type(self).asked += 1
+        again = self.asked > 1
+        body = b"{}" if again else b'{"error": "the plane is closed", "stopping": true}'
+        self.send_response(200 if again else 503)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_a_server_that_stops_is_asked_again_until_it_is_there() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stopping) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        connection = Connection(f"http://127.0.0.1:{server.server_port}")
+        asked = connection.spawn(connection.ask_json("PUT", "/v2/apps", {}))
+        assert asked.result(timeout=60) == {}
+        server.shutdown()
+    assert Stopping.asked == 2
+
+
 @pytest.mark.parametrize(("path", "status"), [("/v2/apps", 200), ("/v2/none", 404)])
 def test_what_is_no_flash_server_is_named_so(
     web: http.server.ThreadingHTTPServer, path: str, status: int

@@ -503,6 +503,18 @@ def test_a_full_store_is_told_with_the_time_to_try_again(monkeypatch: pytest.Mon
                         assert refused.status_code == 503
                         assert refused.headers["retry-after"] == "5"
                         assert "10 MB of jobs" in refused.json()["error"]
+                        assert "stopping" not in refused.json()
+
+    ask(scenario)
+
+
+def test_a_server_that_stops_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(front: Front) -> None:
+        front.rig.plane.dispatcher.close()
+        refused = await front.http.post("/v2/a/run", json={"input": {}})
+        assert refused.status_code == 503
+        assert refused.json()["stopping"] is True
+        assert "the plane is closed" in refused.json()["error"]
 
     ask(scenario)
 

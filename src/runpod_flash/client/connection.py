@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.client.chosen import COMMAND, VARIABLE
 from runpod_flash.client.credentials import key_for, origin_of
-from runpod_flash.client.reaching import json_of, why_unreachable, words_of
+from runpod_flash.client.reaching import fields_in, json_of, why_unreachable, words_of
 from runpod_flash.client.shadows import import_httpx
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, StoreFullError
 from runpod_flash.wire import frames
@@ -77,12 +77,14 @@ class Connection:
             body = json.dumps(value).encode()
             headers["content-type"] = "application/json"
         url = f"{self.origin}{path}"
-        response = await self._patiently(
-            lambda: self._connected().request(method, url, content=body, headers=headers)
-        )
-        if not response.is_success:
-            raise self._refusal(response)
-        told: dict[str, Any] = json_of(self._name, response)
+
+        async def asked() -> httpx.Response:
+            response = await self._connected().request(method, url, content=body, headers=headers)
+            if not response.is_success:
+                raise self._refusal(response)
+            return response
+
+        told: dict[str, Any] = json_of(self._name, await self._patiently(asked))
         return told
 
     async def _exchange(self, method: str, path: str, pieces: Sequence[Buffer]) -> list[Frame]:
@@ -125,7 +127,7 @@ class Connection:
             os.close(null)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """The answer; a server that was there and is not is being started again.
+        """The answer; a server that stops, or was there and is not, is being started again.
 
         Where it was asked too often, it is asked again when it says.
         """
@@ -139,6 +141,9 @@ class Connection:
             except RateLimitedError as error:
                 await asyncio.sleep(error.seconds)
                 continue
+            except ServerStoppingError:
+                if loop.time() > until:
+                    raise
             except httpx.TransportError as error:
                 if not self._was_there or loop.time() > until:
                     raise self._unreachable(error) from None
@@ -187,7 +192,8 @@ class Connection:
         if response.status_code == 429:
             return RateLimitedError(text, response.headers.get("retry-after", ""))
         if response.status_code == 503:
-            return ServerFullError(text)
+            stopping = fields_in(response.content).get("stopping") is True
+            return ServerStoppingError(text) if stopping else ServerFullError(text)
         kind = AppGoneError if response.status_code == 404 and _is_session(response) else None
         return (kind or ConfigurationError)(text)
 
@@ -223,6 +229,10 @@ class RateLimitedError(ConfigurationError):
     def __init__(self, text: str, after: str) -> None:
         super().__init__(text)
         self.seconds = float(after) if after.isascii() and after.isdigit() else 1.0
+
+
+class ServerStoppingError(ConfigurationError, ConnectionClosedError):
+    """The server ends, and takes nothing more."""
 
 
 class ServerFullError(ConfigurationError, StoreFullError):

@@ -72,15 +72,20 @@ def words_of(response: httpx.Response) -> str:
 
 def words_in(body: bytes) -> str:
     """The words of a refusal's body; empty where they are none of a Flash server."""
-    try:
-        value = json.loads(body)
-    except ValueError:
-        value = None
-    given = value if isinstance(value, dict) else {}
+    given = fields_in(body)
     said = given.get("errors") or given.get("detail") or given.get("error")
     if isinstance(said, list):
         said = "; ".join(str(each).removeprefix("$: ") for each in said)
     return str(said or "")
+
+
+def fields_in(body: bytes) -> dict[str, Any]:
+    """What a body has that is a JSON object; empty where it is none."""
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _no_server(response: httpx.Response) -> str:

@@ -38,7 +38,7 @@ from runpod_flash.gateway.functions import FunctionApi
 from runpod_flash.gateway.guard import Guard, kept_to_its_folder, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.management import NOTHING, Management, Records
-from runpod_flash.gateway.messages import Answer, Refusal, full, wrong_method
+from runpod_flash.gateway.messages import Answer, Refusal, not_now, wrong_method
 from runpod_flash.gateway.noting import Noting, for_route, operation_of
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
@@ -269,7 +269,7 @@ class Gateway:
         except Refusal as refusal:
             await _refuse(scope, self._management.worded(scope, refusal), noted)
         except (StoreFullError, ConnectionClosedError) as error:
-            await _refuse(scope, full(error), noted)
+            await _refuse(scope, not_now(error), noted)
         except PayloadTooLargeError as error:
             await _refuse(scope, self._management.worded(scope, Refusal(413, str(error))), noted)
         except ConnectionAbortedError:

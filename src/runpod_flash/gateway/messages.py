@@ -6,8 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from runpod_flash.errors import ConnectionClosedError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+
+    from runpod_flash.errors import StoreFullError
 
     Message = MutableMapping[str, Any]
     Scope = MutableMapping[str, Any]
@@ -66,9 +70,10 @@ def wrong_method(scope: Scope, allowed: str) -> Refusal:
     return refusal
 
 
-def full(error: Exception) -> Answer:
-    """The answer where there is no room for a job now."""
-    return answer(503, {"error": str(error)}, (b"retry-after", b"5"))
+def not_now(error: StoreFullError | ConnectionClosedError) -> Answer:
+    """The answer where there is no room for a job now, or while the server stops."""
+    stopping = {"stopping": True} if isinstance(error, ConnectionClosedError) else {}
+    return answer(503, {"error": str(error), **stopping}, (b"retry-after", b"5"))
 
 
 def answer(status: int, value: Any, *headers: tuple[bytes, bytes]) -> Answer:
