@@ -169,7 +169,8 @@ def parse_dependencies(value: Any) -> list[str] | None:
                 Requirement(item)
             except InvalidRequirement as error:
                 reason = str(error).splitlines()[0]
-                raise refuse("dependencies", item, f"not a requirement: {reason}") from None
+                text = f"not a requirement: {reason}; write it as in 'numpy>=1.26'"
+                raise refuse("dependencies", item, text) from None
     return found
 
 

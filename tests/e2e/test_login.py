@@ -137,7 +137,7 @@ def test_a_key_that_is_kept_to_an_endpoint_can_log_in(place: Place) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        ((), 2, "No server is known; give --server URL (`flash server` starts one)."),
+        ((), 2, "No server is chosen; give --server URL (`flash server` starts one)."),
         (("--server", "URL", "--api-key", "wrong"), 1, "key"),
         (("--server", "URL", "--api-key", "-"), 1, "No key was given: pass --api-key KEY"),
         (("--server", "nowhere", "--api-key", "x"), 1, "'nowhere' is no address of a server"),

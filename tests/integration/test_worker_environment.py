@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 import textwrap
@@ -12,7 +13,8 @@ import pytest
 import runpod_flash
 from behaviour.programs import FORKS
 from integration.wheels import LOCAL_ONLY, make_wheel
-from runpod_flash.engines.local.preparation import environment_request
+from runpod_flash.engines.local.preparation import check_machine, environment_request
+from runpod_flash.errors import EnvironmentBuildError
 from runpod_flash.spec import Build, EndpointSpec, Entry, Placement
 
 if TYPE_CHECKING:
@@ -391,3 +393,11 @@ def test_without_zygotes_each_worker_is_a_fresh_process(programs: Programs) -> N
     assert "FLASH_ZYGOTES='no': give 0 to start each worker as a fresh process, or 1" in (
         refused.stderr
     )
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    spec = EndpointSpec("one", Entry("app", "f", file="app.py"), Build(), Placement())
+    checking = check_machine(spec, tmp_path / "file" / "flash", "", print)
+    with pytest.raises(EnvironmentBuildError, match=r"file/flash \(Not a directory\): .+XDG_CACHE"):
+        asyncio.run(checking)

@@ -43,6 +43,13 @@ def test_what_is_no_address_is_refused(address: str) -> None:
         key_for(address)
 
 
+def test_an_address_with_a_login_is_refused_and_the_password_is_not_shown() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        origin_of("https://user:secret@box:8000/v2")
+    assert "box:8000 takes no user or password: give https://box:8000" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("address", "meant"),
     [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.servers import known_address
 
 if TYPE_CHECKING:
     from runpod_flash.client.control import ControlClient
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--server", metavar="URL", help="The server (default: the only known one).")
+@click.option("--server", metavar="URL", help="The server (default: the only known one that runs).")
 @click.option("--api-key", metavar="KEY", help="The key; - reads it from standard input.")
 @click.option("--device", is_flag=True, help="Show a code to enter in a browser elsewhere.")
 @click.option(
@@ -61,7 +62,7 @@ def login(
     from runpod_flash.client.credentials import kept_key
     from runpod_flash.client.login import LoginServer
 
-    address = server or _only_known()
+    address = server or known_address()
     if api_key is not None and (device or no_browser):
         raise click.UsageError("--api-key needs no browser: leave --device and --no-browser out.")
     told_how = device or no_browser
@@ -169,19 +170,6 @@ def _show_code(address: str, code: str) -> None:
     click.echo(f"  {click.style(code, bold=True)}")
     click.echo(f"or open {address}?user_code={code}")
     click.echo("Waiting until it is allowed (Ctrl-C ends this)...")
-
-
-def _only_known() -> str:
-    from runpod_flash.client.credentials import known_servers
-
-    known = known_servers()
-    if len(known) != 1:
-        which = f"several servers are known: {', '.join(known)}" if known else "no server is known"
-        raise click.UsageError(
-            f"{which[0].upper()}{which[1:]}; give --server URL (`flash server` starts one).",
-            click.get_current_context(),
-        )
-    return known[0]
 
 
 def _given(api_key: str | None) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import click
+
+from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,13 +18,16 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
+_THERE_SECONDS = 0.5
+_LISTED = 3
+
 
 def server_options(command: F) -> F:
     """Adds `--server` and `--insecure`."""
     add_server = click.option(
         "--server",
         metavar="URL",
-        help="The server (default: the chosen target, else the only known one).",
+        help="The server (default: the chosen target, else the only known one that runs).",
     )
     add_insecure = click.option(
         "--insecure", is_flag=True, help="Send the key over plain http, which others may read."
@@ -41,19 +48,47 @@ def chosen_address(server: str | None, *variables: str) -> str:
     It is named by the option, by one of the variables, or is the chosen target.
     """
     from runpod_flash.client.chosen import chosen_target
-    from runpod_flash.client.credentials import known_servers
 
     target = chosen_target()
     named = next(filter(None, map(os.environ.get, variables)), None)
     address = server or named or (target.address if target is not None else "")
-    known = [] if address else known_servers()
-    if len(known) == 1:
-        address = known[0]
-    if not address:
-        which = f": {', '.join(known)}" if known else ""
-        hint = "" if known else " (`flash server` starts one)"
-        raise click.UsageError(
-            f"No server is chosen{which}; give --server URL, or `flash target use URL`{hint}.",
-            click.get_current_context(),
-        )
-    return address
+    return address or known_address(", or `flash target use URL`")
+
+
+def known_address(otherwise: str = "") -> str:
+    """The only server that a key is kept for, or the only one of several that is there.
+
+    A usage error where there is none, with what else to do than to name one.
+    """
+    from runpod_flash.client.credentials import known_servers
+
+    known = known_servers()
+    found = known if len(known) == 1 else [each for each in known if _is_there(each)]
+    if len(found) == 1:
+        return found[0]
+    which, hint = f": {_listed(found)} are known", ""
+    if not found:
+        which = f", and none of those that are known runs: {_listed(known)}" if known else ""
+        hint = " (`flash server` starts one)"
+    raise click.UsageError(
+        f"No server is chosen{which}; give --server URL{otherwise}{hint}.",
+        click.get_current_context(),
+    )
+
+
+def _is_there(origin: str) -> bool:
+    """Whether something answers at this machine's port; those of others are taken to be there."""
+    parts = urlsplit(origin)
+    if not is_loopback(parts.hostname or ""):
+        return True
+    place = parts.hostname or "", parts.port or 0
+    try:
+        socket.create_connection(place, timeout=_THERE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -32,6 +32,12 @@ def origin_of(address: str) -> str:
         port = None
     if parts.scheme not in _PORTS or not parts.hostname or port is None:
         raise ConfigurationError(f"{address!r} is no address of a server; give {_meant(address)}")
+    if "@" in parts.netloc:
+        where = parts.netloc.rpartition("@")[2]
+        raise ConfigurationError(
+            f"the address of {where} takes no user or password: give {parts.scheme}://{where}, and "
+            "a key to `flash login`"
+        )
     return f"{parts.scheme}://{_host(parts.hostname)}:{port}"
 
 

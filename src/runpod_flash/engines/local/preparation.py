@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -28,7 +29,11 @@ if TYPE_CHECKING:
 async def check_machine(
     spec: EndpointSpec, cache: Path, datacenter: str, say: Callable[[str], None]
 ) -> None:
-    """Raise `EnvironmentBuildError` for absent system packages; say what else is short."""
+    """Raise `EnvironmentBuildError` for absent system packages, or a cache that cannot be written.
+
+    Say what else is short.
+    """
+    _check_cache(cache)
     packages = await missing_system_packages(spec.build.system_dependencies)
     if packages.missing:
         names = " ".join(packages.missing)
@@ -40,12 +45,24 @@ async def check_machine(
         names = ", ".join(spec.build.system_dependencies)
         say(f"whether its system_dependencies ({names}) are installed cannot be told here")
     wanted = spec.placement.container_disk_gb
-    cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free / 1e9
     if wanted and free < wanted:
         say(f"template asks for {wanted} GB of disk, and {free:.0f} GB are free here")
     if spec.placement.datacenters and not datacenter:
         say(f"{', '.join(spec.placement.datacenters)}: every data center is this machine")
+
+
+def _check_cache(cache: Path) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(cache, os.W_OK | os.X_OK) else os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise EnvironmentBuildError(
+            f"Flash cannot write to its cache {cache} ({reason}): make it writable, or name another "
+            "by XDG_CACHE_HOME=DIRECTORY"
+        )
 
 
 def environment_request(
