@@ -395,6 +395,7 @@ def test_environments_have_endpoints_of_their_own_and_end_alone(shop: Shop) -> N
     listed = shop.flash("env", "list").stdout
     assert "staging      1        hello     shop-staging-hello" in listed
     assert "shop  production, staging" in shop.flash("app", "list").stdout
+    assert "there is no environment 'stagin'" in shop.flash("env", "delete", "stagin").stderr
     assert "Add --yes if that is meant" in shop.flash("undeploy", "--env", "staging").stderr
     asked = in_terminal("undeploy", "--env", "staging", typed="y\n", cwd=shop.folder, env=shop.env)
     assert asked.code == 0, asked.text

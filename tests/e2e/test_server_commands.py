@@ -221,6 +221,7 @@ def test_a_wrong_name_is_answered_with_the_near_one(place: Place) -> None:
         done = place.run(*words)
         assert done.returncode == 1
         assert "Did you mean 'greet'?" in done.stderr
+    assert "`flash ps` shows those that there are" in place.run("logs", "zzzz").stderr
 
 
 def test_a_server_that_is_not_there_is_one_sentence(place: Place) -> None:

@@ -397,7 +397,7 @@ def test_without_zygotes_each_worker_is_a_fresh_process(programs: Programs) -> N
 
 def test_a_cache_that_cannot_be_written_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    spec = EndpointSpec("one", Entry("app", "f", file="app.py"), Build(), Placement())
+    spec = EndpointSpec("one", Entry("app", "f", file="app.py"), Build(code="0"))
     checking = check_machine(spec, tmp_path / "file" / "flash", "", print)
     with pytest.raises(EnvironmentBuildError, match=r"file/flash \(Not a directory\): .+XDG_CACHE"):
         asyncio.run(checking)

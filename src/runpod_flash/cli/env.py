@@ -71,6 +71,7 @@ def delete(name: str, app: str | None, yes: bool, server: str | None, insecure: 
     Example: flash env delete staging
     """
     client, place = chosen_server(server, insecure), AppEnv(chosen_app(app), name)
+    client.ask("GET", path_of(place))  # nobody is asked about one that there is not
     require_consent(f"End {place.app} {name}?", yes)
     client.ask("DELETE", path_of(place))
     click.echo(f"{place.app} {name} has ended.")

@@ -117,6 +117,7 @@ class ControlApi:
         found = seen.endpoint(name, app) or seen.deployed(name)
         if found is None:
             hint = did_you_mean(name, [each.name for each in seen.endpoints])
+            hint = hint or " `flash ps` shows those that there are."
             raise problem(404, f"there is no endpoint {name!r}.{hint}")
         return found
 

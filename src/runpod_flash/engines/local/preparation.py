@@ -60,8 +60,8 @@ def _check_cache(cache: Path) -> None:
         reason = error.strerror or str(error)
     if reason:
         raise EnvironmentBuildError(
-            f"Flash cannot write to its cache {cache} ({reason}): make it writable, or name another "
-            "by XDG_CACHE_HOME=DIRECTORY"
+            f"Flash cannot write to its cache {cache} ({reason}): make it writable, or have it "
+            "elsewhere by XDG_CACHE_HOME=DIRECTORY"
         )
 
 
