@@ -141,6 +141,7 @@ def test_no_secret_is_shown(place: Path) -> None:
         assert SECRET not in ended.stdout + ended.stderr
         for kept in ("index", "more", "links"):
             assert f"https://{kept}.example.invalid/" in ended.stdout
+        assert "http://localhost:9 takes no user or password" in ended.stdout
     key = doctor(place, RUNPOD_API_KEY=SECRET)["RUNPOD_API_KEY"]
     assert key["data"] == {"set": True}
     assert "never chooses a target" in key["value"]

@@ -80,12 +80,13 @@ def _target() -> Finding:
     variable = by == VARIABLE
     source = f"variable {by}" if variable else f"`{by}`"
     change = f"unset {by}" if variable else f"`{by} none`"
-    shown = without_credentials(address)
     try:
         place = origin_of(address)
     except ConfigurationError:
         remedy = f"choose an address such as http://localhost:8888, or {change}"
-        return _SETTINGS.error("target", f"{shown} is no address of a server", remedy, source)
+        wrong = "takes no user or password" if "@" in address else "is no address of a server"
+        shown = "/".join(without_credentials(address).split("/")[:3])  # (a path may be a secret)
+        return _SETTINGS.error("target", f"{shown} {wrong}", remedy, source)
     if why := _unreachable(place):
         remedy = f"start it, or {change} to run on this machine"
         return _SETTINGS.error("target", f"{place} cannot be reached: {why}", remedy, source)
