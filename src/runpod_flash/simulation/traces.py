@@ -6,6 +6,7 @@ import bisect
 import csv
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,8 +90,10 @@ def _time(value: Any) -> float:
     except (TypeError, ValueError):
         from datetime import datetime, timezone
 
+        # (Python 3.10 reads no "Z", and only three or six digits.)
+        text = re.sub(r"\.(\d+)", lambda part: f".{part[1]:0<6.6}", str(value).strip())
         try:
-            moment = datetime.fromisoformat(str(value).strip().replace("Z", "+00:00"))
+            moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
         except ValueError:
             raise ValueError(f"{value!r} is no time") from None
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

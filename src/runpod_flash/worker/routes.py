@@ -11,7 +11,8 @@ import functools
 import inspect
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_origin
+from types import GenericAlias
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import Body, FastAPI, File, Form, Request, Response, UploadFile, params
 from fastapi.exceptions import FastAPIError
@@ -197,24 +198,25 @@ def _is_plain(parameter: inspect.Parameter) -> bool:
     return not (_is_native(parameter.annotation) or _is_model(parameter))
 
 
+def _is_class(annotation: Any) -> bool:
+    """(For Python 3.10, `list[int]` is one too.)"""
+    return isinstance(annotation, type) and not isinstance(annotation, GenericAlias)
+
+
 def _is_native(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, _NATIVE)
+    return _is_class(annotation) and issubclass(annotation, _NATIVE)
 
 
 def _is_model(parameter: inspect.Parameter) -> bool:
     from pydantic import BaseModel
 
     annotation = parameter.annotation
-    if get_origin(annotation) is not None and not isinstance(annotation, type):
-        return False
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return _is_class(annotation) and issubclass(annotation, BaseModel)
 
 
 def _is_file(parameter: inspect.Parameter) -> bool:
     annotation = parameter.annotation
-    return annotation is bytes or (
-        isinstance(annotation, type) and issubclass(annotation, UploadFile)
-    )
+    return annotation is bytes or (_is_class(annotation) and issubclass(annotation, UploadFile))
 
 
 def _as_body(parameter: inspect.Parameter, *, files: bool) -> inspect.Parameter:

@@ -137,6 +137,10 @@ async def run_guarded(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            # Its pipes are closed at their end, which comes now, unless a daemon has them.
+            ends = asyncio.gather(process.stdout.read(), process.stderr.read())
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ends, timeout=1)
         process.stdin.close()
     return Finished(code, stdout.decode(errors="replace"), stderr)
 
