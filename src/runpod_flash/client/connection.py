@@ -8,6 +8,7 @@ import json
 import os
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runpod_flash.client.chosen import COMMAND, VARIABLE
@@ -54,6 +55,10 @@ class Connection:
         self._was_there = False
         self._stream = -1
         self._loop = asyncio.new_event_loop()
+        # The name is looked up by a thread that is there: Python 3.12.1 starts none as it ends.
+        executor = ThreadPoolExecutor(1, thread_name_prefix="flash-client")
+        executor.submit(int)
+        self._loop.set_default_executor(executor)
         threading.Thread(target=self._loop.run_forever, name="flash-client", daemon=True).start()
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> Future[T]:
