@@ -109,11 +109,16 @@ class Journal:
         self._closing = False
         self.broken: str = ""
         self._path = path
-        self.used_bytes = self.free_bytes = self._spare = 0
+        self._used = self.free_bytes = self._spare = 0
         self._measured_at, self._unmeasured = 0.0, 0
         self._measure()
         self._thread = threading.Thread(target=self._run, name="flash-journal", daemon=True)
         self._thread.start()
+
+    @property
+    def used_bytes(self) -> int:
+        """With what was written since the file was measured: a loaded machine does so later."""
+        return self._used + self._unmeasured
 
     def changed(self) -> None:
         """There is something to write; from any thread."""
@@ -280,7 +285,7 @@ class Journal:
 
     def _measure(self) -> None:
         pages, free, size = map(self._ask, ("page_count", "freelist_count", "page_size"))
-        self.used_bytes, self._spare = (pages - free) * size, free * size
+        self._used, self._spare = (pages - free) * size, free * size
         self.free()
         self._measured_at, self._unmeasured = time.monotonic(), 0
 
@@ -289,7 +294,7 @@ class Journal:
         return int(found)
 
     def _gives_back(self) -> bool:
-        return self._spare > max(_SPARE_BYTES, self.used_bytes)
+        return self._spare > max(_SPARE_BYTES, self._used)
 
     def _give_back(self) -> None:
         if self._gives_back():
