@@ -16,11 +16,8 @@ from pathlib import Path
 from harness import Result
 from workers import ROUNDS, program
 
-FRESH = """
-if __name__ == "__main__":
-    from runpod_flash.engines.local.processes import fresh, zygotes
-    zygotes.ZygoteLauncher = fresh.FreshProcessLauncher
-"""
+# Each worker is a fresh process.
+FRESH = {"FLASH_ZYGOTES": "0"}
 PROGRAM = """
 import asyncio, os, sys, time
 from runpod_flash import Endpoint
@@ -61,7 +58,7 @@ TITLES = {"bare": "imports nothing", "numpy": "imports numpy", "torch": "imports
 
 def compare(result: Result, root: Path, name: str) -> None:
     with (
-        program(root, "fresh.py", FRESH + PROGRAM) as fresh,
+        program(root, "fresh.py", PROGRAM, **FRESH) as fresh,
         program(root, "forks.py", PROGRAM) as forks,
     ):
         fresh.call(name)

@@ -65,10 +65,10 @@ CHUNKS = 200
 
 
 @contextmanager
-def dev(root: Path, program: str = FLASH) -> Iterator[tuple[str, float]]:
+def dev(root: Path, env: dict[str, str] | None = None) -> Iterator[tuple[str, float]]:
     """The address of a running `flash dev`, and how long it took to be ready."""
     began = time.monotonic()
-    with running([sys.executable, "-c", program, "dev", "--port", "0"], root) as process:
+    with running([sys.executable, "-c", FLASH, "dev", "--port", "0"], root, env) as process:
         process.seen("ready in")
         seconds = time.monotonic() - began
         yield process.seen(r"(http://localhost:\d+)  \(docs"), seconds

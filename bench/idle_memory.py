@@ -49,8 +49,8 @@ if __name__ == "__main__":
 """
 
 
-def megabytes(root: Path, name: str, source: str) -> float:
-    with program(root, name, source) as running:
+def megabytes(root: Path, name: str, **variables: str) -> float:
+    with program(root, name, PROGRAM, **variables) as running:
         for _ in range(3):
             running.ask("go")
         workers = int(running.ask("go"))
@@ -64,8 +64,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         found = {
-            "fresh processes": [megabytes(root, "fresh.py", FRESH + PROGRAM)],
-            "forks": [megabytes(root, "forks.py", PROGRAM)],
+            "fresh processes": [megabytes(root, "fresh.py", **FRESH)],
+            "forks": [megabytes(root, "forks.py")],
         }
     title = "Ten workers that have computed, and what starts them"
     result.compare(title, "MB", found, "fresh processes")

@@ -44,10 +44,11 @@ SELECT number, printf('%s-%s-4%s-a%s-%s', substr(h, 1, 8), substr(h, 9, 4), subs
 FROM (SELECT number, lower(hex(randomblob(16))) AS h FROM counter)
 """
 _JOBS = """
-INSERT INTO jobs SELECT copies.id, jobs.number + copies.number, {columns} FROM copies, jobs
+INSERT INTO jobs (key, id, number, {columns})
+SELECT jobs.key + copies.number, copies.id, jobs.number + copies.number, {columns} FROM copies, jobs
 ORDER BY copies.number
 """
-_CALLS = "INSERT INTO calls SELECT copies.id, value FROM copies, calls ORDER BY copies.number"
+_CALLS = "INSERT INTO calls SELECT job + number, value FROM copies, calls ORDER BY number"
 
 
 class Cost(NamedTuple):
@@ -119,12 +120,12 @@ def remember(folder: Path, jobs: int) -> str:
         client.finish(client.take())
     (file,) = (folder / "data").glob("*.db")
     with closing(sqlite3.connect(file)) as store, store:
-        columns = [name for _, name, *_ in store.execute("PRAGMA table_info(jobs)")][2:]
-        named = ", ".join(f"jobs.{name}" for name in columns)
+        columns = [name for _, name, *_ in store.execute("PRAGMA table_info(jobs)")]
+        same = ", ".join(name for name in columns if name not in ("key", "id", "number"))
         store.execute(_IDS, (jobs - 1,))
-        store.execute(_JOBS.format(columns=named))
+        store.execute(_JOBS.format(columns=same))
         store.execute(_CALLS)
-        (kept,) = store.execute("SELECT count(*) FROM jobs JOIN calls ON job=id").fetchone()
+        (kept,) = store.execute("SELECT count(*) FROM jobs JOIN calls ON job=key").fetchone()
         assert kept == jobs, kept
     return server.key
 

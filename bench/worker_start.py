@@ -16,9 +16,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from cold_start import FRESH
 from dev_server import dev
 from harness import Result
-from servers import FLASH, ask
+from servers import ask
 
 APP = """
 import os
@@ -33,10 +34,6 @@ async def pid():
 @Endpoint(name="work", cpu="cpu3c-1-2", workers=(0, 1))
 async def work():
     return os.getpid()
-"""
-FRESH = """
-from runpod_flash.engines.local.processes import fresh, zygotes
-zygotes.ZygoteLauncher = fresh.FreshProcessLauncher
 """
 ROUNDS = 15
 
@@ -54,7 +51,7 @@ def main() -> None:
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (root / "app.py").write_text(APP)
-        fresh, _ = stack.enter_context(dev(root, FRESH + FLASH))
+        fresh, _ = stack.enter_context(dev(root, FRESH))
         forking, _ = stack.enter_context(dev(root))
         for name, pid_of in (("a function", function), ("a route", route)):
             pids = {"fresh process": pid_of(fresh), "fork of a zygote": pid_of(forking)}
