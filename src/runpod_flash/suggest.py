@@ -1,4 +1,4 @@
-"""Near names for a wrong one: every "Did you mean" of Flash comes from here.
+"""Names in sentences: every "Did you mean" of Flash comes from here, and a few of many.
 
 `difflib` is loaded only once somebody made a mistake: importing this costs nothing.
 """
@@ -111,3 +111,10 @@ def _has_pieces(whole: str, word: str) -> bool:
 def _folded(text: str) -> str:
     words = "".join(char if char.isalnum() else " " for char in text.casefold())
     return " ".join(words.split())
+
+
+def listed(names: Iterable[str], most: int) -> str:
+    """The first of the names, and how many more there are."""
+    every = list(names)
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return f"{', '.join(every[:most])}{more}"

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from runpod_flash.loopback import is_loopback
+from runpod_flash.suggest import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,9 +67,11 @@ def known_address(otherwise: str = "") -> str:
     found = known if len(known) == 1 else [each for each in known if _is_there(each)]
     if len(found) == 1:
         return found[0]
-    which, hint = f": {_listed(found)} are known", ""
+    which, hint = f": {listed(found, _LISTED)} are known", ""
     if not found:
-        which = f", and none of those that are known runs: {_listed(known)}" if known else ""
+        which = (
+            f", and none of those that are known runs: {listed(known, _LISTED)}" if known else ""
+        )
         hint = " (`flash server` starts one)"
     raise click.UsageError(
         f"No server is chosen{which}; give --server URL{otherwise}{hint}.",
@@ -87,8 +90,3 @@ def _is_there(origin: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {more} more" if more > 0 else "")

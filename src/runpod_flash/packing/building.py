@@ -27,6 +27,7 @@ from runpod_flash.project.root import is_root
 from runpod_flash.project.scan import kept_files
 from runpod_flash.project.tree import Tree, TreeFile, check_size
 from runpod_flash.spec import PACKED
+from runpod_flash.suggest import listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -129,8 +130,9 @@ class _Building:
         sent = {file.path for file in found}
         if stay := [path for path in kept_files(self._root) if path not in sent]:
             self._say(
-                f"not sent: {_listed(stay)}, for nothing marks {self._root} as a project, so that "
-                "only what endpoints import goes; if they are needed, make a pyproject.toml there"
+                f"not sent: {listed(stay, _NAMED)}, for nothing marks {self._root} as a "
+                "project, so that only what endpoints import goes; if they are needed, make a "
+                "pyproject.toml there"
             )
 
     def _check_credentials(self, files: Iterable[TreeFile]) -> None:
@@ -142,9 +144,9 @@ class _Building:
         named = [each for each in found if each.path not in self._options.allowed]
         if named:
             raise ConfigurationError(
-                f"credentials would leave this machine: {_listed(map(str, named))}; keep them in "
-                ".env and `flash secret set`, name the files in .flashignore, or, where they are "
-                f"none, add --allow {named[0].path}"
+                f"credentials would leave this machine: {listed(map(str, named), _NAMED)}; "
+                "keep them in .env and `flash secret set`, name the files in .flashignore, or, "
+                f"where they are none, add --allow {named[0].path}"
             )
 
     # Packages
@@ -257,10 +259,4 @@ def _check_syntax(root: Path, files: Iterable[str]) -> None:
         except (OSError, ValueError):  # not there; no text
             continue
     if found:
-        raise ConfigurationError(f"an endpoint imports what is no Python: {_listed(found)}")
-
-
-def _listed(found: Iterable[str]) -> str:
-    every = list(found)
-    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
-    return f"{', '.join(every[:_NAMED])}{more}"
+        raise ConfigurationError(f"an endpoint imports what is no Python: {listed(found, _NAMED)}")
