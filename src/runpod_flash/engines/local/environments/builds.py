@@ -17,6 +17,7 @@ from runpod_flash.engines.local.environments.files import read_json
 from runpod_flash.engines.local.environments.plans import offline, unreachable
 from runpod_flash.engines.local.environments.uv import run_guarded, uv_binary
 from runpod_flash.errors import EnvironmentBuildError
+from runpod_flash.suggest import listed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -91,7 +92,8 @@ async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]
             raise offline(plan.request.endpoint)
     finished = await _uv_install(plan, lock, new, say, *plan.refresh_options())
     if address := finished.unreachable:
-        finished = await _uv_install(plan, lock, new, say, "--offline")
+        if local:  # (else the cache was asked first)
+            finished = await _uv_install(plan, lock, new, say, "--offline")
         if finished.code:
             raise unreachable(plan.request.endpoint, address, locked=plan.request.locked)
     _check(plan, finished)
@@ -130,9 +132,8 @@ def described(plan: Plan) -> str:
     names = list(dict.fromkeys(plan.requirements.names))
     if not names:
         return f"python {plan.interpreter.minor}, no packages"
-    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     plural = "" if len(names) == 1 else "s"
-    return f"python {plan.interpreter.minor}, {len(names)} package{plural} ({shown})"
+    return f"python {plan.interpreter.minor}, {len(names)} package{plural} ({listed(names, 4)})"
 
 
 def large_download(line: str) -> str | None:

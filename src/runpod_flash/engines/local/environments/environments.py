@@ -14,7 +14,7 @@ import asyncio
 import os
 import shutil
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -312,11 +312,11 @@ class Environments:
             try:
                 path = self._built / lock.key
                 if not (path / "bin" / "python").exists():
-                    if empty is not None:
-                        await build(plan, lock, path, empty, say)
-                    else:
-                        async with begun(plan, self._built, lock.key) as own:
-                            await build(plan, lock, path, own, say)
+                    beginning = (
+                        begun(plan, self._built, lock.key) if empty is None else nullcontext(empty)
+                    )
+                    async with beginning as new:
+                        await build(plan, lock, path, new, say)
                     built = True
             finally:
                 held.release()
