@@ -584,8 +584,9 @@ def test_an_environment_whose_interpreter_is_gone_is_built_anew(room: Room) -> N
 
 
 @contextmanager
-def guarded_server(directory: Path) -> Iterator[tuple[int, list[str]]]:
-    """Serves the directory's files to whoever knows the password: its port, and what was asked."""
+def guarded_wheel(room: Room) -> Iterator[tuple[str, list[str]]]:
+    """A wheel of zztiny for whoever knows the password: its address, and what was asked."""
+    wheel = room.wheel("zztiny").rename(room.project / "zztiny-1.0-py3-none-any.whl")
     asked: list[str] = []
     wanted = "Basic " + base64.b64encode(f"user:{SECRET}".encode()).decode()
 
@@ -593,7 +594,7 @@ def guarded_server(directory: Path) -> Iterator[tuple[int, list[str]]]:
         def do_GET(self) -> None:
             asked.append(self.path)
             allowed = self.headers.get("Authorization") == wanted
-            body = (directory / Path(self.path).name).read_bytes() if allowed else b""
+            body = wheel.read_bytes() if allowed else b""
             self.send_response(200 if allowed else 401)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -609,7 +610,7 @@ def guarded_server(directory: Path) -> Iterator[tuple[int, list[str]]]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield server.server_port, asked
+            yield f"127.0.0.1:{server.server_port}/{wheel.name}", asked
         finally:
             server.shutdown()
             thread.join()
@@ -619,9 +620,7 @@ def test_credentials_reach_uv_and_are_written_nowhere(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("UV_OFFLINE")
-    wheel = room.wheel("zztiny").rename(room.project / "zztiny-1.0-py3-none-any.whl")
-    with guarded_server(room.project) as (port, _):
-        address = f"127.0.0.1:{port}/{wheel.name}"
+    with guarded_wheel(room) as (address, _):
         line = f"zztiny @ http://user:{SECRET}@{address}"
         environment = room.ensure(line)
         assert imports(environment, "zztiny")
@@ -638,9 +637,8 @@ def test_what_the_cache_of_uv_has_is_installed_without_the_index(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("UV_OFFLINE")
-    wheel = room.wheel("zztiny").rename(room.project / "zztiny-1.0-py3-none-any.whl")
-    with guarded_server(room.project) as (port, asked):
-        line = f"zztiny @ http://user:{SECRET}@127.0.0.1:{port}/{wheel.name}"
+    with guarded_wheel(room) as (address, asked):
+        line = f"zztiny @ http://user:{SECRET}@{address}"
         environment = room.ensure(line)
         before = len(asked)
         assert before
