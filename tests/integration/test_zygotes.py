@@ -73,7 +73,7 @@ class Bench:
 
     def __init__(self, folder: Path, modules: tuple[str, ...], **options: Any) -> None:
         self.folder = folder
-        self.launcher = ZygoteLauncher(**{"delay": 0, **options})
+        self.launcher = ZygoteLauncher(**{"delay": 0, "idle": 300, **options})
         self.modules = modules
         self._links: list[socket.socket] = []
 
@@ -702,7 +702,7 @@ class Events:
     def output(self, worker_id, line): print("output", line, flush=True)
 
 async def main():
-    launcher = ZygoteLauncher(delay=0)
+    launcher = ZygoteLauncher(delay=0, idle=300)
     script, module, home, *volumes = sys.argv[1:]
     mounts = [Mount(Path(volume), "/runpod-volume") for volume in volumes]
     links = []

@@ -94,7 +94,7 @@ def local_engine(
     spare_bytes = node.machine(0).memory_available // 2
     return LocalEngine(
         Environments(cache, cache_bound(os.environ)),
-        _launcher(isolation is not None, spare_bytes, kept_seconds),
+        _launcher(apart=isolation is not None, max_bytes=spare_bytes, kept_seconds=kept_seconds),
         node,
         cache,
         dict(os.environ),
@@ -106,7 +106,7 @@ def local_engine(
     )
 
 
-def _launcher(apart: bool, max_bytes: int, kept_seconds: float) -> Launcher:
+def _launcher(*, apart: bool, max_bytes: int, kept_seconds: float) -> Launcher:
     """Forks of what is kept ready; each worker a fresh process with `FLASH_ZYGOTES=0`."""
     from runpod_flash.engines.local.processes.fresh import FreshProcessLauncher
     from runpod_flash.engines.local.processes.zygotes import ZygoteLauncher

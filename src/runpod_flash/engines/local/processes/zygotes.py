@@ -45,9 +45,9 @@ class ZygoteLauncher(FreshProcessLauncher):
 
     def __init__(
         self,
-        delay: float = 0.5,
-        idle: float = 300,
         *,
+        idle: float,
+        delay: float = 0.5,
         apart: bool = False,
         max_bytes: int | None = None,
     ) -> None:
