@@ -50,12 +50,5 @@ remember() {
     cat "${@:2}" | cksum >"$1/.installed"
 }
 
-# dev_venv FOLDER: what the tests run in, as it is locked.
-dev_venv() {
-    make_venv "$1"
-    if changed "$1" pyproject.toml requirements-dev.txt; then
-        install "$1" --requirement requirements-dev.txt
-        install "$1" --no-deps --editable .
-        remember "$1" pyproject.toml requirements-dev.txt
-    fi
-}
+# Most tests wait for processes: four at a time keep two cores busy.
+in_parallel=(--numprocesses 4 --dist loadfile)
