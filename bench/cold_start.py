@@ -14,10 +14,8 @@ import time
 from pathlib import Path
 
 from harness import Result
-from workers import ROUNDS, program
+from workers import FRESH, ROUNDS, program
 
-# Each worker is a fresh process.
-FRESH = {"FLASH_ZYGOTES": "0"}
 PROGRAM = """
 import asyncio, os, sys, time
 from runpod_flash import Endpoint

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 import psutil
-from cold_start import FRESH, program
 from harness import Result
+from workers import FRESH, program
 
 PROGRAM = """
 import asyncio, os, sys, time

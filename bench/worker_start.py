@@ -16,10 +16,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from cold_start import FRESH
 from dev_server import dev
 from harness import Result
 from servers import ask
+from workers import FRESH
 
 APP = """
 import os

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ROUNDS = 15
+# Each worker is a fresh process.
+FRESH = {"FLASH_ZYGOTES": "0"}
 
 
 class Running:
