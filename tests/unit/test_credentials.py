@@ -37,7 +37,9 @@ def test_an_address_has_one_origin(address: str, origin: str) -> None:
     assert origin_of(address) == origin
 
 
-@pytest.mark.parametrize("address", ["", "localhost:8888", "ftp://box", "http://", "http://a:b"])
+@pytest.mark.parametrize(
+    "address", ["", "localhost:8888", "ftp://box", "http://", "http://a:b", "http://["]
+)
 def test_what_is_no_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigurationError, match="is no address of a server"):
         key_for(address)

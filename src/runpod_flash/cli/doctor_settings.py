@@ -84,7 +84,8 @@ def _target() -> Finding:
         place = origin_of(address)
     except ConfigurationError:
         remedy = f"choose an address such as http://localhost:8888, or {change}"
-        wrong = "takes no user or password" if "@" in address else "is no address of a server"
+        login = "@" in address.partition("://")[2].partition("/")[0]
+        wrong = "takes no user or password" if login else "is no address of a server"
         shown = "/".join(without_credentials(address).split("/")[:3])  # (a path may be a secret)
         return _SETTINGS.error("target", f"{shown} {wrong}", remedy, source)
     if why := _unreachable(place):

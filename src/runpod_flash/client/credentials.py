@@ -25,11 +25,11 @@ _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 
 def origin_of(address: str) -> str:
     """`scheme://host:port` of a server's address; raises `ConfigurationError` if it is none."""
-    parts = urlsplit(address.strip())
     try:
+        parts = urlsplit(address.strip())
         port = parts.port or _PORTS.get(parts.scheme)
     except ValueError:
-        port = None
+        parts, port = urlsplit(""), None
     if parts.scheme not in _PORTS or not parts.hostname or port is None:
         raise ConfigurationError(f"{address!r} is no address of a server; give {_meant(address)}")
     if "@" in parts.netloc:
