@@ -71,7 +71,8 @@ def delete(name: str, app: str | None, yes: bool, server: str | None, insecure: 
     Example: flash env delete staging
     """
     client, place = chosen_server(server, insecure), AppEnv(chosen_app(app), name)
-    client.ask("GET", path_of(place))  # nobody is asked about one that there is not
+    if not yes:  # nobody is asked about one that there is not
+        client.ask("GET", path_of(place))
     require_consent(f"End {place.app} {name}?", yes)
     client.ask("DELETE", path_of(place))
     click.echo(f"{place.app} {name} has ended.")

@@ -21,7 +21,8 @@ _REFUSALS = {
     "400": "The request cannot be read, or asks for something that there is not",
     "404": "There is no such endpoint or job, or its result has expired",
     "429": "It is asked too often; Retry-After says when to try again",
-    "503": "There is no room for a job now; Retry-After says when to try again",
+    "503": "There is no room for a job now, or the server stops (`stopping` is true); Retry-After "
+    "says when to try again",
 }
 
 
