@@ -93,6 +93,7 @@ def test_a_worker_that_can_no_longer_be_spoken_to_is_not_taken_for_one_out_of_me
         @Endpoint(name="closes", cpu=CPU, max_attempts=1)
         def closes():
             os.closerange(3, 256)
+            time.sleep(60)  # or it would end by itself, and be as quick as Flash at times
 
         if __name__ == "__main__":
             try:
