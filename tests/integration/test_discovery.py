@@ -61,6 +61,43 @@ def only_problem(catalog: Catalog) -> Problem:
     return catalog.problems[0]
 
 
+# A server that looks for endpoints two thousand times, while its threads use its file.
+SERVER = """
+import asyncio, sqlite3, sys, threading, uvloop
+from contextlib import closing
+from pathlib import Path
+from runpod_flash.project.discovery import discover
+
+def connect():
+    return closing(sqlite3.connect("server.db"))
+
+def use():
+    while not stop.is_set():
+        try:
+            with connect() as file:
+                file.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.Error as error:
+            errors.append(error)
+
+async def look():
+    for _ in range(2000):
+        await discover(Path.cwd())
+
+stop, errors = threading.Event(), []
+sys.executable = "true"  # there is nothing to find: only how it is looked for matters
+with connect() as file:
+    file.execute("PRAGMA journal_mode=WAL")
+    file.execute("CREATE TABLE jobs (id)")
+    threads = [threading.Thread(target=use, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    uvloop.run(look())
+    stop.set()
+    for thread in threads:
+        thread.join()
+sys.exit(str(errors) if errors else 0)
+"""
+
 # What is found
 
 
@@ -693,6 +730,13 @@ def test_cancelling_ends_the_process(tmp_path: Path, run: Callable[[Any], Any]) 
 
     run(cancelled())
     assert all_gone((tmp_path / "pids").read_text())
+
+
+def test_files_of_other_threads_are_left_open(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", SERVER], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def all_gone(pids: str) -> bool:

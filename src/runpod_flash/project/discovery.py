@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -67,30 +68,27 @@ class _Attempt:
         self.file = ""
         self.death = ""
         self._seconds = seconds
-        reader, writer = os.pipe()
-        self._pipe = os.fdopen(reader, "rb", buffering=0)
-        command = [sys.executable, "-c", _PROGRAM, str(root), str(writer), str(seconds), *skipped]
+        # (No pipe: uvloop closes a pipe's descriptor twice, which by then may be another thread's.)
+        self._ours, theirs = socket.socketpair()
+        fd = theirs.fileno()
+        command = [sys.executable, "-c", _PROGRAM, str(root), str(fd), str(seconds), *skipped]
         try:
             self._process = subprocess.Popen(
                 command,
                 cwd=root,
-                pass_fds=(writer,),
+                pass_fds=(fd,),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
         except BaseException:
-            self._pipe.close()
+            self._ours.close()
             raise
         finally:
-            os.close(writer)
+            theirs.close()
 
     async def run(self) -> Catalog | None:
         """The catalog; None if the process ended, or was ended, without one."""
-        loop = asyncio.get_running_loop()
-        stream = asyncio.StreamReader(limit=1 << 30)
-        transport, _ = await loop.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(stream), self._pipe
-        )
+        stream, writer = await asyncio.open_unix_connection(sock=self._ours, limit=1 << 30)
         try:
             while line := await self._line(stream):
                 word: dict[str, Any] = json.loads(line)
@@ -98,8 +96,8 @@ class _Attempt:
                     return Catalog.from_wire(word["catalog"])
                 self.file = word["file"]
         finally:
-            transport.close()
-        self.kill()  # it is over, or it would have the pipe: this does not change its exit code
+            writer.close()
+        self.kill()  # it is over, or it would have the socket: this does not change its exit code
         self.death = self.death or _death(self._process.returncode)
         return None
 
