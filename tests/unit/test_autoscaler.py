@@ -236,7 +236,7 @@ def ticks(values: st.SearchStrategy[int]) -> st.SearchStrategy[list[float]]:
 
 
 @pytest.mark.parametrize("scaler", ["QUEUE_DELAY", "REQUEST_COUNT"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(arrivals=ticks(st.integers(0, 640)), low=st.integers(0, 2), value=st.sampled_from([0.5, 4]))
 def test_looking_only_when_asked_to_decides_as_looking_all_the_time(
     scaler: str, arrivals: list[float], low: int, value: float

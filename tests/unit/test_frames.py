@@ -87,7 +87,7 @@ def test_frames_that_come_byte_by_byte_are_put_together(
     assert [plain(frame) for frame in found] == [plain(SMALL)] * 2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.lists(st.sampled_from([0, 1, 7, 16384, 16385, 70_000]), max_size=4)),
     chunk=st.integers(1, 100_000),
