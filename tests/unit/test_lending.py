@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import socket
 import threading
 import time
@@ -119,15 +120,45 @@ def test_a_loop_that_has_closed_costs_neither_the_link_nor_a_descriptor(home: Ho
     assert home.readers == [home.thread.ident]
 
 
+def test_a_loop_that_does_not_run_again_costs_no_descriptor(home: Home) -> None:
+    async def borrow() -> None:
+        home.reading.lend(asyncio.get_running_loop())
+
+    before = descriptors()
+    for _ in range(3):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(borrow())
+        time.sleep(4 * LOAN_SECONDS)  # the loan ends meanwhile
+        assert home.reading._borrower is None
+        loop.close()
+    assert descriptors() == before
+
+
+def test_without_a_descriptor_left_a_link_is_not_lent(home: Home) -> None:
+    async def borrow() -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, most[1]))
+        try:
+            home.reading.lend(asyncio.get_running_loop())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, most)
+
+    asyncio.run(borrow())
+    home.far.send(b"answer")
+    assert home.arrived.wait(5)
+    assert home.readers == [home.thread.ident]
+
+
 def test_a_link_that_ends_while_lent_leaves_the_borrowers_selector() -> None:
     lender = Home()
 
     async def borrow() -> None:
         loop = asyncio.get_running_loop()
         lender.reading.lend(loop)
-        fd = lender.reading._borrowed_fd
+        copy = lender.reading._copy
+        assert copy is not None
         await asyncio.to_thread(lender.close)
-        await until(lambda: not loop.remove_reader(fd))
+        await until(lambda: not loop.remove_reader(copy.fd))
 
     asyncio.run(borrow())
 

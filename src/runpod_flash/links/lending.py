@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 LOAN_SECONDS = 0.02
 
 
+class _Copy:
+    """A descriptor that is closed with the last reference to this.
+
+    (A loop that is closed forgets what it was to call: nobody else could close it then.)
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)
+
+
 class Reading:
     """Calls `readable` whenever the socket has something, on `home` or on a borrower's loop."""
 
@@ -33,7 +46,7 @@ class Reading:
         self._readable = readable
         self._lock = threading.Lock()
         self._borrower: asyncio.AbstractEventLoop | None = None
-        self._borrowed_fd = -1
+        self._copy: _Copy | None = None
         self._used = False
         self._ended = False
 
@@ -49,14 +62,13 @@ class Reading:
         with self._lock:
             if self._borrower is not None or self._ended or loop is self._home:
                 return
-            # A descriptor of its own: it stays in the borrower's selector until that loop lets go.
-            fd = os.dup(self._sock.fileno())
             try:
-                loop.add_reader(fd, self._readable)
-            except (NotImplementedError, RuntimeError):
-                os.close(fd)
+                # One of its own, which stays in the borrower's selector until that loop lets go.
+                copy = _Copy(os.dup(self._sock.fileno()))
+                loop.add_reader(copy.fd, self._readable)
+            except (NotImplementedError, RuntimeError, OSError):  # no more descriptors, perhaps
                 return
-            self._borrower, self._borrowed_fd, self._used = loop, fd, True
+            self._borrower, self._copy, self._used = loop, copy, True
         self._home.call_soon_threadsafe(self._lent)
 
     def end(self) -> None:
@@ -81,18 +93,15 @@ class Reading:
     def _recall(self) -> None:
         with self._lock:
             loop, self._borrower = self._borrower, None
-            fd = self._borrowed_fd
-        if loop is None:
+            copy, self._copy = self._copy, None
+        if loop is None or copy is None:
             return
         if not self._ended:
             self.start()
-        try:
-            loop.call_soon_threadsafe(_let_go, loop, fd)
-        except RuntimeError:  # the borrower's loop is closed, and its selector with it
-            os.close(fd)
+        with suppress(RuntimeError):  # the borrower's loop is closed, and its selector with it
+            loop.call_soon_threadsafe(_let_go, loop, copy)
 
 
-def _let_go(loop: asyncio.AbstractEventLoop, fd: int) -> None:
+def _let_go(loop: asyncio.AbstractEventLoop, copy: _Copy) -> None:
     with suppress(RuntimeError):
-        loop.remove_reader(fd)
-    os.close(fd)
+        loop.remove_reader(copy.fd)
