@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.stores import claim, job, lives, new, opened, value
+from runpod_flash.errors import StoreFullError
 from runpod_flash.plane.store.base import Chunk, JobState, Lease, Outcome
 from runpod_flash.plane.store.memory import now
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runpod_flash.plane.store.base import Job
+    from runpod_flash.plane.store.changes import Write
     from runpod_flash.plane.store.sqlite import SqliteStore
 
 committed = pytest.mark.usefixtures("committer")
@@ -128,6 +130,31 @@ def test_all_that_is_submitted_during_a_commit_makes_the_next_one(tmp_path: Path
             other.execute("ROLLBACK")
         await asyncio.gather(first, *others)
         assert counts[1:] == [51] * 50, "one transaction has brought all of them"
+
+    lives(tmp_path, scenario)
+
+
+@committed
+def test_after_a_failure_that_passes_jobs_are_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> list[Write]:
+        raise MemoryError
+
+    async def scenario(store: SqliteStore) -> None:
+        await store.submit([new("zero")])
+        await store.durable()
+        with monkeypatch.context() as patch:
+            patch.setattr(store._journal, "_take", fail)
+            await store.submit([new("one")])
+            with pytest.raises(StoreFullError, match="MemoryError"):
+                await store.durable()
+        for name in ("two", "three"):
+            while store._journal.broken:  # (it is tried again after a while)
+                await asyncio.sleep(0.01)
+            await store.submit([new(name)])
+            await store.durable()
+        assert seen_by_another_process(tmp_path, "SELECT count(*) FROM jobs") == "4"
 
     lives(tmp_path, scenario)
 

@@ -259,6 +259,10 @@ class Journal:
             self._failed()
             self._answer(change, StoreFullError(_refusal(self.broken)), here)
             return False
+        finally:
+            if file.in_transaction:  # it has failed
+                with suppress(sqlite3.Error):
+                    file.execute("ROLLBACK")
         self.broken = ""
         self._written()
         self._answer(change, None, here)
@@ -268,16 +272,11 @@ class Journal:
         if not file.in_transaction:
             file.execute("BEGIN IMMEDIATE")
         size = 0
-        try:
-            for statement, rows in writes:
-                file.executemany(statement, rows)
-                size += sum(map(_size, rows))
-            began = time.perf_counter()
-            file.execute("COMMIT")
-        except BaseException:
-            if file.in_transaction:
-                file.execute("ROLLBACK")
-            raise
+        for statement, rows in writes:
+            file.executemany(statement, rows)
+            size += sum(map(_size, rows))
+        began = time.perf_counter()
+        file.execute("COMMIT")
         if writes:
             self._paces.append(time.perf_counter() - began)
             self._unmeasured += size
