@@ -141,6 +141,24 @@ def test_a_safe_request_is_answered_by_another_worker_when_its_own_dies() -> Non
     play(scenario)
 
 
+def test_a_request_is_not_left_with_a_worker_that_ends_as_it_is_ready() -> None:
+    async def scenario(rig: Rig) -> None:
+        client = Client(rig, routes(rig), "POST")
+        await turns()
+        (first,) = rig.engine.of("r")
+        first.link.become_ready()
+        first.exit()
+        await turns()
+        (second,) = rig.engine.of("r")
+        second.link.become_ready()
+        await turns()
+        respond(second, started(second)[0], b"by the second")
+        await client.task
+        assert client.body == b"by the second"
+
+    play(scenario, ready_at_once=False)
+
+
 def test_a_request_that_may_have_changed_something_is_not_repeated() -> None:
     async def scenario(rig: Rig) -> None:
         client = Client(rig, routes(rig), "POST")

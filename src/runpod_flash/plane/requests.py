@@ -98,13 +98,16 @@ class Requests:
             exchange.on_gone = lambda: complete(found, None, ConnectionError("the client has left"))
         self._changed(pool)
         try:
-            return await found
+            given = await found
         finally:
             if exchange is not None:
                 exchange.on_gone = None
             if waiting in pool.waiting:
                 pool.waiting.remove(waiting)
                 self._changed(pool)
+        # (It may have ended in the turn in which it was given.)
+        there = given.pool.workers.get(given.id) is given
+        return given if there else await self.worker(pool, exchange)
 
     def pump(self, pool: Pool) -> None:
         """Give waiting requests to workers."""
