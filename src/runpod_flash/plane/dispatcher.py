@@ -1,9 +1,9 @@
 """Brings jobs to free workers and their results back.
 
 `submit` may be called by any thread: with a worker free, that thread itself writes the job to the
-worker's link, which saves the hop to the plane's loop. Everything that arrives from workers is
-handled on the loop. One lock guards the pools; no await and no write of a large value happens
-under it.
+worker's link, which saves the hop to the plane's loop. What arrives from workers is handled where
+their link is read: on the plane's loop, or for a while on a caller's (`links/lending.py`). One lock
+guards the pools; no await and no write of a large value happens under it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ GRACE_SECONDS = 2.0
 
 class Dispatcher:
     """See the module. `changed(pool)` is called on any thread when a pool needs the reconciler,
-    `went_idle(pool)` on the loop when one of its workers has nothing to do.
+    and `went_idle(pool)` when one of its workers has nothing to do.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class Dispatcher:
                 worker.state = WorkerState.DRAINING
                 pool.refresh(worker)
 
-    # On the loop
+    # On the loop; but what tells how a job goes on may come from a caller's loop
 
     def close(self) -> None:
         """Accept nothing more."""
@@ -244,7 +244,8 @@ class Dispatcher:
 
     def _settle(self, worker: Worker) -> None:
         if not worker.busy:
-            worker.pool.went_quiet(worker.idle_since)
+            with self.lock:
+                worker.pool.went_quiet(worker.idle_since)
             self._went_idle(worker.pool)
 
     def chunk(self, worker: Worker, ref: JobRef, index: int, payload: Payload) -> None:

@@ -64,7 +64,8 @@ class Starter:
         near = self._demand.callers(pool)
         for _ in range(count):
             worker = Worker(f"{pool.spec.name}-{secrets.token_hex(4)}", pool)
-            pool.workers[worker.id] = worker
+            with self._around.dispatcher.lock:
+                pool.workers[worker.id] = worker
             pool.scaled_up_at = self._around.clock()
             order = self._around.order(worker.id, pool, near)
             worker.order, worker.ordered_at = order, pool.scaled_up_at
