@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from runpod_flash.gateway.server import GatewayServer
 from runpod_flash.plane.tasks import Tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runpod_flash.gateway.server import Application
 
 # Requests in flight get so long when the server stops.
@@ -50,10 +53,16 @@ class Front:
         self._server = GatewayServer(self._application, self._options.host, self._options.port)
         return self._server
 
-    async def close(self, *, stopped: bool) -> None:
-        """With `stopped`, somebody asked for it and is told."""
+    async def close(self, give_up: Callable[[], None], *, stopped: bool) -> None:
+        """With `stopped`, somebody asked for it and is told.
+
+        `give_up` ends what requests still wait for after a while.
+        """
         if stopped:
             dev_screen.stopping()
         await self.tasks.close()
         if self._server is not None:
-            await self._server.stop(_GRACE_SECONDS)
+            stopping = asyncio.ensure_future(self._server.stop(2 * _GRACE_SECONDS))
+            await asyncio.wait((stopping,), timeout=_GRACE_SECONDS)
+            give_up()
+            await stopping

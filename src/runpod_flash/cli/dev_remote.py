@@ -120,7 +120,7 @@ class RemoteSession:
     # The end
 
     async def close(self, *, stopped: bool) -> None:
-        await self._front.close(stopped=stopped)
+        await self._front.close(lambda: None, stopped=stopped)
         with suppress(FlashError, asyncio.TimeoutError):
             ending = self._connection.ask_json("DELETE", f"/v2/sessions/{self._id}")
             await asyncio.wait_for(self._there(ending), _CLOSE_SECONDS)

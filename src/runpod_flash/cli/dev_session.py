@@ -6,6 +6,7 @@ import asyncio
 import os
 import secrets
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -212,7 +213,7 @@ class _Session:
         if self._key_file is not None:
             self._key_file.unlink(missing_ok=True)
         self._plane.debugging.close()
-        await self._front.close(stopped=stopped)
-        await self._webhooks.close()
         failure = capture(ConnectionClosedError("the server was stopped"), origin="system")
+        await self._front.close(partial(self._plane.fail_all, failure), stopped=stopped)
+        await self._webhooks.close()
         await self._plane.close(failure)

@@ -5,8 +5,10 @@ Dispatch is by hand, since a framework's router would halve the throughput of th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -276,6 +278,12 @@ class Gateway:
             raise  # the server closes the connection: the response is not whole
         except ConnectionError:
             pass  # the client has left
+        except asyncio.CancelledError:
+            if kind == "http":
+                with suppress(RuntimeError):  # its answer has begun
+                    stops = ConnectionClosedError("the server stopped before it had an answer")
+                    await _refuse(scope, not_now(stops), noted)
+            raise
         except Exception as error:
             # A fault of ours: the client hears of it where it can, the terminal in full.
             logging.getLogger(__name__).exception("%s %s failed", kind, scope["path"])

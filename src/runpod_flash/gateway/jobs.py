@@ -189,12 +189,14 @@ def policy_of(pool: Pool) -> Policy:
 
 
 async def within(seconds: float, future: asyncio.Future[_T], otherwise: _O) -> _T | _O:
-    """The future's result, or the other one after so many seconds.
+    """The future's result; the other one after so many seconds, or where the server stops.
 
     (`wait_for` costs each request a future and a turn of the loop more.)
     """
     timer = asyncio.get_running_loop().call_later(seconds, complete, future, otherwise)
     try:
         return await future
+    except asyncio.CancelledError:  # the client still hears how far its job is
+        return otherwise
     finally:
         timer.cancel()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _TRIES = 20
 _BACKLOG = 2048
+_LAST_SECONDS = 1.0
 # A client whose machine takes nothing of what is sent for so long is gone, with its connection.
 _SILENT_MS = 20_000
 _IP_FREEBIND = 15  # Linux; `socket` has no name for it
@@ -87,12 +88,15 @@ class GatewayServer:
             self._serving.result()
 
     async def stop(self, grace: float) -> None:
-        """Accept nothing more; requests in flight get `grace` seconds."""
+        """Accept nothing more; requests in flight get `grace` seconds, then they are cancelled."""
         self._server.config.timeout_graceful_shutdown = max(int(grace), 1)
         self._server.should_exit = True
         if self._serving is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._serving
+        # (Those that were cancelled have an answer to give.)
+        if answering := self._server.server_state.tasks:
+            await asyncio.wait(answering, timeout=_LAST_SECONDS)
         for each in self._sockets:
             each.close()
 
