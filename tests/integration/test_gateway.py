@@ -137,6 +137,11 @@ def test_a_wrong_input_is_answered_with_the_field(tmp_path: Path) -> None:
         }
         unknown = await served.post(path, {"input": {"x": 1, "yy": 1}})
         assert "no such parameter; did you mean 'y'?" in unknown.json()["error"]
+        for of_one in ({}, {"nn": 3}):
+            refused = await served.post("/work/count/runsync", {"input": of_one})
+            assert refused.status_code == 422
+            assert "n: Field required" in refused.json()["error"]
+        assert "did you mean 'n'?" in refused.json()["error"]
         assert (await served.post(path, {"x": 1})).status_code == 422
         malformed = await served.post(path, content=b'{"input": {"x": 1}')
         assert malformed.status_code == 400

@@ -52,10 +52,9 @@ class Checker:
             return value
         if len(single) != 1 or (isinstance(value, dict) and single[0] in value):
             return value
-        if isinstance(value, dict) and value and value.keys() <= properties.keys():
-            typed = properties[single[0]].get("type")
-            if typed not in (None, "object"):  # it names others, and cannot be meant as a whole
-                return value
+        typed = properties[single[0]].get("type")
+        if isinstance(value, dict) and typed not in (None, "object"):
+            return value  # it cannot be meant as a whole: a name is missing or wrong
         return {single[0]: value}
 
     def _fits(self, value: dict[str, Any]) -> bool:
