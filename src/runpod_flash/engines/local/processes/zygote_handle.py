@@ -61,10 +61,6 @@ class Zygote:
         assert self._current.forker is not None
         return self._current.forker
 
-    @property
-    def is_ready(self) -> bool:
-        return self._current is not None
-
     def is_ready_for(self, order: LaunchOrder) -> bool:
         self._leaving = [each for each in self._leaving if not each.ended()]
         if self._current is None:
