@@ -518,6 +518,69 @@ def test_an_idle_zygote_ends_and_its_workers_do_not(tmp_path: Path) -> None:
     run(body())
 
 
+def tokens(b: Bench) -> list[str]:
+    """The values of a variable that the launcher still knows."""
+    return [dict(needed.env)["TOKEN"] for needed in b.launcher._zygotes]
+
+
+def test_replaced_variables_are_forgotten_once_nothing_is_left_that_has_them(
+    tmp_path: Path,
+) -> None:
+    module(tmp_path, "package", "")
+
+    async def body() -> None:
+        async with bench(tmp_path, idle=0.5) as b:
+            rest: dict[str, Any] = {"env": {"TOKEN": "0"}, "learned": ("package",)}
+            await b.lines("pass", **rest)
+            await until(lambda: is_ready(b))
+            process, watcher = await b.start("import os; os.read(3, 1)", **rest)
+            assert is_fork(process)
+            await until(lambda: not is_ready(b))
+            await b.lines("pass", **{**rest, "env": {"TOKEN": "1"}})
+            assert tokens(b) == ["0", "1"]  # a worker is there that has it
+            watcher.link.sendall(b"x")
+            assert await watcher.ended() == 0
+            await until(lambda: is_ready(b))
+            await until(lambda: not zygotes())
+            await b.lines("pass", **{**rest, "env": {"TOKEN": "2"}})
+            assert tokens(b) == ["2"]
+
+    run(body())
+
+
+def test_what_failed_with_some_variables_is_known_when_they_come_again(tmp_path: Path) -> None:
+    module(tmp_path, "unfit", "raise ValueError('no GPU')")
+    module(tmp_path, "package", "")
+
+    async def body() -> None:
+        async with bench(tmp_path, "unfit") as b:
+            for token in "0", "1", "2":
+                await b.lines("pass", env={"TOKEN": token}, learned=("package",))
+                newest = list(b.launcher._zygotes.values())[-1]
+                await until(lambda newest=newest: newest.unfit)  # type: ignore[misc]
+            assert tokens(b) == ["0", "1", "2"]
+            process, _ = await b.start("pass", env={"TOKEN": "0"}, learned=("package",))
+            assert process.slow_start == "ValueError: no GPU"
+
+    run(body())
+
+
+def test_workers_with_other_variables_that_start_together_all_have_a_zygote(
+    tmp_path: Path,
+) -> None:
+    module(tmp_path, "package", "")
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            each = [{"env": {"TOKEN": str(n)}, "learned": ("package",)} for n in range(3)]
+            await asyncio.gather(*(b.start("pass", **rest) for rest in each))
+            await until(lambda: len(zygotes()) == 3)
+            assert sorted(tokens(b)) == ["0", "1", "2"]
+            await until(lambda: all(is_there(z) for z in b.launcher._zygotes.values()))
+
+    run(body())
+
+
 def test_only_as_many_stay_as_memory_is_given_those_used_last(tmp_path: Path) -> None:
     module(tmp_path, "large", "HELD = bytearray(60_000_000)")
 
