@@ -170,7 +170,6 @@ class DockerEngine:
             try:
                 await asyncio.to_thread(remove_all, connection, self._plane)
                 self._dismiss_keeper()
-                self._marks.remove(self._plane)
             except Exception:
                 pass  # the engine does not answer: the keeper goes on
             connection.api.close()
@@ -180,9 +179,12 @@ class DockerEngine:
             self._lock = None
 
     def _dismiss_keeper(self) -> None:
+        """There are no containers of this plane."""
         if self._keeper is not None:
             self._keeper.kill()
             self._keeper.communicate()
+            self._keeper = None
+        self._marks.remove(self._plane)
 
     def close_in_child(self) -> None:
         """(The keeper's pipe is closed by every exec, and a fork's copy holds nothing up for long:
@@ -198,13 +200,22 @@ class DockerEngine:
         async with self._opening:
             if self._images is None:
                 connection = await asyncio.to_thread(connect)
-                self._lock = lock_plane(self._plane)
-                await asyncio.to_thread(sweep, connection)
-                self._marks.make(self._plane, connection.address)
-                self._keeper = start_keeper(connection.address, self._plane, self._cache)
-                await self._desk.open(*_desk_addresses(connection))
+                try:
+                    await self._open(connection)
+                except BaseException:  # the next worker tries again
+                    self._dismiss_keeper()
+                    connection.api.close()
+                    raise
                 self._images = Images(connection)
         return self._images
+
+    async def _open(self, connection: Connection) -> None:
+        if self._lock is None:
+            self._lock = lock_plane(self._plane)
+        await asyncio.to_thread(sweep, connection)
+        self._marks.make(self._plane, connection.address)
+        self._keeper = start_keeper(connection.address, self._plane, self._cache)
+        await self._desk.open(*_desk_addresses(connection))
 
     async def _image(
         self,
