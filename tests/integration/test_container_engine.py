@@ -9,9 +9,12 @@ import asyncio
 import gc
 import json
 import os
+import signal
 import socketserver
+import subprocess
 import sys
 import threading
+import time
 from contextlib import asynccontextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -187,3 +190,55 @@ def test_a_plane_whose_desk_did_not_open_at_first_has_one_keeper_and_its_mark(
         assert not Marks(tmp_path).all()
 
     asyncio.run(main())
+
+
+FORKS = """
+import asyncio, gc, os, sys, time
+from pathlib import Path
+from integration.test_container_engine import connect, locks, plane_engine
+
+async def main():
+    async with plane_engine(Path(sys.argv[1])) as engine:
+        await connect(engine)
+        print(engine._plane, flush=True)
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            os._exit(1)
+        try:
+            engine.close_in_child()
+            files = [open(os.devnull) for _ in range(20)]
+            engine._keeper = None
+            gc.collect()
+            for file in files:
+                os.fstat(file.fileno())
+            print(locks(engine._plane), flush=True)
+            time.sleep(1000)
+        finally:
+            os._exit(1)
+
+asyncio.run(main())
+"""
+
+
+def test_a_forked_child_closes_nothing_but_its_copies_and_keeps_no_plane_alive(
+    fake: FakeEngine, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", FORKS, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        plane = program.stdout.readline().strip()
+        try:
+            assert program.stdout.readline() == "0\n"
+            (keeper,) = keepers(plane, program.pid)
+            (child,) = [p for p in psutil.Process(program.pid).children() if p != keeper]
+        finally:
+            program.send_signal(signal.SIGKILL)
+        assert not psutil.wait_procs([keeper], timeout=10)[1]
+        assert child.is_running()
+        child.kill()
+    until = time.monotonic() + 5
+    while Marks(tmp_path).all() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not Marks(tmp_path).all()
+    assert has_ended(plane)

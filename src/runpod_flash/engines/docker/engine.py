@@ -187,10 +187,10 @@ class DockerEngine:
         self._marks.remove(self._plane)
 
     def close_in_child(self) -> None:
-        """(The keeper's pipe is closed by every exec, and a fork's copy holds nothing up for long:
-        the lock and the pipe are the parent's.)"""
+        """A copy of the lock or of the keeper's pipe would keep the plane of the parent alive."""
         if self._keeper is not None and self._keeper.stdin is not None:
-            os.close(self._keeper.stdin.fileno())
+            self._keeper.stdin.close()  # (nothing is ever written to it, nor is now)
+            self._keeper.returncode = 0  # not this process's child: nothing to wait for or warn of
         if self._lock is not None:
             os.close(self._lock)
 
