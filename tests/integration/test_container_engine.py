@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from runpod_flash.engines.base import StartOrder
 from runpod_flash.engines.docker.engine import DockerEngine
 from runpod_flash.engines.docker.marks import Marks
 from runpod_flash.engines.docker.sweeping import LOCK_DIR, has_ended, lock_plane
@@ -190,6 +191,41 @@ def test_a_plane_whose_desk_did_not_open_at_first_has_one_keeper_and_its_mark(
         assert not Marks(tmp_path).all()
 
     asyncio.run(main())
+
+
+def test_what_goes_wrong_after_a_worker_is_told_and_what_still_runs_ends_with_the_engine(
+    fake: FakeEngine, tmp_path: Path
+) -> None:
+    fake.answers["/images/web:1/json"] = IMAGE  # but no container can be made of it
+    told: list[dict[str, Any]] = []
+    ended: list[str] = []
+
+    async def fails() -> None:
+        raise LookupError("a fault")
+
+    async def hangs() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.2)
+            ended.append("hangs")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(context))
+        desk, events = FakeDesk(), Silence()
+        async with plane_engine(tmp_path, desk) as engine:
+            for number, desk.dismissing in enumerate((fails, hangs)):
+                with pytest.raises(WorkerStartError, match="cannot run the image"):
+                    await engine.start(StartOrder(f"it-{number}", SPEC, {}), events)
+                await asyncio.sleep(0)
+            assert not ended
+        assert ended == ["hangs"]
+
+    asyncio.run(main())
+    (context,) = told
+    assert str(context["exception"]) == "a fault"
+    assert "task" in context  # so that no job waits for ever: see the embedded plane
 
 
 FORKS = """

@@ -33,10 +33,11 @@ from runpod_flash.engines.local.capacity import worker_bytes, worker_limit
 from runpod_flash.engines.local.volumes import volume_of, warn_of_quota
 from runpod_flash.errors import WorkerStartError
 from runpod_flash.links.image import ImageLink
+from runpod_flash.plane.tasks import Tasks
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from runpod_flash.engines.base import Device, EngineEvents, Platform, StartOrder
@@ -80,13 +81,12 @@ class DockerEngine:
         self._marks = Marks(cache)
         self._plane = secrets.token_hex(8)
         self._pid = os.getpid()
-        self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self._images: Images | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
         self._workers: dict[str, ContainerWorker] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._said: set[tuple[str, object]] = set()
 
     def has(self, worker_id: str) -> bool:
@@ -163,8 +163,7 @@ class DockerEngine:
         await asyncio.to_thread(shutil.rmtree, self._cache_of(app), ignore_errors=True)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        await self._tasks.close()
         if self._images is not None:
             connection = self._images.connection
             try:
@@ -229,7 +228,7 @@ class DockerEngine:
         credentials = checked_credentials(container.registry_auth, env)
 
         def tell(text: str) -> None:
-            self._loop.call_soon_threadsafe(report, text)
+            self._tasks.loop.call_soon_threadsafe(report, text)
 
         return await asyncio.to_thread(
             images.ensure, container.image, credentials, tell, container.digest
@@ -246,7 +245,8 @@ class DockerEngine:
         program = Program(container.entrypoint, container.command)
         published = () if worker.direct else candidates(container, image)
         await self._create(image, lease, worker, program, variables, published)
-        self._spawn(self._wait(worker, link, Readiness(container, image, _Look(worker, link))))
+        readiness = Readiness(container, image, _Look(worker, link))
+        self._tasks.spawn(self._wait(worker, link, readiness))
         return worker.hand_over(link)
 
     async def _wait(self, worker: ContainerWorker, link: ImageLink, readiness: Readiness) -> None:
@@ -303,18 +303,14 @@ class DockerEngine:
     def _forget(self, worker: ContainerWorker) -> None:
         if self._workers.pop(worker.worker_id, None) is not None:
             self._leasing.release(worker.worker_id)
-            self._spawn(self._desk.dismiss(worker.worker_id))
+            if not self._tasks.closed:  # (the desk closes as well)
+                self._tasks.spawn(self._desk.dismiss(worker.worker_id))
 
     def _say(self, endpoint: str, events: EngineEvents, text: str, about: object = None) -> None:
         key = (endpoint, about or text)
         if key not in self._said:
             self._said.add(key)
             events.notice(endpoint, text)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class _Look:
