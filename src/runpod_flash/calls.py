@@ -130,7 +130,7 @@ def _queued(backend: Backend, target: Target, submission: Submission) -> Endpoin
     from runpod_flash.job import EndpointJob
 
     job = EndpointJob({"id": submission.job_id, "status": "IN_QUEUE"}, target.endpoint)
-    job._attach(backend)
+    job._attach(backend, will_hear=True)
     backend.submit(submission, job._on_end)
     return job
 

@@ -268,7 +268,7 @@ class Endpoint:
             )
         check.check_decorated(target)
         if self.name is None:
-            self.name = str(target.__name__)
+            self.name = check.parse_name(target.__name__)
         self._target = functions.Target(self, target)
         return functions.decorated(self._target)
 

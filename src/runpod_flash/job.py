@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
     from runpod_flash.client.backend import Backend
     from runpod_flash.endpoint import Endpoint
@@ -25,11 +26,15 @@ class EndpointJob:
         self._data = data
         self._endpoint = endpoint
         self._backend: Backend | None = None
+        self._will_hear = False
+        self._waiters: list[Callable[[], object]] = []
         self._end: Ended | None = None
         self._output: Any = _UNSET
 
-    def _attach(self, backend: Backend) -> None:
+    def _attach(self, backend: Backend, *, will_hear: bool = False) -> None:
+        """`will_hear`: the backend was given `_on_end` by whoever submitted the job."""
         self._backend = backend
+        self._will_hear = will_hear
 
     def __await__(self) -> Generator[Any, None, EndpointJob]:
         yield from ()
@@ -122,14 +127,12 @@ class EndpointJob:
         if self._end is not None:
             return self
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Ended | None] = loop.create_future()
-        self._connected().wait(self.id, lambda end: settle(loop, future, end))
-        try:
-            end = await asyncio.wait_for(future, timeout)
-        except asyncio.TimeoutError:
-            raise self._timed_out(timeout) from None
-        if end is not None:
-            self._on_end(end)
+        future: asyncio.Future[None] = loop.create_future()
+        with self._listening(lambda: settle(loop, future, None)):
+            try:
+                await asyncio.wait_for(future, timeout)
+            except asyncio.TimeoutError:
+                raise self._timed_out(timeout) from None
         return self
 
     def result(self, timeout: float | None = None) -> Any:
@@ -141,14 +144,12 @@ class EndpointJob:
         backend = self._connected()
         if self._end is None:
             refuse_in_loop("EndpointJob.result()")
-            future: futures.Future[Ended | None] = futures.Future()
-            backend.wait(self.id, future.set_result)
-            try:
-                end = wait_here(backend, self.id, future, timeout)
-            except futures.TimeoutError:
-                raise self._timed_out(timeout) from None
-            if end is not None:
-                self._on_end(end)
+            future: futures.Future[None] = futures.Future()
+            with self._listening(lambda: future.set_result(None)):
+                try:
+                    wait_here(backend, self.id, future, timeout)
+                except futures.TimeoutError:
+                    raise self._timed_out(timeout) from None
         if self._end is None:
             raise LookupError(f"job {self.id!r} is not known")
         return self.output if self._end.failure is None else result_of(self._end, backend.names)
@@ -165,9 +166,39 @@ class EndpointJob:
         async for item in chunks(self._connected(), self.id):
             yield item
 
-    def _on_end(self, end: Ended) -> None:
-        self._end = end
-        self._data["status"] = end.state
+    @contextmanager
+    def _listening(self, waiter: Callable[[], object]) -> Iterator[None]:
+        """Have it called once, on any thread, when the job has ended or is found to be unknown.
+
+        The backend is asked once for all of them: it cannot be told that one has given up.
+        """
+        backend = self._connected()
+        self._waiters.append(waiter)
+        try:
+            if not self._will_hear:
+                self._will_hear = True
+                backend.wait(self.id, self._on_end)
+            elif self._end is not None:  # it has come meanwhile
+                self._tell()
+            yield
+        finally:
+            with suppress(ValueError):
+                self._waiters.remove(waiter)
+
+    def _on_end(self, end: Ended | None) -> None:
+        """It has ended, or is not known."""
+        if end is not None:
+            self._end = end
+            self._data["status"] = end.state
+        else:
+            self._will_hear = False
+        self._tell()
+
+    def _tell(self) -> None:
+        """Whoever takes a waiter away calls it: another thread may do so at this moment."""
+        with suppress(IndexError):
+            while True:
+                self._waiters.pop()()
 
     def _timed_out(self, timeout: float | None) -> TimeoutError:
         state = self._data.get("status")

@@ -110,6 +110,68 @@ def test_a_thousand_calls_keep_their_own_results_and_the_pool_goes_to_zero(
         assert program.finish().code == 0
 
 
+GIVES_UP = """
+        @Endpoint(name="slow", cpu=CPU)
+        def slow(seconds):
+            time.sleep(seconds)
+            return "slept"
+
+        async def give_up(*jobs):
+            for job in jobs:
+                for _ in range(3):
+                    try:
+                        await job.wait(0.01)
+                    except TimeoutError:
+                        pass
+                    try:
+                        await asyncio.to_thread(job.result, 0.01)
+                    except TimeoutError:
+                        pass
+
+        async def run(seconds):
+            job = slow.run(seconds)
+            found = await slow.__remote_config__["resource_config"].status(job.id)
+            await give_up(job, found)
+            return job, found
+"""
+
+
+def test_a_job_that_was_given_up_can_be_waited_for_again_by_many(programs: Programs) -> None:
+    done = programs.run(
+        f"""{GIVES_UP}
+        async def main():
+            jobs = await run(1)
+            threads = [asyncio.to_thread(job.result) for job in jobs * 3]
+            waits = [job.wait() for job in jobs * 3]
+            ended = await asyncio.gather(*threads, *waits)
+            return [ended[:6], [job.output for job in ended[6:]]]
+
+        if __name__ == "__main__":
+            print(json.dumps(asyncio.run(main())))
+        """
+    )
+    assert done.result == [["slept"] * 6] * 2, done
+
+
+@pytest.mark.embedded  # the program looks into its plane
+def test_waits_that_were_given_up_leave_nothing_in_the_plane(programs: Programs) -> None:
+    done = programs.run(
+        f"""{GIVES_UP}
+        from runpod_flash.client.embedded import embedded_backend
+
+        async def main():
+            job, _ = await run(60)
+            followers = len(embedded_backend().plane.events._by_job[job.id])
+            await job.cancel()
+            return followers
+
+        if __name__ == "__main__":
+            print(json.dumps(asyncio.run(main())))
+        """
+    )
+    assert done.result == 2, done  # one for each of the two that were waited for
+
+
 @pytest.mark.embedded  # at a server the app ends instead: e2e/test_target.py
 def test_unawaited_jobs_are_finished_at_the_end_of_the_program_and_one_line_says_so(
     programs: Programs,

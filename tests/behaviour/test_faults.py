@@ -93,3 +93,25 @@ def test_a_fault_after_the_result_came_does_not_keep_it_from_the_caller(
         timeout=30,
     )
     assert done.result == 1, done
+
+
+def test_a_job_that_the_plane_refuses_leaves_nothing(programs: Programs) -> None:
+    done = programs.run(
+        """
+        from runpod_flash.client.embedded import embedded_backend
+        from runpod_flash.errors import ConnectionClosedError
+
+        @Endpoint(name="never", cpu=CPU)
+        def never():
+            pass
+
+        if __name__ == "__main__":
+            plane = embedded_backend().plane
+            plane.dispatcher.close()
+            try:
+                never.call()
+            except ConnectionClosedError:
+                print(len(plane.events._by_job))
+        """
+    )
+    assert done.result == 0, done

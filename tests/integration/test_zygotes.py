@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from runpod_flash.engines.local.processes.launcher import Process
+    from runpod_flash.engines.local.processes.zygote_handle import Zygote
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has zygotes")
 
@@ -116,7 +117,7 @@ class Bench:
         """Returns when the next worker will be a fork."""
         await self.lines("pass", **rest)
         (zygote,) = self.launcher._zygotes.values()
-        await until(lambda: zygote.is_ready and zygote._coming is None)
+        await until(lambda: is_there(zygote) and zygote._coming is None)
 
     async def close(self) -> None:
         await self.launcher.close()
@@ -171,7 +172,7 @@ def test_a_fork_finds_itself_as_a_fresh_process_does(minor: str, tmp_path: Path)
         async with bench(tmp_path) as b:
             fresh = await b.lines(REPORT, env=env, cpus=cpus, python=python)
             (zygote,) = b.launcher._zygotes.values()
-            await until(lambda: zygote.is_ready)
+            await until(lambda: is_there(zygote))
             forked = await b.lines(REPORT, env=env, cpus=cpus, python=python)
         assert json.loads(forked[0]) == json.loads(fresh[0])
         assert json.loads(forked[0])["env"]["A"] == "ä=ö"
@@ -364,7 +365,7 @@ def test_what_is_learned_later_is_there_from_then_on_and_no_worker_waits_for_it(
             learned = ("first", "second")
             assert await b.lines(code, learned=learned) == ["['first']"]
             (zygote,) = b.launcher._zygotes.values()
-            await until(lambda: zygote.is_ready and zygote._coming is None)
+            await until(lambda: is_there(zygote) and zygote._coming is None)
             assert await b.lines(code, learned=learned) == ["['first', 'second']"]
             await until(lambda: len(zygotes()) == 1)
 
@@ -403,7 +404,7 @@ def test_packages_see_the_variables_of_their_endpoint_when_they_are_imported(
             for place in ("one", "two"):
                 env = {"HOME_OF_IT": place}
                 await b.lines("pass", env=env, learned=("reads",))
-                await until(lambda: all(z.is_ready for z in b.launcher._zygotes.values()))
+                await until(lambda: all(is_there(z) for z in b.launcher._zygotes.values()))
                 own = {**env, "FLASH_WORKER_ID": "w-1"}
                 assert await b.lines(code, env=own, learned=("reads",)) == [place]
             assert len(zygotes()) == 2
@@ -517,6 +518,69 @@ def test_an_idle_zygote_ends_and_its_workers_do_not(tmp_path: Path) -> None:
     run(body())
 
 
+def tokens(b: Bench) -> list[str]:
+    """The values of a variable that the launcher still knows."""
+    return [dict(needed.env)["TOKEN"] for needed in b.launcher._zygotes]
+
+
+def test_replaced_variables_are_forgotten_once_nothing_is_left_that_has_them(
+    tmp_path: Path,
+) -> None:
+    module(tmp_path, "package", "")
+
+    async def body() -> None:
+        async with bench(tmp_path, idle=0.5) as b:
+            rest: dict[str, Any] = {"env": {"TOKEN": "0"}, "learned": ("package",)}
+            await b.lines("pass", **rest)
+            await until(lambda: is_ready(b))
+            process, watcher = await b.start("import os; os.read(3, 1)", **rest)
+            assert is_fork(process)
+            await until(lambda: not is_ready(b))
+            await b.lines("pass", **{**rest, "env": {"TOKEN": "1"}})
+            assert tokens(b) == ["0", "1"]  # a worker is there that has it
+            watcher.link.sendall(b"x")
+            assert await watcher.ended() == 0
+            await until(lambda: is_ready(b))
+            await until(lambda: not zygotes())
+            await b.lines("pass", **{**rest, "env": {"TOKEN": "2"}})
+            assert tokens(b) == ["2"]
+
+    run(body())
+
+
+def test_what_failed_with_some_variables_is_known_when_they_come_again(tmp_path: Path) -> None:
+    module(tmp_path, "unfit", "raise ValueError('no GPU')")
+    module(tmp_path, "package", "")
+
+    async def body() -> None:
+        async with bench(tmp_path, "unfit") as b:
+            for token in "0", "1", "2":
+                await b.lines("pass", env={"TOKEN": token}, learned=("package",))
+                newest = list(b.launcher._zygotes.values())[-1]
+                await until(lambda newest=newest: newest.unfit)  # type: ignore[misc]
+            assert tokens(b) == ["0", "1", "2"]
+            process, _ = await b.start("pass", env={"TOKEN": "0"}, learned=("package",))
+            assert process.slow_start == "ValueError: no GPU"
+
+    run(body())
+
+
+def test_workers_with_other_variables_that_start_together_all_have_a_zygote(
+    tmp_path: Path,
+) -> None:
+    module(tmp_path, "package", "")
+
+    async def body() -> None:
+        async with bench(tmp_path) as b:
+            each = [{"env": {"TOKEN": str(n)}, "learned": ("package",)} for n in range(3)]
+            await asyncio.gather(*(b.start("pass", **rest) for rest in each))
+            await until(lambda: len(zygotes()) == 3)
+            assert sorted(tokens(b)) == ["0", "1", "2"]
+            await until(lambda: all(is_there(z) for z in b.launcher._zygotes.values()))
+
+    run(body())
+
+
 def test_only_as_many_stay_as_memory_is_given_those_used_last(tmp_path: Path) -> None:
     module(tmp_path, "large", "HELD = bytearray(60_000_000)")
 
@@ -525,10 +589,10 @@ def test_only_as_many_stay_as_memory_is_given_those_used_last(tmp_path: Path) ->
             for n in range(2):
                 await b.lines("pass", env={"N": str(n)}, learned=("large",))
                 newest = list(b.launcher._zygotes.values())[-1]
-                await until(lambda newest=newest: newest.is_ready)  # type: ignore[misc]
+                await until(lambda newest=newest: is_there(newest))  # type: ignore[misc]
             oldest = next(iter(b.launcher._zygotes.values()))
-            assert not oldest.is_ready
-            assert newest.is_ready
+            assert not is_there(oldest)
+            assert is_there(newest)
             await until(lambda: len(zygotes()) == 1)
         async with bench(tmp_path, max_bytes=50_000_000) as b:
             await b.lines("pass", learned=("large",))
@@ -562,18 +626,22 @@ def test_one_that_is_only_expected_is_in_the_place_of_none_that_was_used(tmp_pat
             (first,) = b.launcher._zygotes.values()
             await b.lines("pass", env={"N": "1"}, learned=("large",))
             used = list(b.launcher._zygotes.values())[-1]
-            await until(lambda: used.is_ready)
+            await until(lambda: is_there(used))
             await b.expect(env={"N": "0"}, learned=("large",))
             await b.expect(env={"N": "2"}, learned=("large",))
-            assert used.is_ready
-            assert not first.is_ready
+            assert is_there(used)
+            assert not is_there(first)
             await until(lambda: len(zygotes()) == 1)
 
     run(body())
 
 
+def is_there(zygote: Zygote) -> bool:
+    return zygote._current is not None
+
+
 def is_ready(b: Bench) -> bool:
-    return any(zygote.is_ready for zygote in b.launcher._zygotes.values())
+    return any(is_there(zygote) for zygote in b.launcher._zygotes.values())
 
 
 # --- when it fails -------------------------------------------------------------------------------
@@ -656,7 +724,7 @@ def test_what_cannot_be_imported_ahead_is_said_and_workers_start_afresh(
         async with bench(tmp_path, "unfit") as b:
             await b.lines("pass", learned=("innocent",))
             (zygote,) = b.launcher._zygotes.values()
-            await until(lambda: zygote.is_ready or bool(zygote.unfit))
+            await until(lambda: is_there(zygote) or bool(zygote.unfit))
             for _ in range(2):
                 process, watcher = await b.start("print('fine')", learned=("innocent",))
                 assert await watcher.ended() == 0

@@ -128,6 +128,18 @@ def test_an_endpoint_without_a_name_takes_the_functions_or_the_classs() -> None:
     assert endpoint.name == "Thing"
 
 
+def test_a_name_that_is_the_functions_own_is_checked_as_a_given_one() -> None:
+    def work() -> None: ...
+
+    work.__name__ = "a" * 81
+    with pytest.raises(ConfigurationError, match="a name has 80 characters at most"):
+        Endpoint()(work)
+    work.__name__ = "a" * 80
+    endpoint = Endpoint()
+    endpoint(work)
+    assert endpoint.name == "a" * 80
+
+
 def test_tools_find_decorated_functions_by_their_remote_config() -> None:
     assert remote_config(double) == {
         "resource_config": double_endpoint,

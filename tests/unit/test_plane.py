@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from runpod_flash.errors import JobCancelledError
+from runpod_flash.plane.events import WorkerEnded
 from runpod_flash.plane.store.base import JobState
 from runpod_flash.testing import ScriptedEngine
 from runpod_flash.wire.failures import capture
 from unit.rig import Rig, play, real, spec
+
+if TYPE_CHECKING:
+    from runpod_flash.plane.events import Event
 
 STOPPED = capture(JobCancelledError("the program has ended"), origin="system")
 
@@ -127,9 +132,16 @@ def test_closing_with_a_failure_answers_everyone_who_waits() -> None:
 
 def test_closing_twice_is_closing_once() -> None:
     async def scenario(rig: Rig) -> None:
+        ended: list[Event] = []
+        rig.plane.events.subscribe(ended.append, WorkerEnded)
         await rig.busy(rig.declare(spec()))
-        await rig.plane.close()
-        await rig.plane.close()
+        worker = rig.worker()
+        for _ in range(2):
+            await rig.plane.close()
+            await rig.settle()
+            assert rig.engine.killed == []  # the engine's own end is theirs
+            assert rig.engine.ended == [worker]
+            assert len(ended) == 1
 
     play(scenario)
 

@@ -11,6 +11,7 @@ import pytest
 
 from runpod_flash.engines.base import CapacityError, Refusal, StartOrder
 from runpod_flash.errors import EnvironmentBuildError, WorkerStartError
+from runpod_flash.plane.events import WorkerEnded
 from runpod_flash.plane.making_room import TURN_SECONDS
 from runpod_flash.plane.pool import Pool, Worker, WorkerState
 from runpod_flash.plane.store.base import JobState, Lease
@@ -20,6 +21,7 @@ from runpod_flash.wire.failures import Failure
 from unit.rig import Rig, play, real, spec
 
 if TYPE_CHECKING:
+    from runpod_flash.plane.events import Event
     from runpod_flash.spec import EndpointSpec
 
 IMPORT_FAILS = Failure("builtins", "ModuleNotFoundError", "No module named 'nothing'")
@@ -464,8 +466,15 @@ def _exit(worker_id: str) -> Any:
 
 def test_the_exit_of_an_unknown_worker_is_nothing() -> None:
     async def scenario(rig: Rig) -> None:
-        rig.declare(spec())
+        ended: list[Event] = []
+        rig.plane.events.subscribe(ended.append, WorkerEnded)
+        id_ = await rig.busy(rig.declare(spec()))
+        orders = [*rig.engine.orders]
         rig.plane.worker_exited(_exit("nobody-1234"))
+        await rig.after(60)
+        assert ended == []
+        assert rig.engine.orders == orders
+        assert rig.state(id_) is JobState.IN_PROGRESS
 
     play(scenario)
 

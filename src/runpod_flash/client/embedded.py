@@ -124,17 +124,22 @@ class EmbeddedBackend:
                     callback(ended(event.job))
 
             self.plane.events.follow(job_id, follow)
-        self.plane.submit(
-            pool,
-            NewJob(
-                job_id,
-                pool.key,
-                submission.call,
-                submission.policy,
-                credits=submission.credits,
-            ),
-            reader,
-        )
+        try:
+            self.plane.submit(
+                pool,
+                NewJob(
+                    job_id,
+                    pool.key,
+                    submission.call,
+                    submission.policy,
+                    credits=submission.credits,
+                ),
+                reader,
+            )
+        except BaseException:
+            if on_end is not None:
+                self.plane.events.unfollow(job_id, follow)
+            raise
         if self._fault is not None:
             fault, self._fault = self._fault, None
             self._loop.call_soon_threadsafe(self.plane.fail_all, fault)

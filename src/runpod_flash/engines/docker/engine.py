@@ -33,10 +33,11 @@ from runpod_flash.engines.local.capacity import worker_bytes, worker_limit
 from runpod_flash.engines.local.volumes import volume_of, warn_of_quota
 from runpod_flash.errors import WorkerStartError
 from runpod_flash.links.image import ImageLink
+from runpod_flash.plane.tasks import Tasks
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from runpod_flash.engines.base import Device, EngineEvents, Platform, StartOrder
@@ -80,13 +81,12 @@ class DockerEngine:
         self._marks = Marks(cache)
         self._plane = secrets.token_hex(8)
         self._pid = os.getpid()
-        self._loop = asyncio.get_running_loop()
         self._opening = asyncio.Lock()
         self._images: Images | None = None
         self._keeper: subprocess.Popen[bytes] | None = None
         self._lock: int | None = None
         self._workers: dict[str, ContainerWorker] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._said: set[tuple[str, object]] = set()
 
     def has(self, worker_id: str) -> bool:
@@ -163,14 +163,12 @@ class DockerEngine:
         await asyncio.to_thread(shutil.rmtree, self._cache_of(app), ignore_errors=True)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        await self._tasks.close()
         if self._images is not None:
             connection = self._images.connection
             try:
                 await asyncio.to_thread(remove_all, connection, self._plane)
                 self._dismiss_keeper()
-                self._marks.remove(self._plane)
             except Exception:
                 pass  # the engine does not answer: the keeper goes on
             connection.api.close()
@@ -180,15 +178,18 @@ class DockerEngine:
             self._lock = None
 
     def _dismiss_keeper(self) -> None:
+        """There are no containers of this plane."""
         if self._keeper is not None:
             self._keeper.kill()
             self._keeper.communicate()
+            self._keeper = None
+        self._marks.remove(self._plane)
 
     def close_in_child(self) -> None:
-        """(The keeper's pipe is closed by every exec, and a fork's copy holds nothing up for long:
-        the lock and the pipe are the parent's.)"""
+        """A copy of the lock or of the keeper's pipe would keep the plane of the parent alive."""
         if self._keeper is not None and self._keeper.stdin is not None:
-            os.close(self._keeper.stdin.fileno())
+            self._keeper.stdin.close()  # (nothing is ever written to it, nor is now)
+            self._keeper.returncode = 0  # not this process's child: nothing to wait for or warn of
         if self._lock is not None:
             os.close(self._lock)
 
@@ -198,13 +199,22 @@ class DockerEngine:
         async with self._opening:
             if self._images is None:
                 connection = await asyncio.to_thread(connect)
-                self._lock = lock_plane(self._plane)
-                await asyncio.to_thread(sweep, connection)
-                self._marks.make(self._plane, connection.address)
-                self._keeper = start_keeper(connection.address, self._plane, self._cache)
-                await self._desk.open(*_desk_addresses(connection))
+                try:
+                    await self._open(connection)
+                except BaseException:  # the next worker tries again
+                    self._dismiss_keeper()
+                    connection.api.close()
+                    raise
                 self._images = Images(connection)
         return self._images
+
+    async def _open(self, connection: Connection) -> None:
+        if self._lock is None:
+            self._lock = lock_plane(self._plane)
+        await asyncio.to_thread(sweep, connection)
+        self._marks.make(self._plane, connection.address)
+        self._keeper = start_keeper(connection.address, self._plane, self._cache)
+        await self._desk.open(*_desk_addresses(connection))
 
     async def _image(
         self,
@@ -218,7 +228,7 @@ class DockerEngine:
         credentials = checked_credentials(container.registry_auth, env)
 
         def tell(text: str) -> None:
-            self._loop.call_soon_threadsafe(report, text)
+            self._tasks.loop.call_soon_threadsafe(report, text)
 
         return await asyncio.to_thread(
             images.ensure, container.image, credentials, tell, container.digest
@@ -235,7 +245,8 @@ class DockerEngine:
         program = Program(container.entrypoint, container.command)
         published = () if worker.direct else candidates(container, image)
         await self._create(image, lease, worker, program, variables, published)
-        self._spawn(self._wait(worker, link, Readiness(container, image, _Look(worker, link))))
+        readiness = Readiness(container, image, _Look(worker, link))
+        self._tasks.spawn(self._wait(worker, link, readiness))
         return worker.hand_over(link)
 
     async def _wait(self, worker: ContainerWorker, link: ImageLink, readiness: Readiness) -> None:
@@ -292,18 +303,14 @@ class DockerEngine:
     def _forget(self, worker: ContainerWorker) -> None:
         if self._workers.pop(worker.worker_id, None) is not None:
             self._leasing.release(worker.worker_id)
-            self._spawn(self._desk.dismiss(worker.worker_id))
+            if not self._tasks.closed:  # (the desk closes as well)
+                self._tasks.spawn(self._desk.dismiss(worker.worker_id))
 
     def _say(self, endpoint: str, events: EngineEvents, text: str, about: object = None) -> None:
         key = (endpoint, about or text)
         if key not in self._said:
             self._said.add(key)
             events.notice(endpoint, text)
-
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = self._loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 class _Look:

@@ -62,11 +62,21 @@ class Zygote:
         return self._current.forker
 
     @property
-    def is_ready(self) -> bool:
-        return self._current is not None
+    def has_failed(self) -> bool:
+        """Whether it knows of something that is not to be tried again and again."""
+        return bool(self.unfit or self.left_out or self._losses)
+
+    def is_over(self) -> bool:
+        """Whether nothing is left of it, and nothing is to come."""
+        self._reap()
+        there = self._current is not None or self._coming is not None or self._timer is not None
+        return not there and not self._leaving
+
+    def _reap(self) -> None:
+        self._leaving = [each for each in self._leaving if not each.ended()]
 
     def is_ready_for(self, order: LaunchOrder) -> bool:
-        self._leaving = [each for each in self._leaving if not each.ended()]
+        self._reap()
         if self._current is None:
             return False
         if self._current.is_lost():

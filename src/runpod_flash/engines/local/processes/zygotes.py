@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.processes.zygote_handle import Make
 
 
+# Of how many that are over it stays known what failed.
+_FAILED_KEPT = 16
+
+
 class _Snapshot(NamedTuple):
     owner: str
     endpoint: str
@@ -101,6 +105,7 @@ class ZygoteLauncher(FreshProcessLauncher):
             worker = await self._fork(order, events, zygote)
         if worker is None:
             worker = await super()._launch(order, events)
+        zygote = self._zygote(order) or zygote  # it may have been dropped meanwhile
         zygote.want(order)
         without = "" if snapshot is None else snapshot.unfit
         worker.explain(zygote.unfit, zygote.left_out, without)
@@ -144,6 +149,7 @@ class ZygoteLauncher(FreshProcessLauncher):
         if needed is None or self._closed:
             return None
         if needed not in self._zygotes:
+            self._drop_those_over()
             make = (
                 self._inner_zygote(order, needed)
                 if needed.inside
@@ -152,6 +158,16 @@ class ZygoteLauncher(FreshProcessLauncher):
             loop = asyncio.get_running_loop()
             self._zygotes[needed] = Zygote(make, loop, self._delay, self._idle, self._trim)
         return self._zygotes[needed]
+
+    def _drop_those_over(self) -> None:
+        """Their variables, which may be secrets, may have been replaced by those of the next.
+
+        What failed of the last ones stays known.
+        """
+        over = {needed: zygote for needed, zygote in self._zygotes.items() if zygote.is_over()}
+        failed = [needed for needed, zygote in over.items() if zygote.has_failed]
+        for needed in over.keys() - failed[-_FAILED_KEPT:]:
+            del self._zygotes[needed]
 
     def _own(self, needed: Conditions, script: str) -> Make:
         loop = asyncio.get_running_loop()
