@@ -164,6 +164,7 @@ def _target(scope: Scope) -> str:
     path: str = scope["path"].removeprefix(root)
     raw = (scope.get("raw_path") or b"").decode("latin-1")
     sent = raw.removeprefix(quote(root))
-    target = sent if unquote(sent) == path else quote(path)
+    # (One that begins with %2F would go on with the host.)
+    target = sent if sent.startswith("/") and unquote(sent) == path else quote(path)
     query = scope["query_string"].decode("latin-1")
     return f"{target or '/'}{'?' if query else ''}{query}"
