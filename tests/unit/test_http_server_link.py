@@ -148,6 +148,24 @@ def test_a_job_s_route_may_have_a_query() -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("body", [["a"], "text", 1, True])
+def test_a_body_that_is_no_object_ends_its_job(body: Any) -> None:
+    async def scenario(linked: Linked) -> None:
+        told = await linked.fails({"openai_route": "/v1/completions", "openai_input": body})
+        assert "'openai_input' is the request's body, an object" in told
+        assert repr(body) in told
+
+    play(scenario)
+
+
+def test_whatever_goes_wrong_ends_the_job() -> None:
+    async def scenario(linked: Linked) -> None:
+        assert "URL too long" in await linked.fails({"openai_route": f"/{'x' * 70_000}"})
+        assert "recursion" in await linked.fails({"prompt": "x"})
+
+    play(scenario, b"[" * 200_000)
+
+
 # Requests
 
 

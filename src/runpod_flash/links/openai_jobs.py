@@ -49,7 +49,7 @@ def asked_by(value: Any) -> Asked:
     if isinstance(value, dict):
         if isinstance(route := value.get("openai_route"), str):
             body = value.get("openai_input") or {}
-            _check(route)
+            _check(route, body)
             return Asked("POST" if body else "GET", route, body, openai=True)
         for key, route in _ROUTES.items():
             if key in value:
@@ -61,7 +61,7 @@ def asked_by(value: Any) -> Asked:
     )
 
 
-def _check(route: str) -> None:
+def _check(route: str, body: Any) -> None:
     """Refuse a route that could be more than a path on the worker's server and its query."""
     path = route.partition("?")[0]
     below = path.startswith("/") and not path.startswith("//") and ".." not in path.split("/")
@@ -69,6 +69,11 @@ def _check(route: str) -> None:
         raise JobError(
             f"'openai_route' is a path on the worker's server, such as /v1/models, without '//' at "
             f"its start, '..', '\\', '#' and control characters; it was {route!r:.200}"
+        )
+    if not isinstance(body, dict):
+        raise JobError(
+            f"'openai_input' is the request's body, an object such as {{'model': 'NAME'}}; it was "
+            f"{body!r:.200}"
         )
 
 
