@@ -178,3 +178,15 @@ def test_a_request_goes_to_no_other_server() -> None:
             assert other.asked == []
 
     play(scenario)
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_a_request_that_is_called_off_leaves_the_server(kind: str) -> None:
+    async def scenario(linked: Linked) -> None:
+        linked.request("/slow", kind=kind)
+        await linked.server.came.wait()
+        fields = {"cancel": True, "code": 1001, "reason": ""}
+        linked.link.exchange(Part("x", "disconnect", fields))
+        await asyncio.wait_for(linked.server.left.wait(), 5)
+
+    play(scenario, None)

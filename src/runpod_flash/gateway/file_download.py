@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import re
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.gateway.messages import header
 from runpod_flash.gateway.problems import problem
+from runpod_flash.links.leaving import leaving
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable
 
     from runpod_flash.gateway.messages import Receive, Scope, Send
@@ -57,30 +58,27 @@ class FileDownload:
             self._headers.append((b"content-range", place.encode()))
 
     async def send(self, send: Send) -> None:
-        gone = asyncio.ensure_future(self._until_gone())
         try:
-            status = 206 if self._start else 200
-            headers = {"type": "http.response.start", "status": status, "headers": self._headers}
-            await send(headers)
-            at = self._size if self._bodiless else self._start
-            while at < self._size and not gone.done():
-                piece = await self._in_thread(lambda at=at: self._read(at))  # type: ignore[misc]
-                if not piece:
-                    # (A worker has cut it off: what was announced cannot follow.)
-                    raise ConnectionAbortedError("the file has become shorter")
-                at += len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            with leaving(self._receive) as gone:
+                await self._send(send, gone)
         finally:
-            gone.cancel()
             os.close(self._descriptor)
+
+    async def _send(self, send: Send, gone: asyncio.Future[None]) -> None:
+        status = 206 if self._start else 200
+        await send({"type": "http.response.start", "status": status, "headers": self._headers})
+        at = self._size if self._bodiless else self._start
+        while at < self._size and not gone.done():
+            piece = await self._in_thread(lambda at=at: self._read(at))  # type: ignore[misc]
+            if not piece:
+                # (A worker has cut it off: what was announced cannot follow.)
+                raise ConnectionAbortedError("the file has become shorter")
+            at += len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
     def _read(self, at: int) -> bytes:
         return os.pread(self._descriptor, min(_PIECE, self._size - at), at)
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
 
 def _start(scope: Scope, tag: str, size: int) -> int:
