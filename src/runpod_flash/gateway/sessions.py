@@ -22,6 +22,7 @@ from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, r
 from runpod_flash.gateway.session_events import Events, Lines
 from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.plane.events import Notice
+from runpod_flash.plane.tasks import Tasks
 from runpod_flash.wire import frames
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         # Held by whoever begins, changes or ends the session of that id.
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     def gateway(self, session_id: str) -> Gateway:
         """What serves the app of a session; 404 once it has ended."""
@@ -225,9 +226,7 @@ class Sessions:
                 text = str(error)
             self._plane.events.publish(Notice(pool.spec.name, text, pool.spec.app))
 
-        task = asyncio.ensure_future(start())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(start())
 
     def _open(self, session_id: str) -> Session:
         place = self._room()
@@ -253,9 +252,7 @@ class Sessions:
             self._watch(session)
             return
         session.ending = None
-        task = asyncio.ensure_future(self._end(session, lapsed=True))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._end(session, lapsed=True))
 
     async def _end(self, session: Session, *, lapsed: bool = False) -> None:
         """End it, unless it has ended; one that has `lapsed`, unless its program came back."""
