@@ -7,7 +7,9 @@ import base64
 import hashlib
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,13 +20,13 @@ from integration.test_keyed_server import bearer, guarded
 from integration.test_keys_api import problem
 from runpod_flash.control.volumes.registry import Volumes
 from runpod_flash.errors import ConfigurationError
+from runpod_flash.gateway.volume_files_api import VolumeFilesApi
 from runpod_flash.plane.store import backup
 from runpod_flash.plane.store.database import prepare
 from runpod_flash.spec import VolumeMount
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from integration.served import Served
     from runpod_flash.control.keys import Keys
@@ -440,6 +442,50 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing(tmp_path: Path) -> No
         problem(await api.ask("GET", f"/{volume_id}/files/half"), 404)
 
     asking(tmp_path, scenario)
+
+
+def test_a_file_stays_open_while_a_thread_reads_it_for_a_request_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    async def scenario(api: Asking) -> None:
+        volume = api.volumes.get(await api.made())
+        assert volume is not None
+        large = api.volumes.files(volume) / "large"
+        with large.open("wb") as stream:
+            stream.truncate(500_000_000)
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "",
+            "query_string": b"",
+            "headers": [(b"want-repr-digest", b"sha-256=1")],
+        }
+        asked = VolumeFilesApi(api.volumes).answer(volume, ["files", "large"], scope, never)
+        request = asyncio.ensure_future(asked)
+        await until(lambda: opened(large))
+        await asyncio.sleep(0.1)  # until it is read
+        request.cancel()
+        await asyncio.wait((request,))
+        assert request.cancelled()
+        del request  # (as a server does: its traceback has the file)
+        assert opened(large)
+        await until(lambda: not opened(large))
+
+    asking(tmp_path, scenario)
+
+
+def opened(path: Path) -> bool:
+    """Whether this process has the file open."""
+    wanted = path.stat()
+    for link in Path("/dev/fd").iterdir():
+        with suppress(OSError):  # (that of the listing itself)
+            if os.path.samestat(os.fstat(int(link.name)), wanted):
+                return True
+    return False
+
+
+async def never() -> Any:
+    await asyncio.Event().wait()
 
 
 async def until(condition: Callable[[], bool]) -> None:

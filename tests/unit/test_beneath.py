@@ -30,11 +30,8 @@ def volume(tmp_path: Path) -> Path:
 
 def read(root: Path, path: str) -> bytes:
     with Beneath(root) as place:
-        descriptor = place.open_file(parts_of(path))
-    try:
-        return os.read(descriptor, 1000)
-    finally:
-        os.close(descriptor)
+        file = place.open_file(parts_of(path))
+    return os.read(file.descriptor, 1000)
 
 
 @pytest.mark.parametrize(

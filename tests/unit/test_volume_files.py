@@ -75,6 +75,16 @@ def test_a_file_in_one_piece_is_there_with_its_digest(files: VolumeFiles, tmp_pa
     assert left(tmp_path) == []
 
 
+def test_a_file_is_open_for_as_long_as_somebody_has_it(files: VolumeFiles) -> None:
+    put(files, "a", b"weights")
+    file = files.open("a")
+    descriptor = file.descriptor
+    assert os.pread(descriptor, 10, 0) == b"weights"
+    del file
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
 def test_one_that_is_not_what_was_announced_is_not_there(
     files: VolumeFiles, tmp_path: Path
 ) -> None:

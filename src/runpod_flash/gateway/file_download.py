@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import re
@@ -10,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.gateway.messages import header
 from runpod_flash.gateway.problems import problem
+from runpod_flash.links.leaving import leaving
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from runpod_flash.control.volumes.beneath import OpenFile
     from runpod_flash.gateway.messages import Receive, Scope, Send
 
 _PIECE = 1 << 20
@@ -21,24 +22,24 @@ _RANGE = re.compile(r"bytes=(\d{1,18})-")
 
 
 class FileDownload:
-    """A `Sendable`; the descriptor is closed with it. `in_thread` is where the file is read.
+    """A `Sendable`; `in_thread` is where the file is read.
 
     `sha256` is told where the client has asked for it. A range begins anywhere and goes to the end.
     """
 
     def __init__(
         self,
-        descriptor: int,
+        file: OpenFile,
         scope: Scope,
         receive: Receive,
         in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
         sha256: str | None,
     ) -> None:
-        self._descriptor = descriptor
+        self._file = file
         self._receive = receive
         self._in_thread = in_thread
         self._bodiless = scope["method"] == "HEAD"
-        found = os.fstat(descriptor)
+        found = os.fstat(file.descriptor)
         self._size = found.st_size
         tag = f'"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"'
         self._start = _start(scope, tag, self._size)
@@ -57,8 +58,7 @@ class FileDownload:
             self._headers.append((b"content-range", place.encode()))
 
     async def send(self, send: Send) -> None:
-        gone = asyncio.ensure_future(self._until_gone())
-        try:
+        with leaving(self._receive) as gone:
             status = 206 if self._start else 200
             headers = {"type": "http.response.start", "status": status, "headers": self._headers}
             await send(headers)
@@ -71,16 +71,9 @@ class FileDownload:
                 at += len(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
-        finally:
-            gone.cancel()
-            os.close(self._descriptor)
 
     def _read(self, at: int) -> bytes:
-        return os.pread(self._descriptor, min(_PIECE, self._size - at), at)
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        return os.pread(self._file.descriptor, min(_PIECE, self._size - at), at)
 
 
 def _start(scope: Scope, tag: str, size: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.gateway.messages import header, query
 from runpod_flash.gateway.problems import problem
+from runpod_flash.links.leaving import left
 from runpod_flash.plane.logs.reading import LogQuery
 from runpod_flash.plane.logs.record import Cursor, microseconds, parse_cursor
 
@@ -53,7 +54,7 @@ class LogStream:
         works = (
             self._pass_on(follower, send),
             _keep_alive(send),
-            _left(self._receive),
+            left(self._receive),
             follower.cut.wait(),
         )
         tasks = [asyncio.ensure_future(work) for work in works]
@@ -79,11 +80,6 @@ async def _keep_alive(send: Send) -> None:
     while True:
         await asyncio.sleep(_ALIVE_SECONDS)
         await send(_part(b":\n\n"))
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _part(body: bytes) -> Message:

@@ -32,7 +32,8 @@ from runpod_flash.gateway.openai_shapes import (
     whole,
 )
 from runpod_flash.gateway.results import NotJsonError, error_text, to_json
-from runpod_flash.gateway.waiting import left, until_gone
+from runpod_flash.gateway.waiting import until_gone
+from runpod_flash.links.leaving import leaving
 from runpod_flash.plane.store.base import JobState, NewJob
 from runpod_flash.plane.store.memory import now
 
@@ -111,19 +112,16 @@ class _Events:
         self._last = b""
 
     async def send(self, send: Send) -> None:
-        leaving = asyncio.ensure_future(left(self._receive))
-        try:
-            await self._send(send, leaving)
-        finally:
-            leaving.cancel()
+        with leaving(self._receive) as gone:
+            await self._send(send, gone)
 
-    async def _send(self, send: Send, leaving: asyncio.Future[None]) -> None:
+    async def _send(self, send: Send, gone: asyncio.Future[None]) -> None:
         start = 0
         job: Job | None = None
         chunks: Sequence[Chunk] = ()
         headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
         while job is None:
-            chunks, job = await self._next(start, leaving)
+            chunks, job = await self._next(start, gone)
             if not start and job is not None and job.state in _STATUSES:
                 # Nothing was sent yet: the status can still tell.
                 await answer(_STATUSES[job.state], failure(*_said(job))).send(send)
@@ -138,12 +136,12 @@ class _Events:
         self._jobs.delivered(job)
 
     async def _next(
-        self, start: int, leaving: asyncio.Future[None]
+        self, start: int, gone: asyncio.Future[None]
     ) -> tuple[Sequence[Chunk], Job | None]:
         work = self._jobs.chunks(self._asked.job_id, start, _KEEP_ALIVE_SECONDS)
         chunks = asyncio.ensure_future(work)
-        await asyncio.wait((chunks, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if leaving.done():
+        await asyncio.wait((chunks, gone), return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
             chunks.cancel()
             self._jobs.cancel(self._asked.job_id)
             raise ConnectionError("the client has left")

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from runpod_flash.links.leaving import leaving
 from runpod_flash.plane.events import Logged, Notice
 from runpod_flash.wire import frames
 from runpod_flash.wire.frames import MEDIA_TYPE, Frame
@@ -92,19 +93,21 @@ class Events:
 
     async def send(self, send: Send) -> None:
         self._joined()
-        gone = asyncio.ensure_future(self._until_gone())
         try:
-            headers = [(b"content-type", MEDIA_TYPE.encode())]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while not (gone.done() or self._lines.over or self._superseded()):
-                await self._wait(gone)
-                if not (gone.done() or self._superseded()):
-                    await self._send_some(send, more=True)
-            if self._lines.over:
-                await self._send_some(send, more=False)
+            with leaving(self._receive) as gone:
+                await self._send(send, gone)
         finally:
-            gone.cancel()
             self._left()
+
+    async def _send(self, send: Send, gone: asyncio.Future[None]) -> None:
+        headers = [(b"content-type", MEDIA_TYPE.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while not (gone.done() or self._lines.over or self._superseded()):
+            await self._wait(gone)
+            if not (gone.done() or self._superseded()):
+                await self._send_some(send, more=True)
+        if self._lines.over:
+            await self._send_some(send, more=False)
 
     async def _wait(self, gone: asyncio.Future[None]) -> None:
         more = asyncio.ensure_future(self._lines.more.wait())
@@ -115,7 +118,3 @@ class Events:
         found = self._lines.take() or [Frame("beat")]
         body = b"".join(piece for frame in found for piece in frames.encode(frame))
         await send({"type": "http.response.body", "body": body, "more_body": more})
-
-    async def _until_gone(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass

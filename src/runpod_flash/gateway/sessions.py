@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from runpod_flash.control.trees import AppTree
 from runpod_flash.errors import ConfigurationError
@@ -21,6 +22,7 @@ from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, r
 from runpod_flash.gateway.session_events import Events, Lines
 from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.plane.events import Notice
+from runpod_flash.plane.tasks import Tasks
 from runpod_flash.wire import frames
 
 if TYPE_CHECKING:
@@ -92,8 +94,9 @@ class Sessions:
         self._open_gateway = open_gateway
         self._place = place
         self._sessions: dict[str, Session] = {}
-        self._uploading = asyncio.Lock()
-        self._tasks: set[asyncio.Task[None]] = set()
+        # Held by whoever begins, changes or ends the session of that id.
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._tasks = Tasks()
 
     def gateway(self, session_id: str) -> Gateway:
         """What serves the app of a session; 404 once it has ended."""
@@ -110,8 +113,7 @@ class Sessions:
         if not more and method == "PUT":
             return await self._bring(session_id, scope, receive)
         if not more and method == "DELETE":
-            self._get(session_id)
-            await self._end(session_id)
+            await self._end(self._get(session_id))
             return answer(200, {"ended": session_id})
         if more == ["events"] and method == "GET":
             return self._events(self._get(session_id), receive)
@@ -141,10 +143,14 @@ class Sessions:
 
     async def _bring(self, session_id: str, scope: Scope, receive: Receive) -> Answer:
         value = parse_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
-        told = await self._take_in(session_id, _Wanted.read(value))
-        if "base" in told and self._place is not None:
-            await asyncio.to_thread(self._place.kept.keep, session_id, value)
+        async with self._lock(session_id):
+            told = await self._take_in(session_id, _Wanted.read(value))
+            if "base" in told:
+                await asyncio.to_thread(self._room().kept.keep, session_id, value)
         return answer(200, told)
+
+    def _lock(self, session_id: str) -> asyncio.Lock:
+        return self._changing.setdefault(session_id, asyncio.Lock())
 
     async def restore(self) -> None:
         """Serve again what an earlier server has served, until it is clear who comes back."""
@@ -152,14 +158,18 @@ class Sessions:
         for session_id, value in place.kept.all():
             told: dict[str, Any] = {}
             with suppress(Refusal):
-                told = await self._take_in(session_id, _Wanted.read(value))
+                async with self._lock(session_id):
+                    told = await self._take_in(session_id, _Wanted.read(value))
             if "base" in told:
                 self._get(session_id).gateway.declare_all()  # jobs may wait
             else:
                 place.kept.drop(session_id)
 
     async def _take_in(self, session_id: str, wanted: _Wanted) -> dict[str, Any]:
-        """Serve what is not deployed, if all of its files are here; what the program is told."""
+        """Serve what is not deployed, if all of its files are here; what the program is told.
+
+        With the session's lock.
+        """
         deployed = {} if wanted.whole else self._deployed(wanted)
         left = [each for each in wanted.catalog.endpoints if each.spec.name not in deployed]
         if not left and not wanted.whole:
@@ -170,8 +180,7 @@ class Sessions:
         missing = self._place.blobs.missing(file.digest for file in wanted.files)
         if missing:
             return {"deployed": deployed, "missing": missing}
-        async with self._uploading:
-            replaced = await self._serve(session_id, wanted, left)
+        replaced = await self._serve(session_id, wanted, left)
         base = f"{PREFIX}{session_id}"
         return {"deployed": deployed, "missing": [], "base": base, "replaced": replaced}
 
@@ -193,6 +202,8 @@ class Sessions:
             root = await asyncio.to_thread(session.tree.show, wanted.files)
         except (ValueError, OSError) as error:
             raise Refusal(400, f"the app's files cannot be laid out: {error}") from None
+        finally:
+            self._watch(session)
         catalog = replace(wanted.catalog, endpoints=tuple(endpoints))
         session.detached = wanted.detached
         session.names = {each.spec.name for each in endpoints}
@@ -201,7 +212,6 @@ class Sessions:
         new = session.gateway.declare_all() if wanted.warm and not running else []
         for pool in (*new, *(pool for pool in changed if pool.key in running)):
             self._warm(pool)
-        self._watch(session)
         return [pool.spec.name for pool in changed]
 
     def _warm(self, pool: Pool) -> None:
@@ -216,9 +226,7 @@ class Sessions:
                 text = str(error)
             self._plane.events.publish(Notice(pool.spec.name, text, pool.spec.app))
 
-        task = asyncio.ensure_future(start())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(start())
 
     def _open(self, session_id: str) -> Session:
         place = self._room()
@@ -244,20 +252,21 @@ class Sessions:
             self._watch(session)
             return
         session.ending = None
-        task = asyncio.ensure_future(self._end(session.id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._end(session, lapsed=True))
 
-    async def _end(self, session_id: str) -> None:
-        session = self._sessions.pop(session_id, None)
-        if session is None:
-            return
-        if session.ending is not None:
-            session.ending.cancel()
-        await session.gateway.close(session_id)
-        session.lines.close()
-        self._room().kept.drop(session_id)
-        await asyncio.to_thread(session.tree.remove)
+    async def _end(self, session: Session, *, lapsed: bool = False) -> None:
+        """End it, unless it has ended; one that has `lapsed`, unless its program came back."""
+        async with self._lock(session.id):
+            came_back = lapsed and (session.listening or session.ending is not None)
+            if came_back or self._sessions.get(session.id) is not session:
+                return
+            del self._sessions[session.id]
+            if session.ending is not None:
+                session.ending.cancel()
+            await session.gateway.close(session.id)
+            session.lines.close()
+            self._room().kept.drop(session.id)
+            await asyncio.to_thread(session.tree.remove)
 
     def _events(self, session: Session, receive: Receive) -> Events:
         session.reader += 1

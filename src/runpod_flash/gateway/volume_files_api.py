@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -131,15 +130,11 @@ class VolumeFilesApi:
                 away = await self._in_thread(lambda: files.remove(path))
                 self._threads.submit(delete, away)
                 return Answer(204, b"")
-        descriptor = await self._in_thread(lambda: files.open(path))
-        try:
-            digest = None
-            if "sha-256" in (header(scope, b"want-repr-digest") or ""):
-                digest = await self._in_thread(lambda: files.digest(descriptor))
-            return FileDownload(descriptor, scope, receive, self._in_thread, digest)
-        except BaseException:
-            os.close(descriptor)
-            raise
+        file = await self._in_thread(lambda: files.open(path))
+        digest = None
+        if "sha-256" in (header(scope, b"want-repr-digest") or ""):
+            digest = await self._in_thread(lambda: files.digest(file))
+        return FileDownload(file, scope, receive, self._in_thread, digest)
 
     async def _put(self, files: VolumeFiles, path: str, scope: Scope, receive: Receive) -> Answer:
         announced = header(scope, b"content-length")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from runpod_flash.links.leaving import leaving
+
 if TYPE_CHECKING:
     from runpod_flash.gateway.jobs import Jobs
     from runpod_flash.gateway.messages import Receive
@@ -19,15 +21,8 @@ async def until_gone(jobs: Jobs, job_id: str, ended: asyncio.Future[Any], receiv
     await asyncio.wait((ended,), timeout=_PATIENCE_SECONDS)
     if ended.done():
         return
-    leaving = asyncio.ensure_future(left(receive))
-    await asyncio.wait((ended, leaving), return_when=asyncio.FIRST_COMPLETED)
-    leaving.cancel()
+    with leaving(receive) as gone:
+        await asyncio.wait((ended, gone), return_when=asyncio.FIRST_COMPLETED)
     if not ended.done():
         jobs.cancel(job_id)
         raise ConnectionError("the client has left")
-
-
-async def left(receive: Receive) -> None:
-    """Return once the client has left."""
-    while (await receive())["type"] != "http.disconnect":
-        pass

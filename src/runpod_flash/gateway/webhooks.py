@@ -7,7 +7,6 @@ told twice, where the server died between the answer and its note of it.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from runpod_flash.errors import StoreFullError
@@ -16,6 +15,7 @@ from runpod_flash.gateway.webhook_secret import new_secret
 from runpod_flash.gateway.webhook_sender import WebhookSender
 from runpod_flash.plane.events import JobEnded, Notice
 from runpod_flash.plane.store.memory import now
+from runpod_flash.plane.tasks import Tasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,36 +58,23 @@ class Webhooks:
         self._objects = objects
         self._sender = sender
         self._delays = delays
-        self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._tasks = Tasks()
         plane.events.subscribe(self._ended, JobEnded)
         for job_id in now(plane.store.owed()):
             self._begin(job_id)
 
     def _ended(self, event: Event) -> None:
         if isinstance(event, JobEnded) and event.job.webhook:
-            self._loop.call_soon_threadsafe(self._begin, event.job.id)
+            self._tasks.loop.call_soon_threadsafe(self._begin, event.job.id)
 
     def _begin(self, job_id: str) -> None:
-        if not self._closed:
-            task = self._loop.create_task(self._tell(job_id))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logging.getLogger(__name__).error("a webhook failed", exc_info=task.exception())
+        if not self._tasks.closed:
+            self._tasks.spawn(self._tell(job_id))
 
     async def close(self) -> None:
         """Send no more; those that are owed are sent by the next start. Before the plane's end."""
-        self._closed = True
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._tasks.close()
         await self._sender.close()
 
     async def _tell(self, job_id: str) -> None:

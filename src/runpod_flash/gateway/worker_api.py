@@ -25,6 +25,7 @@ from runpod_flash.gateway.messages import (
 from runpod_flash.gateway.results import NotJsonError
 from runpod_flash.gateway.worker_links import WorkerLinks
 from runpod_flash.gateway.worker_words import Said, failed, job_json, read_chunk, read_done
+from runpod_flash.links.leaving import leaving
 from runpod_flash.links.runpod_http import Poll
 from runpod_flash.links.runpod_variables import DONE, PING, STOP, STREAM, TAKE, TAKE_BATCH
 from runpod_flash.plane.events import Notice
@@ -212,14 +213,7 @@ def _number(text: str | None, default: int, most: int) -> int:
 @contextlib.contextmanager
 def _watched(receive: Receive, poll: Poll) -> Iterator[None]:
     """Notice a worker that closes the connection."""
-    leaving = asyncio.ensure_future(_left(receive, poll))
-    try:
+    # (By the end of the block, which cancels the task, nobody looks at the poll any more.)
+    with leaving(receive) as gone:
+        gone.add_done_callback(lambda _: poll.broke())
         yield
-    finally:
-        leaving.cancel()
-
-
-async def _left(receive: Receive, poll: Poll) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    poll.broke()

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from runpod_flash.links.leaving import left
+from runpod_flash.links.relay import first
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 
@@ -66,15 +69,9 @@ class Proxy:
             headers=passed(headers),
             content=_body(receive, gone) if _has_body(scope) else None,
         )
-        passing = asyncio.ensure_future(self._pass_on(request, send))
-        leaving = asyncio.ensure_future(_left(receive, gone, waits=not _has_body(scope)))
-        await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not passing.done():
-            passing.cancel()
-        leaving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            return await passing
-        return None
+        if not _has_body(scope):
+            gone.set()
+        return await first(self._pass_on(request, send), _left(receive, gone))
 
     async def _pass_on(self, request: httpx.Request, send: Send) -> int:
         try:
@@ -147,11 +144,8 @@ async def _relay(there: object, receive: Receive, send: Send) -> None:
                 await there.send(message["bytes"] if data is None else data)
         await there.close(message.get("code") or 1000, message.get("reason") or "")
 
-    both = (asyncio.ensure_future(inward()), asyncio.ensure_future(outward()))
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    for each in both:
-        each.cancel()
-    await asyncio.gather(*both, return_exceptions=True)
+    with contextlib.suppress(Exception):  # (what is sent to the end that has closed fails)
+        await first(inward(), outward())
 
 
 def passed(headers: Headers) -> Headers:
@@ -177,9 +171,7 @@ async def _body(receive: Receive, gone: asyncio.Event) -> AsyncIterator[bytes]:
     gone.set()
 
 
-async def _left(receive: Receive, gone: asyncio.Event, *, waits: bool) -> None:
-    """Return when the client has left; its body is read by another."""
-    if not waits:
-        await gone.wait()
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def _left(receive: Receive, gone: asyncio.Event) -> None:
+    """Return when the client has left; its body is read by another, which sets `gone`."""
+    await gone.wait()
+    await left(receive)

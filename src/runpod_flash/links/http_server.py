@@ -126,8 +126,8 @@ class HttpServerLink:
 
     async def _run(self, job: Job) -> None:
         try:
-            result = await self._ask(job)
-        except (JobError, httpx.HTTPError, ValueError) as error:
+            result = encode(await self._ask(job))
+        except Exception as error:  # whichever it is: a job that nobody ends would keep its slot
             if isinstance(error, httpx.HTTPError):
                 await asyncio.sleep(_EXIT_SECONDS)
                 text = f"the worker {self.worker_id} did not answer: {error!r}"
@@ -136,7 +136,7 @@ class HttpServerLink:
                 self._events.failed(job.ref, capture(error, origin="system"))
         else:
             if self._jobs.pop(job.ref, None) is not None:
-                self._events.finished(job.ref, encode(result))
+                self._events.finished(job.ref, result)
 
     async def _ask(self, job: Job) -> Any:
         if job.call.payload.pickled or job.call.form != "input":
@@ -164,6 +164,7 @@ def _target(scope: Scope) -> str:
     path: str = scope["path"].removeprefix(root)
     raw = (scope.get("raw_path") or b"").decode("latin-1")
     sent = raw.removeprefix(quote(root))
-    target = sent if unquote(sent) == path else quote(path)
+    # (One that begins with %2F would go on with the host.)
+    target = sent if sent.startswith("/") and unquote(sent) == path else quote(path)
     query = scope["query_string"].decode("latin-1")
     return f"{target or '/'}{'?' if query else ''}{query}"

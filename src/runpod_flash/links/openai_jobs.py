@@ -49,6 +49,7 @@ def asked_by(value: Any) -> Asked:
     if isinstance(value, dict):
         if isinstance(route := value.get("openai_route"), str):
             body = value.get("openai_input") or {}
+            _check(route, body)
             return Asked("POST" if body else "GET", route, body, openai=True)
         for key, route in _ROUTES.items():
             if key in value:
@@ -58,6 +59,22 @@ def asked_by(value: Any) -> Asked:
         f"this worker is an HTTP server: a job's input has {keys}, as OpenAI's API takes them, or "
         "'openai_route' and 'openai_input'; ask other routes by post() or get()"
     )
+
+
+def _check(route: str, body: Any) -> None:
+    """Refuse a route that could be more than a path on the worker's server and its query."""
+    path = route.partition("?")[0]
+    below = path.startswith("/") and not path.startswith("//") and ".." not in path.split("/")
+    if not below or not route.isprintable() or "\\" in route or "#" in route:
+        raise JobError(
+            f"'openai_route' is a path on the worker's server, such as /v1/models, without '//' at "
+            f"its start, '..', '\\', '#' and control characters; it was {route!r:.200}"
+        )
+    if not isinstance(body, dict):
+        raise JobError(
+            f"'openai_input' is the request's body, an object such as {{'model': 'NAME'}}; it was "
+            f"{body!r:.200}"
+        )
 
 
 async def events_of(lines: AsyncIterator[str]) -> AsyncIterator[str]:

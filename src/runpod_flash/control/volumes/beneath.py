@@ -39,6 +39,20 @@ class Found(NamedTuple):
     executable: bool
 
 
+class OpenFile:
+    """A descriptor that is closed once nobody has it any more.
+
+    Threads go on with a file whose request was cancelled. Closed before they end, its number could
+    be another file's by then.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
 def parts_of(path: str) -> tuple[str, ...]:
     """The steps of a relative POSIX path; none for the folder itself. Raises `PathError`."""
     parts = tuple(path.split("/")) if path else ()
@@ -79,13 +93,12 @@ class Beneath:
         while pending:
             self._step(pending.popleft(), pending, make)
 
-    def open_file(self, parts: Sequence[str]) -> int:
-        """A descriptor to read a plain file with; raises as `enter`."""
-        descriptor = os.open(self._end(parts), _FILE, dir_fd=self.folder)
-        mode = os.fstat(descriptor).st_mode
+    def open_file(self, parts: Sequence[str]) -> OpenFile:
+        """A plain file, to be read; raises as `enter`."""
+        file = OpenFile(os.open(self._end(parts), _FILE, dir_fd=self.folder))
+        mode = os.fstat(file.descriptor).st_mode
         if stat.S_ISREG(mode):
-            return descriptor
-        os.close(descriptor)
+            return file
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         raise PathError(f"{'/'.join(parts)} is no plain file")

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from runpod_flash.control.volumes.beneath import Beneath, PathError, parts_of
+from runpod_flash.control.volumes.beneath import Beneath, OpenFile, PathError, parts_of
 from runpod_flash.control.volumes.digests import Digests, sha256_of
 
 if TYPE_CHECKING:
@@ -73,14 +73,14 @@ class VolumeFiles:
             found = list(islice(place.found(deep=deep, after=after.split("/")), limit + 1))
         return found[:limit], len(found) > limit
 
-    def open(self, path: str) -> int:
-        """A descriptor to read a file with."""
+    def open(self, path: str) -> OpenFile:
+        """A file, to be read."""
         with Beneath(self._files) as place:
             return place.open_file(parts_of(path))
 
-    def digest(self, descriptor: int) -> str:
+    def digest(self, file: OpenFile) -> str:
         """The SHA-256 of an open file."""
-        return self._digests.of(descriptor)
+        return self._digests.of(file.descriptor)
 
     def missing(self, wanted: Iterable[Wanted]) -> list[str]:
         """The places of those that are not there as they are wanted."""
@@ -89,14 +89,11 @@ class VolumeFiles:
     def _is_there(self, wanted: Wanted) -> bool:
         parts_of(wanted.path)
         try:
-            descriptor = self.open(wanted.path)
+            file = self.open(wanted.path)
         except (OSError, PathError):
             return False
-        try:
-            same_size = os.fstat(descriptor).st_size == wanted.size
-            return same_size and self.digest(descriptor) == wanted.sha256
-        finally:
-            os.close(descriptor)
+        same_size = os.fstat(file.descriptor).st_size == wanted.size
+        return same_size and self.digest(file) == wanted.sha256
 
     def remove(self, path: str) -> Path:
         """Take away a file, a link, or a folder with all that is in it: it is gone at once, and
@@ -250,15 +247,17 @@ class Incoming:
         self._at = at
         self._hash = hashlib.sha256() if hashed else None
         flags = os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if hashed else 0)
-        self._descriptor = os.open(path, flags, 0o600)
+        self._file: OpenFile | None = OpenFile(os.open(path, flags, 0o600))
 
     def write(self, data: Sequence[bytes]) -> None:
         """The next bytes. Raises `NoRoomError` where the disk is full."""
+        file = self._file
+        assert file is not None
         for piece in data:
             with _room():
                 view = memoryview(piece)
                 while view:
-                    count = os.pwrite(self._descriptor, view, self._at + self.written)
+                    count = os.pwrite(file.descriptor, view, self._at + self.written)
                     self.written += count
                     view = view[count:]
             if self._hash is not None:
@@ -270,9 +269,8 @@ class Incoming:
         return self._hash.hexdigest()
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Nothing more is written, but what a thread still writes."""
+        self._file = None
 
 
 @contextmanager
