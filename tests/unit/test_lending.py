@@ -158,7 +158,7 @@ def test_a_link_that_ends_while_lent_leaves_the_borrowers_selector() -> None:
         copy = lender.reading._copy
         assert copy is not None
         await asyncio.to_thread(lender.close)
-        await until(lambda: not loop.remove_reader(copy.fd))
+        await until(lambda: not loop.remove_reader(copy.descriptor))
 
     asyncio.run(borrow())
 

@@ -14,7 +14,7 @@ from runpod_flash.links.leaving import leaving
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from runpod_flash.control.volumes.beneath import OpenFile
+    from runpod_flash.descriptor import OpenFile
     from runpod_flash.gateway.messages import Receive, Scope, Send
 
 _PIECE = 1 << 20

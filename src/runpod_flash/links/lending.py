@@ -13,6 +13,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from runpod_flash.descriptor import OpenFile
+
 if TYPE_CHECKING:
     import asyncio
     import socket
@@ -20,19 +22,6 @@ if TYPE_CHECKING:
 
 # A loan ends when it saw no new call for so long.
 LOAN_SECONDS = 0.02
-
-
-class _Copy:
-    """A descriptor that is closed with the last reference to this.
-
-    (A loop that is closed forgets what it was to call: nobody else could close it then.)
-    """
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        close(self.fd)
 
 
 class Reading:
@@ -46,7 +35,7 @@ class Reading:
         self._readable = readable
         self._lock = threading.Lock()
         self._borrower: asyncio.AbstractEventLoop | None = None
-        self._copy: _Copy | None = None
+        self._copy: OpenFile | None = None
         self._used = False
         self._ended = False
 
@@ -64,8 +53,8 @@ class Reading:
                 return
             try:
                 # One of its own, which stays in the borrower's selector until that loop lets go.
-                copy = _Copy(os.dup(self._sock.fileno()))
-                loop.add_reader(copy.fd, self._readable)
+                copy = OpenFile(os.dup(self._sock.fileno()))
+                loop.add_reader(copy.descriptor, self._readable)
             except (NotImplementedError, RuntimeError, OSError):  # no more descriptors, perhaps
                 return
             self._borrower, self._copy, self._used = loop, copy, True
@@ -102,6 +91,6 @@ class Reading:
             loop.call_soon_threadsafe(_let_go, loop, copy)
 
 
-def _let_go(loop: asyncio.AbstractEventLoop, copy: _Copy) -> None:
+def _let_go(loop: asyncio.AbstractEventLoop, copy: OpenFile) -> None:
     with suppress(RuntimeError):
-        loop.remove_reader(copy.fd)
+        loop.remove_reader(copy.descriptor)

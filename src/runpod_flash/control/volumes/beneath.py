@@ -14,6 +14,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from runpod_flash.descriptor import OpenFile
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
@@ -37,20 +39,6 @@ class Found(NamedTuple):
     size: int
     modified_at: float
     executable: bool
-
-
-class OpenFile:
-    """A descriptor that is closed once nobody has it any more.
-
-    Threads go on with a file whose request was cancelled. Closed before they end, its number could
-    be another file's by then.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
 
 
 def parts_of(path: str) -> tuple[str, ...]:

@@ -17,8 +17,9 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from runpod_flash.control.volumes.beneath import Beneath, OpenFile, PathError, parts_of
+from runpod_flash.control.volumes.beneath import Beneath, PathError, parts_of
 from runpod_flash.control.volumes.digests import Digests, sha256_of
+from runpod_flash.descriptor import OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
