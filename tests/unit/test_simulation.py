@@ -40,8 +40,8 @@ def test_a_call_within_the_idle_timeout_finds_a_worker_and_a_later_one_does_not(
     found = simulate(calls(0, 60, 200), FIXED, start_seconds=10)
     assert found.waits == (10.0, 0.0, 10.0)
     assert found.cold == 2
-    # Until 65 + 60, and from 200 until the end, which is an idle timeout after the last call.
-    assert found.worker_seconds == 125 + 60
+    # Until 65 + 60, and from 200 until the end, which is an idle timeout after the last call's.
+    assert found.worker_seconds == 125 + 75
 
 
 def test_calls_wait_for_the_workers_that_may_be() -> None:
@@ -53,6 +53,19 @@ def test_calls_wait_for_the_workers_that_may_be() -> None:
     assert three.waits == (10.0, 10.0, 10.0)
     kept = simulate(calls(100), replace(FIXED, workers_min=1), start_seconds=10)
     assert (kept.cold, kept.waits) == (0, (0.0,))
+
+
+def test_calls_that_wait_long_after_the_last_has_come_run_and_cost_too() -> None:
+    backlog = calls(*[0.0] * 100, seconds=60)
+    found = simulate(backlog, replace(FIXED, workers_max=1, idle_timeout=5), start_seconds=1)
+    assert (found.calls, found.cold, max(found.waits)) == (100, 100, 1 + 99 * 60)
+    assert found.worker_seconds == 1 + 100 * 60 + 5
+
+
+def test_each_endpoint_has_its_minimum_until_the_last_call_of_all_has_ended() -> None:
+    two = {"a": calls(0, seconds=1)[""], "b": calls(0, seconds=990)[""], "c": []}
+    kept = replace(FIXED, workers_min=1, workers_max=1, idle_timeout=5)
+    assert simulate(two, kept, start_seconds=10).worker_seconds == 3 * (10 + 990 + 5)
 
 
 def test_endpoints_are_scaled_alone_and_counted_together() -> None:
