@@ -65,6 +65,18 @@ def test_a_shape_needs_no_file() -> None:
         (["--shape", "steady", "--workers", "0"], 2, "no call would ever run"),
         (["--shape", "steady", "--idle-timeout", "0"], 1, "a whole number from 1 to 3600"),
         (["--shape", "steady", "--idle-timeout", "ever"], 1, "or 'learned'"),
+        (["--shape", "steady", "--hours", "nan"], 2, "'--hours': nan is no finite number."),
+        (["--shape", "steady", "--price", "nan"], 2, "'--price': nan is no finite number."),
+        (["--shape", "steady", "--price", "-1"], 2, "'--price': -1.0 is not in the range"),
+        (["--shape", "steady", "--scaler-value", "nan"], 2, "'--scaler-value': nan is no finite"),
+        (
+            ["--shape", "steady", "--scaler-value", "1e-320"],
+            2,
+            "'--scaler-value': 1e-320 is not in",
+        ),
+        (["--shape", "steady", "--start-seconds", "nan"], 2, "'--start-seconds': nan is no finite"),
+        (["--shape", "steady", "--start-seconds", "inf"], 2, "'--start-seconds': inf is not in"),
+        (["--shape", "steady", "--start-seconds", "1e12"], 2, "is not in the range 0<=x<=86400"),
         (["--trace", "nowhere.csv"], 1, "nowhere.csv: No such file or directory"),
     ],
 )
