@@ -124,6 +124,13 @@ def test_a_shape_is_in_order_and_the_same_for_a_seed(shape: str) -> None:
         assert all(0 <= call.at < DAY and 0 < call.seconds < 100 for call in each)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_call_of_a_shape_comes_after_its_hours(shape: str) -> None:
+    made = SHAPES[shape](0.1, random.Random(1))
+    # (A timer's call comes up to a second late.)
+    assert max((each[-1].at for each in made.values() if each), default=0) < 0.1 * HOUR + 1
+
+
 def test_azures_endpoints_are_as_unequal_as_those_published() -> None:
     made = azure(24, random.Random(3), endpoints=400)
     a_day = sorted(len(each) for each in made.values())

@@ -184,8 +184,8 @@ def _application(hours: float, rng: random.Random) -> list[Arrival]:
 
 def _timer(period: float, hours: float, rng: random.Random) -> list[float]:
     start = rng.uniform(0, period)
-    count = int((hours * HOUR - start) / period) + 1
-    return [start + period * number + rng.uniform(0, 1) for number in range(max(count, 0))]
+    count = math.floor((hours * HOUR - start) / period) + 1
+    return [start + period * number + rng.uniform(0, 1) for number in range(count)]
 
 
 def _clusters(each: float, hours: float, rng: random.Random) -> list[float]:
