@@ -151,6 +151,18 @@ def test_a_trace_is_read_from_csv_and_from_json_lines(text: str, tmp_path: Path)
     assert read_trace(tmp_path / "trace") == {"": [Arrival(0.0, 1.5), Arrival(2.5, 2.0)]}
 
 
+def test_a_header_may_be_written_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text("Duration, TIMESTAMP ,Endpoint\n2,10,A\n")
+    assert read_trace(tmp_path / "trace") == {"A": [Arrival(0, 2)]}
+
+
+@pytest.mark.parametrize("data", [b"\x7fELF\x02\x01\xff\xfe", "1,2\n".encode("utf-16")])
+def test_a_file_that_is_no_text_is_refused_by_its_name(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "trace").write_bytes(data)
+    with pytest.raises(ConfigurationError, match="trace is no text in UTF-8"):
+        read_trace(tmp_path / "trace")
+
+
 def test_a_trace_may_have_several_endpoints_in_any_order(tmp_path: Path) -> None:
     (tmp_path / "trace").write_text("endpoint,duration,timestamp\nb,1,30\na,2,20\nb,3,10\n")
     found = read_trace(tmp_path / "trace")
@@ -164,8 +176,15 @@ def test_a_trace_may_have_several_endpoints_in_any_order(tmp_path: Path) -> None
         ("timestamp,duration\n", "has no calls"),
         ("1,2\nsoon,3\n", "line 2: 'soon' is no time"),
         ("1,2\n3\n", "line 2: has no 'duration'"),
+        ("1,2\n1,abc\n", "line 2: 'abc' is no duration; a line is timestamp,duration"),
+        ('{"timestamp": 1, "duration": null}\n', "line 1: None is no duration"),
         ("1,-2\n", "line 1: has a time that is negative"),
-        ("nan,2\n", "line 1: has a time that is negative or no number"),
+        ("nan,2\n", "line 1: has a time that is negative, too large or no number"),
+        ("1,nan\n", "line 1: has a time that is negative, too large or no number"),
+        ("1,2\n1e300,2\n", "line 2: has a time that is negative, too large"),
+        ("1,1e300\n", "line 1: has a time that is negative, too large"),
+        (f'{{"timestamp": 1{"0" * 400}, "duration": 1}}\n', "line 1: has a time"),
+        ("1,2\n1,2," + "x" * 200_000, "line 2: is no CSV"),
         ('{"timestamp": 1, "duration": 2}\n[1]\n', "line 2: is no JSON object"),
     ],
 )
