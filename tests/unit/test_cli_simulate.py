@@ -77,6 +77,8 @@ def test_a_shape_needs_no_file() -> None:
         (["--shape", "steady", "--start-seconds", "nan"], 2, "'--start-seconds': nan is no finite"),
         (["--shape", "steady", "--start-seconds", "inf"], 2, "'--start-seconds': inf is not in"),
         (["--shape", "steady", "--start-seconds", "1e12"], 2, "is not in the range 0<=x<=86400"),
+        (["--trace", "calls.csv", "--hours", "24"], 2, "--hours is for calls of a --shape: a --"),
+        (["--trace", "calls.csv", "--seed", "1"], 2, "--seed is for calls of a --shape: a --trace"),
         (["--trace", "nowhere.csv"], 1, "nowhere.csv: No such file or directory"),
     ],
 )

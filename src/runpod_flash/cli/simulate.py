@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from runpod_flash.cli import output
 from runpod_flash.cli.json_output import print_json
@@ -129,6 +130,7 @@ def _calls(trace: Path | None, shape: str | None, hours: float, seed: int) -> Tr
     if (trace is None) == (shape is None):
         raise click.UsageError("Give the calls with --trace FILE, or made ones with --shape NAME.")
     if trace is not None:
+        _refuse_for_a_trace("hours", "seed")
         return read_trace(trace)
     assert shape is not None
     if shape not in SHAPES:
@@ -138,6 +140,13 @@ def _calls(trace: Path | None, shape: str | None, hours: float, seed: int) -> Tr
     if not any(made.values()):
         raise click.UsageError(f"No call of {shape} comes in {hours:g} hours: give more --hours.")
     return made
+
+
+def _refuse_for_a_trace(*options: str) -> None:
+    context = click.get_current_context()
+    for name in options:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} is for calls of a --shape: a --trace tells its own.")
 
 
 def _workers(text: str) -> tuple[int, int]:
