@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 
+from runpod_flash.errors import ConfigurationError
+
 TYPE_CHECKING = False  # importing typing takes longer than all of this package
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 _functions: list[Callable[[], Any]] = []
 
 
-def on_start(function: Function) -> Function:
+def on_start(function: Function = None) -> Function:  # type: ignore[assignment]
     """Have the function called in each worker, after its module was imported and before its jobs.
 
         MODEL = load_model("cpu")     # once; workers that start later share its memory
@@ -32,9 +34,25 @@ def on_start(function: Function) -> Function:
 
     Connections, threads, locks that they hold, temporary files, and what is on a GPU belong here: a
     worker may be a fork of a process that has imported the module, and shares none of these.
+    Raises `ConfigurationError` for what cannot be called without arguments.
     """
+    _check(function)
     _functions.append(function)
     return function
+
+
+def _check(function: Any) -> None:
+    if not callable(function):
+        raise ConfigurationError("on_start: write @on_start above a function, without parentheses")
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise ConfigurationError(
+            f"@on_start above {name}: {error}, but workers call it without any"
+        ) from None
+    except ValueError:  # some written in C have none
+        pass
 
 
 async def start() -> None:

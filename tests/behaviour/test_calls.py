@@ -203,6 +203,33 @@ def test_unawaited_jobs_are_finished_at_the_end_of_the_program_and_one_line_says
     assert re.fullmatch(r"flash: waiting for [1-4] jobs? \(Ctrl-C cancels them\)", line), done
 
 
+def test_a_first_call_at_the_programs_end_is_refused_in_one_sentence(programs: Programs) -> None:
+    done = programs.run(
+        """
+        import atexit
+        from runpod_flash.errors import FlashError
+
+        @Endpoint(name="late", cpu=CPU)
+        def late(x):
+            return x
+
+        def leave():
+            for _ in range(2):
+                try:
+                    late.call(1)
+                except FlashError as error:
+                    print(error)
+
+        if __name__ == "__main__":
+            atexit.register(leave)
+        """
+    )
+    assert done.code == 0, done
+    assert done.stderr == "", done
+    sentence = "the program is ending, which is too late for its first call of an endpoint: "
+    assert done.stdout.splitlines() == [sentence + "call one before its main thread ends"] * 2
+
+
 INTERRUPTED = """
         import atexit
 

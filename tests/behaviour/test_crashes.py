@@ -76,7 +76,7 @@ def test_a_job_whose_worker_is_killed_is_run_once_more_and_then_fails(programs: 
         assert found[key].startswith("WorkerLostError: the worker "), done
         assert "was killed by SIGKILL" in found[key], done
     assert found["killed twice"].endswith(" (attempt 2 of 2)"), done
-    assert found["once"].endswith(" (attempt 1 of 1)"), done
+    assert found["once"].endswith(" of the endpoint 'once' (attempt 1 of 1)"), done
     line = r"^flash: dies: the worker \S+ was killed by SIGKILL.*; its job runs again \(attempt 2"
     assert len(re.findall(line, done.stderr, re.MULTILINE)) == 2, done
     assert "exited with code 3" in found["exits"], done

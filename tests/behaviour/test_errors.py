@@ -305,5 +305,8 @@ def test_an_undeclared_package_is_named_with_the_remedy(programs: Programs) -> N
     )
     (noted, text), (other, _) = done.result
     assert (noted, other) == (True, False), done
-    remedy = "add 'zzpandas' to dependencies=[...] of the endpoint 'imports'"
+    remedy = (
+        "if that is a package, add it to dependencies=[...] of the endpoint 'imports'; "
+        "if it is a module of the project, its file is not there"
+    )
     assert f"flash: the worker's environment has no 'zzpandas'; {remedy}" in text, done

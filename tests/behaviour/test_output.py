@@ -88,6 +88,30 @@ def test_output_below_python_appears_as_well(programs: Programs) -> None:
     assert "crashed with SIGSEGV" in text, done
 
 
+def test_a_fork_of_a_worker_that_has_closed_its_output_has_none(programs: Programs) -> None:
+    done = programs.run(
+        """
+        @Endpoint(name="closes", cpu=CPU)
+        def closes():
+            read, write = os.pipe()
+            os.close(1)
+            os.close(2)
+            if os.fork() == 0:
+                print("to nowhere")
+                os.write(write, json.dumps([sys.stdout is None, sys.stderr is None]).encode())
+                os._exit(0)
+            os.wait()
+            return json.loads(os.read(read, 100))
+
+        if __name__ == "__main__":
+            print(json.dumps(closes.call()))
+        """
+    )
+    assert done.result == [True, True], done
+    assert "Exception ignored" not in done.stderr, done
+    assert "to nowhere" not in done.stderr, done
+
+
 def test_a_program_whose_terminal_is_gone_goes_on(programs: Programs) -> None:
     done = programs.run(
         """

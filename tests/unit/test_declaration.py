@@ -17,7 +17,9 @@ from runpod_flash import (
     NetworkVolume,
     PodTemplate,
     ServerlessScalerType,
+    on_start,
 )
+from runpod_flash.declaration import refuse
 from runpod_flash.endpoint import PARAMETERS
 from runpod_flash.errors import ConfigurationError, NotAvailableError
 
@@ -165,6 +167,24 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_attempts": 0}, "max_attempts=0: must be >= 1"),
     ({"restartable": None}, "restartable=None: True or False"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ((), "on_start: write @on_start above a function, without parentheses"),
+        ((5,), "on_start: write @on_start above a function, without parentheses"),
+        (
+            (refuse,),
+            "@on_start above refuse: missing a required argument: 'parameter', but workers call "
+            "it without any",
+        ),
+    ],
+)
+def test_on_start_is_for_what_can_be_called_without_arguments(given: Any, said: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        on_start(*given)
+    assert str(refused.value) == said
 
 
 @pytest.mark.parametrize(("given", "attribute", "expected"), RIGHT)

@@ -289,7 +289,8 @@ def test_a_job_that_runs_too_long_times_out_and_its_worker_is_replaced() -> None
         assert rig.state(id_) is JobState.IN_PROGRESS
         await rig.after(0.2)
         assert rig.state(id_) is JobState.TIMED_OUT
-        assert "execution_timeout_ms=5000" in rig.failure(id_).message
+        text = f"job {id_} of the endpoint 'a' ran longer than its execution_timeout_ms=5000"
+        assert rig.failure(id_).message == text
         await rig.after(2.5)
         assert rig.state(waiting) is JobState.IN_PROGRESS
 

@@ -40,8 +40,8 @@ def test_a_call_within_the_idle_timeout_finds_a_worker_and_a_later_one_does_not(
     found = simulate(calls(0, 60, 200), FIXED, start_seconds=10)
     assert found.waits == (10.0, 0.0, 10.0)
     assert found.cold == 2
-    # Until 65 + 60, and from 200 until the end, which is an idle timeout after the last call.
-    assert found.worker_seconds == 125 + 60
+    # Until 65 + 60, and from 200 until the end, which is an idle timeout after the last call's.
+    assert found.worker_seconds == 125 + 75
 
 
 def test_calls_wait_for_the_workers_that_may_be() -> None:
@@ -53,6 +53,19 @@ def test_calls_wait_for_the_workers_that_may_be() -> None:
     assert three.waits == (10.0, 10.0, 10.0)
     kept = simulate(calls(100), replace(FIXED, workers_min=1), start_seconds=10)
     assert (kept.cold, kept.waits) == (0, (0.0,))
+
+
+def test_calls_that_wait_long_after_the_last_has_come_run_and_cost_too() -> None:
+    backlog = calls(*[0.0] * 100, seconds=60)
+    found = simulate(backlog, replace(FIXED, workers_max=1, idle_timeout=5), start_seconds=1)
+    assert (found.calls, found.cold, max(found.waits)) == (100, 100, 1 + 99 * 60)
+    assert found.worker_seconds == 1 + 100 * 60 + 5
+
+
+def test_each_endpoint_has_its_minimum_until_the_last_call_of_all_has_ended() -> None:
+    two = {"a": calls(0, seconds=1)[""], "b": calls(0, seconds=990)[""], "c": []}
+    kept = replace(FIXED, workers_min=1, workers_max=1, idle_timeout=5)
+    assert simulate(two, kept, start_seconds=10).worker_seconds == 3 * (10 + 990 + 5)
 
 
 def test_endpoints_are_scaled_alone_and_counted_together() -> None:
@@ -111,6 +124,13 @@ def test_a_shape_is_in_order_and_the_same_for_a_seed(shape: str) -> None:
         assert all(0 <= call.at < DAY and 0 < call.seconds < 100 for call in each)
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_call_of_a_shape_comes_after_its_hours(shape: str) -> None:
+    made = SHAPES[shape](0.1, random.Random(1))
+    # (A timer's call comes up to a second late.)
+    assert max((each[-1].at for each in made.values() if each), default=0) < 0.1 * HOUR + 1
+
+
 def test_azures_endpoints_are_as_unequal_as_those_published() -> None:
     made = azure(24, random.Random(3), endpoints=400)
     a_day = sorted(len(each) for each in made.values())
@@ -131,6 +151,18 @@ def test_a_trace_is_read_from_csv_and_from_json_lines(text: str, tmp_path: Path)
     assert read_trace(tmp_path / "trace") == {"": [Arrival(0.0, 1.5), Arrival(2.5, 2.0)]}
 
 
+def test_a_header_may_be_written_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "trace").write_text("Duration, TIMESTAMP ,Endpoint\n2,10,A\n")
+    assert read_trace(tmp_path / "trace") == {"A": [Arrival(0, 2)]}
+
+
+@pytest.mark.parametrize("data", [b"\x7fELF\x02\x01\xff\xfe", "1,2\n".encode("utf-16")])
+def test_a_file_that_is_no_text_is_refused_by_its_name(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "trace").write_bytes(data)
+    with pytest.raises(ConfigurationError, match="trace is no text in UTF-8"):
+        read_trace(tmp_path / "trace")
+
+
 def test_a_trace_may_have_several_endpoints_in_any_order(tmp_path: Path) -> None:
     (tmp_path / "trace").write_text("endpoint,duration,timestamp\nb,1,30\na,2,20\nb,3,10\n")
     found = read_trace(tmp_path / "trace")
@@ -144,8 +176,15 @@ def test_a_trace_may_have_several_endpoints_in_any_order(tmp_path: Path) -> None
         ("timestamp,duration\n", "has no calls"),
         ("1,2\nsoon,3\n", "line 2: 'soon' is no time"),
         ("1,2\n3\n", "line 2: has no 'duration'"),
+        ("1,2\n1,abc\n", "line 2: 'abc' is no duration; a line is timestamp,duration"),
+        ('{"timestamp": 1, "duration": null}\n', "line 1: None is no duration"),
         ("1,-2\n", "line 1: has a time that is negative"),
-        ("nan,2\n", "line 1: has a time that is negative or no number"),
+        ("nan,2\n", "line 1: has a time that is negative, too large or no number"),
+        ("1,nan\n", "line 1: has a time that is negative, too large or no number"),
+        ("1,2\n1e300,2\n", "line 2: has a time that is negative, too large"),
+        ("1,1e300\n", "line 1: has a time that is negative, too large"),
+        (f'{{"timestamp": 1{"0" * 400}, "duration": 1}}\n', "line 1: has a time"),
+        ("1,2\n1,2," + "x" * 200_000, "line 2: is no CSV"),
         ('{"timestamp": 1, "duration": 2}\n[1]\n', "line 2: is no JSON object"),
     ],
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from runpod_flash.cli import output
 from runpod_flash.cli.json_output import print_json
@@ -22,10 +24,20 @@ _TIMEOUTS = ("5", "60", "300", "900", "learned")
 _HOUR = 3600.0
 
 
+class _Number(click.FloatRange):
+    """A number of the range. (NaN is in every range to click, and infinity in open ones.)"""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
 @click.command()
 @click.option("--trace", type=click.Path(path_type=Path), help="The calls: CSV or JSON lines.")
 @click.option("--shape", help="Made calls instead: steady, bursts, daily, mixed or azure.")
-@click.option("--hours", type=click.FloatRange(0.1, 24 * 60), default=24.0, show_default=True,
+@click.option("--hours", type=_Number(0.1, 24 * 60), default=24.0, show_default=True,
               help="How long calls of a shape come.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="For a shape.")
 @click.option("--workers", metavar="[MIN-]MAX", default="0-3", show_default=True)
@@ -33,11 +45,11 @@ _HOUR = 3600.0
               help="May be given often.  [default: 5, 60, 300, 900 and learned]")  # fmt: skip
 @click.option("--scaler", type=click.Choice(["QUEUE_DELAY", "REQUEST_COUNT"]),
               default="QUEUE_DELAY", show_default=True)  # fmt: skip
-@click.option("--scaler-value", type=click.FloatRange(0, min_open=True), default=4.0,
+@click.option("--scaler-value", type=_Number(0.001, 1e6), default=4.0,
               show_default=True)  # fmt: skip
-@click.option("--start-seconds", type=click.FloatRange(0), default=10.0, show_default=True,
+@click.option("--start-seconds", type=_Number(0, 24 * 3600), default=10.0, show_default=True,
               help="What a worker takes to be ready.")  # fmt: skip
-@click.option("--price", type=click.FloatRange(0), help="Of an hour of a worker.")
+@click.option("--price", type=_Number(0, 1e9), help="Of an hour of a worker.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def simulate(
     trace: Path | None, shape: str | None, hours: float, seed: int, workers: str,
@@ -118,6 +130,7 @@ def _calls(trace: Path | None, shape: str | None, hours: float, seed: int) -> Tr
     if (trace is None) == (shape is None):
         raise click.UsageError("Give the calls with --trace FILE, or made ones with --shape NAME.")
     if trace is not None:
+        _refuse_for_a_trace("hours", "seed")
         return read_trace(trace)
     assert shape is not None
     if shape not in SHAPES:
@@ -127,6 +140,13 @@ def _calls(trace: Path | None, shape: str | None, hours: float, seed: int) -> Tr
     if not any(made.values()):
         raise click.UsageError(f"No call of {shape} comes in {hours:g} hours: give more --hours.")
     return made
+
+
+def _refuse_for_a_trace(*options: str) -> None:
+    context = click.get_current_context()
+    for name in options:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{name} is for calls of a --shape: a --trace tells its own.")
 
 
 def _workers(text: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from runpod_flash import context
+from runpod_flash.client import ending
 from runpod_flash.client.chosen import chosen_target
 from runpod_flash.errors import UnguardedCallError
 
@@ -85,8 +86,8 @@ def backend_for(endpoint: str, *, by_id: bool = False) -> Backend:
     """The backend of this process: a worker's plane, the target, or the embedded plane.
 
     An endpoint that is named by its id is the target's, wherever this runs. Raises
-    `UnguardedCallError` while a worker imports the module that calls, and `ConfigurationError` for
-    a target that is no address.
+    `UnguardedCallError` while a worker imports the module that calls, `ConfigurationError` for
+    a target that is no address, and `FlashError` for a first call at the program's very end.
     """
     worker = context.current
     if worker is not None:
@@ -95,6 +96,8 @@ def backend_for(endpoint: str, *, by_id: bool = False) -> Backend:
             from runpod_flash.client.in_worker import InWorkerBackend
 
             return InWorkerBackend(worker)
+    else:
+        ending.refuse_first_call()
     target = chosen_target()
     if target is not None:
         if worker is not None:

@@ -273,12 +273,17 @@ class Dispatcher:
     def _arm(self, job: Job) -> None:
         worker = self._holders.get(job.id)
         held = worker.jobs.get(job.id) if worker else None
-        if held is not None and held.attempt == job.attempt:
+        if worker is not None and held is not None and held.attempt == job.attempt:
             seconds = job.policy.execution_timeout_ms / 1000
-            self.limits.set(job.id, seconds, partial(self._time_out, job, seconds))
+            self.limits.set(
+                job.id, seconds, partial(self._time_out, job, worker.pool.spec.name, seconds)
+            )
 
-    def _time_out(self, job: Job, seconds: float) -> None:
-        text = f"job {job.id} ran longer than its execution_timeout_ms={seconds * 1000:.0f}"
+    def _time_out(self, job: Job, endpoint: str, seconds: float) -> None:
+        text = (
+            f"job {job.id} of the endpoint {endpoint!r} ran longer than its "
+            f"execution_timeout_ms={seconds * 1000:.0f}"
+        )
         failure = capture(JobTimeoutError(text), origin="system")
         self._end(job.id, Outcome(JobState.TIMED_OUT, failure=failure))
 
@@ -340,7 +345,7 @@ class Dispatcher:
             job = worker.jobs.get(ref.job_id)
             if job is None or job.attempt != ref.attempt:
                 return
-            changed = now(self._store.release([Release(ref, _loss(job, why))]))
+            changed = now(self._store.release([Release(ref, _loss(job, worker, why))]))
             self._leave(worker, ref)
             worker.pool.backlog = True
         self._given_back(worker, changed, why)
@@ -350,7 +355,8 @@ class Dispatcher:
         """Give back the jobs of a worker that is gone; `death` says of what, if by itself."""
         with self.lock:
             jobs = list(worker.jobs.values())
-            changed = now(self._store.release([Release(j.ref, _loss(j, death)) for j in jobs]))
+            lost = [Release(job.ref, _loss(job, worker, death)) for job in jobs]
+            changed = now(self._store.release(lost))
             for job_id in [*worker.jobs, *worker.ghosts]:
                 self._let_go(worker, job_id)
             worker.jobs.clear()
@@ -407,12 +413,13 @@ class Dispatcher:
         return found
 
 
-def _loss(job: Job, death: str) -> Failure | None:
+def _loss(job: Job, worker: Worker, death: str) -> Failure | None:
     """What the job fails with, if it may not run again."""
     if not death:
         return None
     tried = f"attempt {job.deaths + 1} of {job.policy.max_attempts}"
-    text = f"{death} while it ran the job {job.id} ({tried})"
+    name = worker.pool.spec.name
+    text = f"{death} while it ran the job {job.id} of the endpoint {name!r} ({tried})"
     return capture(WorkerLostError(text), origin="system")
 
 

@@ -24,7 +24,7 @@ class Outcome:
 
     `waits` are the seconds until each call ran; `cold` of them waited for a worker to start.
     `worker_seconds` count from a worker's start to its end, up to one `idle_timeout` after the
-    trace's last call.
+    end of the trace's last call.
     """
 
     waits: tuple[float, ...]
@@ -56,11 +56,13 @@ def simulate(trace: Trace, scaling: Scaling, *, start_seconds: float) -> Outcome
 
     A worker takes `start_seconds` to be ready, and runs one call at a time.
     """
-    until = max((calls[-1].at for calls in trace.values() if calls), default=0.0)
-    until += scaling.idle_timeout
+    endpoints = [_Endpoint(scaling, start_seconds) for _ in trace]
+    ends = [each.run(calls) for each, calls in zip(endpoints, trace.values(), strict=True)]
+    # Workers that are never to end cost all endpoints as long.
+    until = max(ends, default=0.0) + scaling.idle_timeout
     total = NOTHING
-    for calls in trace.values():
-        total += _Endpoint(scaling, start_seconds).run(calls, until)
+    for each in endpoints:
+        total += each.finish(until)
     return total
 
 
@@ -83,23 +85,35 @@ class _Endpoint:
     _count: int = 0
     _look_at: float = math.inf
 
-    def run(self, calls: Sequence[Arrival], until: float) -> Outcome:
+    def run(self, calls: Sequence[Arrival]) -> float:
+        """Run all calls, and say when the last of them ended."""
         self._look()
         for call in calls:
             self._until(call.at)
             self._arrive(call)
             self._look()
+        while self.queue or self.running:
+            self._step(self._next())
+        return self.now
+
+    def finish(self, until: float) -> Outcome:
         self._until(until)
         return Outcome(tuple(self.waits), self.cold, self.worker_seconds)
 
     def _until(self, end: float) -> None:
         """Let all happen that comes before, and then the time."""
-        while (at := min(self._look_at, self._events[0][0] if self._events else math.inf)) <= end:
-            self._pass(at)
-            if self._events and self._events[0][0] <= at:
-                heapq.heappop(self._events)[2]()
-            self._look()
+        while (at := self._next()) <= end:
+            self._step(at)
         self._pass(end)
+
+    def _next(self) -> float:
+        return min(self._look_at, self._events[0][0] if self._events else math.inf)
+
+    def _step(self, at: float) -> None:
+        self._pass(at)
+        if self._events and self._events[0][0] <= at:
+            heapq.heappop(self._events)[2]()
+        self._look()
 
     def _pass(self, at: float) -> None:
         """Let time pass, which all workers cost."""

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HOUR, DAY = 3600.0, 86_400.0
+# Seconds since 1970 are below for 3000 years yet; milliseconds are not.
+_MOST = 1e11
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -41,13 +43,13 @@ def read_trace(path: Path) -> Trace:
     found: Trace = {}
     for number, row in _rows(path):
         try:
-            call = Arrival(_time(row["timestamp"]), float(row["duration"]))
+            call = Arrival(_time(row["timestamp"]), _duration(row["duration"]))
         except KeyError as missing:
             raise _wrong(path, number, f"has no {missing.args[0]!r}") from None
-        except (TypeError, ValueError) as problem:
+        except ValueError as problem:
             raise _wrong(path, number, str(problem)) from None
-        if not math.isfinite(call.at) or not 0 <= call.seconds < math.inf:
-            raise _wrong(path, number, "has a time that is negative or no number")
+        if not abs(call.at) < _MOST or not 0 <= call.seconds < _MOST:
+            raise _wrong(path, number, "has a time that is negative, too large or no number")
         found.setdefault(str(row.get("endpoint") or ""), []).append(call)
     if not found:
         raise ConfigurationError(f"{path} has no calls: write a line timestamp,duration for each.")
@@ -59,19 +61,32 @@ def read_trace(path: Path) -> Trace:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = [(number, line) for number, line in enumerate(file, 1) if line.strip()]
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"{path} is no text in UTF-8: a trace is CSV, or JSON lines."
+        ) from None
     if lines and lines[0][1].lstrip().startswith("{"):
         for number, line in lines:
             yield number, _json(path, number, line)
         return
-    rows = csv.reader(line for _, line in lines)
     names = ["timestamp", "duration", "endpoint"]
-    for (number, _), row in zip(lines, rows, strict=False):
-        if number == lines[0][0] and "timestamp" in (cells := [cell.strip() for cell in row]):
-            names = cells
+    for number, line in lines:
+        row = _cells(path, number, line)
+        heads = [cell.strip().lower() for cell in row]
+        if number == lines[0][0] and "timestamp" in heads:
+            names = heads
         else:
             yield number, dict(zip(names, row, strict=False))
+
+
+def _cells(path: Path, number: int, line: str) -> list[str]:
+    try:
+        return next(csv.reader([line]))
+    except csv.Error:  # a NUL, or a cell of 128 KiB
+        raise _wrong(path, number, "is no CSV") from None
 
 
 def _json(path: Path, number: int, line: str) -> Mapping[str, Any]:
@@ -87,6 +102,8 @@ def _json(path: Path, number: int, line: str) -> Mapping[str, Any]:
 def _time(value: Any) -> float:
     try:
         return float(value)
+    except OverflowError:
+        return math.inf
     except (TypeError, ValueError):
         from datetime import datetime, timezone
 
@@ -97,6 +114,15 @@ def _time(value: Any) -> float:
         except ValueError:
             raise ValueError(f"{value!r} is no time") from None
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def _duration(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except (TypeError, ValueError):
+        raise ValueError(f"{value!r} is no duration") from None
 
 
 def _wrong(path: Path, number: int, what: str) -> ConfigurationError:
@@ -184,8 +210,8 @@ def _application(hours: float, rng: random.Random) -> list[Arrival]:
 
 def _timer(period: float, hours: float, rng: random.Random) -> list[float]:
     start = rng.uniform(0, period)
-    count = int((hours * HOUR - start) / period) + 1
-    return [start + period * number + rng.uniform(0, 1) for number in range(max(count, 0))]
+    count = math.floor((hours * HOUR - start) / period) + 1
+    return [start + period * number + rng.uniform(0, 1) for number in range(count)]
 
 
 def _clusters(each: float, hours: float, rng: random.Random) -> list[float]:

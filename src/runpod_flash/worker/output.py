@@ -85,8 +85,14 @@ class Output:
     @staticmethod
     def _leave() -> None:
         """A forked child must not write frames: it has its parent's link."""
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+        sys.stdout, sys.stderr = _own_output(1), _own_output(2)
+
+
+def _own_output(fd: int) -> Any:
+    try:
+        return open(fd, "w", closefd=False)
+    except OSError:  # closed: None is what a Python that starts without one has, too
+        return None
 
 
 def configure_logging() -> None:

@@ -13,7 +13,11 @@ def explain(error: BaseException, endpoint: str) -> None:
     name = error.name if isinstance(error, ModuleNotFoundError) else None
     top = (name or "").partition(".")[0]
     if _is_package(top) and not _is_there(top):
-        remedy = f"add {top!r} to dependencies=[...] of the endpoint {endpoint!r}"
+        # Whoever adds the name of a module that was meant gets a stranger's package by that name.
+        remedy = (
+            f"if that is a package, add it to dependencies=[...] of the endpoint {endpoint!r}; "
+            "if it is a module of the project, its file is not there"
+        )
         with contextlib.suppress(Exception):  # whatever the user's own kind of error forbids
             failures.add_note(error, f"flash: the worker's environment has no {top!r}; {remedy}")
 
