@@ -387,14 +387,6 @@ class RemoteInstance:
             make(target, name, self), bound_method(original, name, self)
         )
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_flash_"):
-            raise AttributeError(
-                f"{name!r} of {type(self).__name__} cannot be set here, for the object is on a "
-                "worker: set it in a method"
-            )
-        super().__setattr__(name, value)
-
     def __flash_reference__(self) -> tuple[Any, tuple[Any, ...]]:
         spec_wire, env = self._flash_declared.reference()[1]
         args, kwargs = self._flash_arguments
