@@ -84,6 +84,8 @@ def _entries(
                 linked = entry.issym() or entry.islnk()
                 plain = entry.isfile() or entry.isdir()
                 kind = "" if plain else "a link" if linked else "a device"
+                if entry.issparse():  # its size is by its own account alone, and not what is there
+                    kind = "a sparse file"
                 # (Python's own filter "data" refuses links that lead out, and lets others pass.)
                 check.member(entry.name, kind, entry.size)
                 yield archive, entry
@@ -122,6 +124,8 @@ class _Check:
         below = PureWindowsPath(name)
         if below.anchor or below.drive or ".." in below.parts or "\0" in name:
             raise self._refused(f"{name!r:.80} leads out of it")
+        if size < 0:
+            raise self._refused(f"{name!r:.80} has {size} bytes")
         self._members += 1
         if self._members > _MAX_MEMBERS:
             raise self._refused(f"it has more than {_MAX_MEMBERS} files")
