@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,30 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_one_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     place = archive(tmp_path, *((f"{n}.bin", bytes(range(256)) * 99) for n in range(99)))
     place.write_bytes(place.read_bytes()[:-2000])
+    with pytest.raises(ConfigurationError, match="cannot be read as"):
+        list(read_code(place))
+
+
+def test_a_record_that_is_none_is_refused(tmp_path: Path) -> None:
+    place = archive(tmp_path, ("a.dist-info/RECORD", b"a" * 200_000))
+    with pytest.raises(ConfigurationError, match=r"cannot be read as .*: field larger"):
+        list(read_code(place))
+
+
+def test_a_record_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(60_000)
+    place = archive(tmp_path, ("a.dist-info/RECORD", noise))
+    place.write_bytes(place.read_bytes()[:20_000])
+    with pytest.raises(ConfigurationError, match="cannot be read as"):
+        list(read_code(place))
+
+
+def test_names_of_names_are_refused(tmp_path: Path) -> None:
+    place = tmp_path / "code.tar.gz"
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2
+    name = info.tobuf(tarfile.GNU_FORMAT) + b"a\0" + bytes(510)
+    place.write_bytes(gzip.compress(name * 3000))
     with pytest.raises(ConfigurationError, match="cannot be read as"):
         list(read_code(place))
 
