@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import lzma
 import stat
@@ -31,8 +32,10 @@ _OPENERS: dict[str, Callable[..., Any]] = {
     ".xz": lzma.open,
 }
 _UNREADABLE = (
-    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error),
+    *(zipfile.BadZipFile, tarfile.TarError, lzma.LZMAError, zlib.error, csv.Error),
     *(OSError, EOFError, ValueError),
+    NotImplementedError,  # a later version of the format
+    RecursionError,  # headers that are about headers
 )
 
 
@@ -43,7 +46,7 @@ def check_archive(path: Path) -> None:
     or to far more bytes than it has.
     """
     check = _Check(path, path.name, EnvironmentBuildError)
-    with check.readable():
+    with _readable(path.name, EnvironmentBuildError):
         if path.suffix in (".whl", ".zip"):
             _check_zip(path, check)
         else:
@@ -57,12 +60,30 @@ def tar_files(path: Path) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     Raises `ConfigurationError` for what is no such archive, or one that `check_archive` refuses.
     """
     check = _Check(path, "the archive", ConfigurationError)
-    with check.readable(" as .tar.gz"):
+    with reading_files():
         for archive, entry in _entries(path, gzip.open, check):
             if entry.isfile():
                 content = archive.extractfile(entry)
                 assert content is not None
                 yield entry, content
+
+
+@contextmanager
+def reading_files() -> Iterator[None]:
+    """For whoever reads the content of `tar_files`: raise its errors as that does."""
+    with _readable("the archive", ConfigurationError, " as .tar.gz"):
+        yield
+
+
+@contextmanager
+def _readable(called: str, error: type[FlashError], as_what: str = "") -> Iterator[None]:
+    """Have what Python's own readers raise in the block be told as all else."""
+    try:
+        yield
+    except FlashError:
+        raise
+    except _UNREADABLE as fault:
+        raise error(f"{called} cannot be read{as_what}: {fault}; build it anew") from None
 
 
 def _check_zip(path: Path, check: _Check) -> None:
@@ -84,6 +105,8 @@ def _entries(
                 linked = entry.issym() or entry.islnk()
                 plain = entry.isfile() or entry.isdir()
                 kind = "" if plain else "a link" if linked else "a device"
+                if entry.issparse():  # its size is by its own account alone, and not what is there
+                    kind = "a sparse file"
                 # (Python's own filter "data" refuses links that lead out, and lets others pass.)
                 check.member(entry.name, kind, entry.size)
                 yield archive, entry
@@ -122,6 +145,8 @@ class _Check:
         below = PureWindowsPath(name)
         if below.anchor or below.drive or ".." in below.parts or "\0" in name:
             raise self._refused(f"{name!r:.80} leads out of it")
+        if size < 0:
+            raise self._refused(f"{name!r:.80} has {size} bytes")
         self._members += 1
         if self._members > _MAX_MEMBERS:
             raise self._refused(f"it has more than {_MAX_MEMBERS} files")
@@ -133,18 +158,6 @@ class _Check:
             raise self._refused(
                 f"its {self._packed} bytes would become {size / 1e6:.0f} MB or more"
             )
-
-    @contextmanager
-    def readable(self, as_what: str = "") -> Iterator[None]:
-        """Have what Python's own readers raise in the block be told as all else."""
-        try:
-            yield
-        except FlashError:
-            raise
-        except _UNREADABLE as error:
-            raise self._error(
-                f"{self._called} cannot be read{as_what}: {error}; build it anew"
-            ) from None
 
     def _refused(self, why: str) -> FlashError:
         return self._error(f"{self._called} is not unpacked: {why}")

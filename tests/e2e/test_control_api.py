@@ -98,6 +98,72 @@ def test_routes_are_below_the_server_s_name_too(deployed: Control) -> None:
     assert "no endpoint 'hello' with routes" in refused.text
 
 
+CATALOG = '"catalog":{"root":"","endpoints":[],"problems":[]}'
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "said"),
+    [
+        (
+            "POST",
+            "/v2/apps/a/environments/b/releases",
+            '{"project":"p","files":[["a.py","zz",false]],' + CATALOG + "}",
+            *(422, "'zz' is no SHA-256"),
+        ),
+        (
+            "POST",
+            "/v2/apps/a/environments/b/releases",
+            '{"project":"\\ud800","files":[],' + CATALOG + "}",
+            *(400, "half of a surrogate pair"),
+        ),
+        (
+            "PUT",
+            "/v2/sessions/" + "a" * 32,
+            '{"app":"a","environment":"b","files":[["a.py","zz",false]],"caller_env":{},"whole":1,'
+            + CATALOG
+            + "}",
+            *(400, "'zz' is no SHA-256"),
+        ),
+        (
+            "PUT",
+            "/v2/apps/shop/environments/production/secrets/A",
+            '{"value":"\\uDfff"}',
+            *(400, "half of a surrogate pair"),
+        ),
+        (
+            "PATCH",
+            f"/v2/serverless/{ENDPOINT}",
+            '{"env":{"A":"\\ud800"}}',
+            *(400, "half of a surrogate pair"),
+        ),
+        (
+            "POST",
+            "/graphql",
+            '{"query":"{createFlashApp}","variables":{"input":{"name":"\\ud800"}}}',
+            *(400, "half of a surrogate pair"),
+        ),
+        (
+            "POST",
+            "/graphql",
+            '{"query":"{prepareFlashArtifactUpload}","variables":'
+            '{"input":{"flashAppId":"shop","tarballSize":1e999}}}',
+            *(200, "cannot convert float infinity to integer"),
+        ),
+    ],
+)
+def test_values_that_are_no_names_or_numbers_are_refused(
+    deployed: Control, method: str, path: str, body: str, status: int, said: str
+) -> None:
+    refused = deployed.http.request(method, path, content=body)
+    assert (refused.status_code, said in refused.text) == (status, True), refused.text
+
+
+def test_a_whole_pair_of_surrogates_is_a_character(deployed: Control) -> None:
+    path = "/v2/apps/shop/environments/production/secrets/SMILE"
+    assert deployed.http.put(path, content='{"value":"\\ud83d\\ude00"}').status_code == 200
+    assert deployed.http.delete(path).status_code == 200
+
+
 def test_changed_scaling_touches_no_worker_and_outlives_the_server(deployed: Control) -> None:
     pid = deployed.shop.call()["pid"]
     changed = deployed.endpoint(workers={"max": 3, "idleTimeout": 300}, scaling=QUEUE_DELAY)

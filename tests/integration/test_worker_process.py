@@ -44,8 +44,15 @@ async def chunks(n):
     for k in range(n):
         yield k
 
-def fails():
-    raise LookupError("gone")
+def fails(letters=0):
+    raise LookupError("gone" + "x" * letters)
+
+class Unsayable(Exception):
+    def __str__(self):
+        sys.exit("no text")
+
+async def fails_again():
+    raise Unsayable
 
 class Counter:
     def __init__(self, start=0):
@@ -180,6 +187,22 @@ def test_a_worker_reports_exceptions_and_failed_imports(worker: WorkerProcess) -
     assert (failure.type_name, failure.message) == ("LookupError", "gone")
     assert "shop.py" in failure.traceback
     assert "runpod_flash" not in failure.traceback
+
+
+def test_a_worker_reports_exceptions_whose_text_is_long(worker: WorkerProcess) -> None:
+    worker.start("fails")
+    worker.receive("ready")
+    worker.job("one", 9_000_000)
+    failure = failures.from_wire(worker.receive("failed").fields["failure"])
+    assert failure.type_name == "LookupError" and len(failure.message) < 1_000_000
+
+
+def test_a_worker_answers_for_an_exception_that_cannot_be_told(worker: WorkerProcess) -> None:
+    worker.start("fails_again")
+    worker.receive("ready")
+    worker.job("one")
+    failure = failures.from_wire(worker.receive("failed").fields["failure"])
+    assert "cannot be told (SystemExit)" in failure.message
 
 
 def test_a_worker_whose_module_lacks_the_function_says_so_and_ends(worker: WorkerProcess) -> None:

@@ -104,3 +104,11 @@ def test_what_is_no_archive_is_one_sentence(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(b"no archive")
         assert "cannot be read" in refusal(path)
+
+
+def test_a_zip_of_a_later_version_is_one_sentence(tmp_path: Path) -> None:
+    path = wheel(tmp_path, ("a.py", 0))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + 6] = 99  # what is needed to unpack its first file
+    path.write_bytes(data)
+    assert "cannot be read: zip file version 9.9" in refusal(path)

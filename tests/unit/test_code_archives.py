@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import random
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,35 @@ def test_an_archive_with_far_more_in_it_than_its_size_tells_is_refused(tmp_path:
         list(read_code(place))
 
 
+def sparse(name: str, size: int) -> bytes:
+    """The header of a GNU sparse file that has no content, and says that it has this size."""
+    header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:482] = bytes(96)  # where its content would be
+    header[483:495] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)  # type: ignore[attr-defined]
+    header[148:156] = b" " * 8
+    header[148:155] = b"%06o\0" % sum(header)
+    return bytes(header)
+
+
+def test_sparse_files_are_refused(tmp_path: Path) -> None:
+    place = tmp_path / "code.tar.gz"
+    for members in (sparse("neg.py", -(3 * 10**11)) + sparse("big.py", 10**8), sparse("a.py", 9)):
+        place.write_bytes(gzip.compress(members + bytes(1024)))
+        with pytest.raises(ConfigurationError, match="is a sparse file"):
+            list(read_code(place))
+
+
+def test_a_size_below_zero_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "code.tar.gz"
+    info = tarfile.TarInfo("neg.py")
+    info.pax_headers = {"GNU.sparse.realsize": "-5000000000"}
+    with tarfile.open(place, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(info)
+    with pytest.raises(ConfigurationError, match="has -5000000000 bytes"):
+        list(read_code(place))
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"PK\3\4 a zip", gzip.compress(b"no tar" * 1000, mtime=0)]
 )
@@ -78,6 +108,30 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_one_that_was_cut_off_is_refused(tmp_path: Path) -> None:
     place = archive(tmp_path, *((f"{n}.bin", bytes(range(256)) * 99) for n in range(99)))
     place.write_bytes(place.read_bytes()[:-2000])
+    with pytest.raises(ConfigurationError, match="cannot be read as"):
+        list(read_code(place))
+
+
+def test_a_record_that_is_none_is_refused(tmp_path: Path) -> None:
+    place = archive(tmp_path, ("a.dist-info/RECORD", b"a" * 200_000))
+    with pytest.raises(ConfigurationError, match=r"cannot be read as .*: field larger"):
+        list(read_code(place))
+
+
+def test_a_record_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(60_000)
+    place = archive(tmp_path, ("a.dist-info/RECORD", noise))
+    place.write_bytes(place.read_bytes()[:20_000])
+    with pytest.raises(ConfigurationError, match="cannot be read as"):
+        list(read_code(place))
+
+
+def test_names_of_names_are_refused(tmp_path: Path) -> None:
+    place = tmp_path / "code.tar.gz"
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2
+    name = info.tobuf(tarfile.GNU_FORMAT) + b"a\0" + bytes(510)
+    place.write_bytes(gzip.compress(name * 3000))
     with pytest.raises(ConfigurationError, match="cannot be read as"):
         list(read_code(place))
 

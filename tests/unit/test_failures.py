@@ -239,6 +239,46 @@ def test_huge_state_stays_behind() -> None:
     assert failure.args is None
 
 
+def header_bytes(failure: Failure) -> int:
+    return len(json.dumps(to_wire(failure)))
+
+
+@pytest.mark.parametrize("letter", ["x", "\0", "\N{GRINNING FACE}", "\ud800"])
+def test_however_long_its_texts_are_an_exception_fits_into_a_frame(letter: str) -> None:
+    error = ValueError("begin" + letter * 9_000_000 + "end")
+    vars(error)["__notes__"] = [letter * 9_000_000] * 3 + [""] * 100_000
+    error.__cause__ = raised(KeyError(letter * 9_000_000))
+    failure = capture(raised(error))
+
+    assert header_bytes(failure) < 14 << 20
+    assert failure.message.startswith("begin") and failure.message.endswith("end")
+    assert "characters are left out" in failure.message
+    assert failure.traceback.count("in raised") == 2 and "ValueError: begin" in failure.traceback
+    back = restore(from_wire(to_wire(failure)))
+    assert type(back) is ValueError and str(back) == failure.message
+
+    # As it goes through calls of calls it becomes no longer.
+    again = capture(raised(back))
+    assert again.message == failure.message and header_bytes(again) < 14 << 20
+
+
+def test_a_message_that_travels_as_an_argument_is_whole() -> None:
+    back = there_and_back(ValueError("x" * 500_000))
+
+    assert type(back) is ValueError and str(back) == "x" * 500_000
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="no exception groups")
+def test_of_a_large_group_the_first_members_travel() -> None:
+    members = [ValueError(f"{n}" + "x" * 100_000) for n in range(200)]
+    failure = capture(raised(eval("ExceptionGroup('all', members)", {"members": members})))
+
+    assert header_bytes(failure) < 14 << 20
+    back: Any = restore(from_wire(to_wire(failure)))
+    assert str(back) == "all (200 sub-exceptions)" and 0 < len(back.exceptions) < 200
+    assert back.exceptions[0].args == members[0].args
+
+
 def test_the_traceback_starts_at_the_users_frame(tmp_path: pathlib.Path) -> None:
     worker = pathlib.Path(SRC, "runpod_flash", "worker", "loop.py")
     code = compile(

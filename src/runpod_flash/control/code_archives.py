@@ -10,7 +10,7 @@ import csv
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from runpod_flash.archives import tar_files
+from runpod_flash.archives import reading_files, tar_files
 from runpod_flash.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def read_code(archive: Path) -> Iterator[ArchivedFile]:
                 f"the archive has more than {MAX_CODE_BYTES / 1e6:.0f} MB of code; put weights and "
                 "data on a NetworkVolume"
             )
-        yield ArchivedFile(path, stream.read(), bool(member.mode & 0o100))
+        with reading_files():
+            data = stream.read()
+        yield ArchivedFile(path, data, bool(member.mode & 0o100))
 
 
 def _installed(archive: Path) -> set[str]:
@@ -61,7 +63,8 @@ def _installed(archive: Path) -> set[str]:
     for member, stream in tar_files(archive):
         parts = PurePosixPath(member.name).parts
         if len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] == "RECORD":
-            rows = csv.reader(stream.read().decode("utf-8", "replace").splitlines())
-            # (Scripts are recorded from where packages usually are: ../../bin/NAME.)
-            found.update(row[0].removeprefix("../../") for row in rows if row)
+            with reading_files():
+                rows = csv.reader(stream.read().decode("utf-8", "replace").splitlines())
+                # (Scripts are recorded from where packages usually are: ../../bin/NAME.)
+                found.update(row[0].removeprefix("../../") for row in rows if row)
     return found

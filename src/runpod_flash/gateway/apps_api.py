@@ -17,9 +17,9 @@ from runpod_flash.control.releases import (
 from runpod_flash.control.trees import check_paths
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import identity_of, require
-from runpod_flash.gateway.brought import read_catalog, read_files
+from runpod_flash.gateway.brought import UNREADABLE, read_catalog, read_files
 from runpod_flash.gateway.deployments import PREFIX
-from runpod_flash.gateway.messages import Answer, answer, parse_json, read_body
+from runpod_flash.gateway.messages import Answer, answer, parse_text_json, read_body
 from runpod_flash.gateway.problems import invalid, problem
 from runpod_flash.gateway.resources import allow, page
 from runpod_flash.gateway.secrets_api import SecretsApi
@@ -164,9 +164,12 @@ class AppsApi:
         raise problem(404, f"nothing is at {scope['path']}")
 
     async def _deploy(self, place: AppEnv, scope: Scope, receive: Receive) -> Answer:
-        value = parse_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
+        value = parse_text_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
         content, variables = _read(value)
-        missing = self._deployments.blobs.missing(file.digest for file in content.files)
+        try:
+            missing = self._deployments.blobs.missing(file.digest for file in content.files)
+        except ValueError as error:
+            raise invalid(f"$.files: {error}") from None
         if missing:
             return answer(200, {"missing": missing})
         try:
@@ -229,7 +232,7 @@ def _read(value: Any) -> tuple[Content, Variables]:
             build = each.spec.build
             check_lock(each.spec.name, build.lock_file, build.lock, files)
         value["project"]
-    except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except (*UNREADABLE, ConfigurationError) as error:
         raise invalid(f"$: the release cannot be read: {error}") from None
     variables = {each.spec.name: dict(each.env) for each in catalog.endpoints}
     wire = catalog.to_wire()

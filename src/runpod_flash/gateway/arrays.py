@@ -13,6 +13,9 @@ _FORMATS = {
     "b1": "?", "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I",
     "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
 }  # fmt: skip
+_MAX_DIMENSIONS = 64  # as many as NumPy has
+# Of an array without values its lists are all there is, and the shape alone says how many.
+_MAX_EMPTY = 10_000
 
 
 def scalar(node: dict[str, Any], data: bytes) -> Any:
@@ -22,11 +25,18 @@ def scalar(node: dict[str, Any], data: bytes) -> Any:
 
 
 def nested(node: dict[str, Any], data: bytes) -> Any:
-    """An array as nested lists, or as the value where it has no dimensions."""
+    """An array as nested lists, or as the value where it has no dimensions.
+
+    Raises `ValueError` where its shape does not fit its data, or is all that it has and is large.
+    """
     shape: list[int] = node["s"]
+    if len(shape) > _MAX_DIMENSIONS:
+        raise ValueError(f"an array of {len(shape)} dimensions")
     values = _flat(node["d"], data)
     if math.prod(shape) != len(values):
         raise ValueError(f"{len(values)} values for an array of the shape {shape}")
+    if not values and math.prod(max(length, 1) for length in shape) > _MAX_EMPTY:
+        raise ValueError(f"an array without values is too large for JSON in the shape {shape}")
     if not shape:
         return values[0]
     return _rows(values, 0, shape, _strides(shape, node.get("o", "C")))

@@ -25,13 +25,16 @@ class Body:
         self._checks: dict[str, Callable[[Any], Any]] = {}
 
     async def read(self, scope: Scope, receive: Receive) -> dict[str, Any]:
-        """The fields that were sent; 422 says what is wrong with each."""
+        """The fields that were sent; 422 says what is wrong with each.
+
+        Integers are `int`, also where they were sent as 2.0.
+        """
         fields = await read_fields(scope, receive, self._properties)
         wrong = [f"$: {name!r} is needed" for name in self._required if name not in fields]
         wrong += filter(None, (self._fault(name, value) for name, value in fields.items()))
         if wrong:
             raise invalid(*wrong)
-        return fields
+        return {name: _integers(self._properties[name], value) for name, value in fields.items()}
 
     def _fault(self, name: str, value: Any) -> str:
         import fastjsonschema
@@ -48,6 +51,18 @@ class Body:
             place = f"$.{name}{(error.name or 'data').removeprefix('data')}"
             return f"{place}: {error.message.removeprefix(error.name or '').strip()}"
         return ""
+
+
+def _integers(schema: Schema, value: Any) -> Any:
+    """A value that fits the schema, with `int` for its integers: to JSON Schema 2.0 is one."""
+    if isinstance(value, float):
+        return int(value) if schema.get("type") == "integer" else value
+    if isinstance(value, dict):
+        known = schema.get("properties", {})
+        return {name: _integers(known.get(name, {}), each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_integers(schema.get("items", {}), each) for each in value]
+    return value
 
 
 def closed(properties: Mapping[str, Schema], required: Sequence[str] = ()) -> Schema:

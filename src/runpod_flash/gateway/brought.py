@@ -13,9 +13,13 @@ if TYPE_CHECKING:
 
     from runpod_flash.project.catalog import Discovered
 
+# What reading values of a request raises where they are others than they should be. (Arithmetic:
+# 1e999 is a number in JSON, and no integer.)
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
 
 def read_files(value: dict[str, Any]) -> list[StoredFile]:
-    """Those of a request; raises `LookupError`, `TypeError` or `ValueError`."""
+    """Those of a request; raises what is `UNREADABLE`."""
     return [StoredFile(str(p), str(d), bool(x)) for p, d, x in value["files"]]
 
 

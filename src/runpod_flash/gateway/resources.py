@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runpod_flash.gateway.messages import Refusal, parse_json, read_body, wrong_method
+from runpod_flash.gateway.messages import Refusal, parse_text_json, read_body, wrong_method
 from runpod_flash.gateway.problems import as_problem, invalid, problem
 from runpod_flash.project.collisions import RESERVED_NAMES
 
@@ -63,7 +63,7 @@ def page(name: str, items: Iterable[Any]) -> dict[str, Any]:
 async def read_fields(scope: Scope, receive: Receive, known: Collection[str]) -> dict[str, Any]:
     """The body's JSON object; 422 names fields that are not known."""
     body = await read_body(scope, receive, _BODY_LIMIT, "it holds a few fields")
-    value = parse_json(body)
+    value = parse_text_json(body)
     if not isinstance(value, dict):
         raise invalid(f"$: a JSON object is needed, with {', '.join(known)}")
     unknown = [name for name in value if name not in known]

@@ -17,8 +17,8 @@ from weakref import WeakValueDictionary
 
 from runpod_flash.control.trees import AppTree
 from runpod_flash.errors import ConfigurationError
-from runpod_flash.gateway.brought import placed, read_catalog, read_files
-from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, read_body
+from runpod_flash.gateway.brought import UNREADABLE, placed, read_catalog, read_files
+from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_text_json, read_body
 from runpod_flash.gateway.session_events import Events, Lines
 from runpod_flash.gateway.session_ids import is_session_id
 from runpod_flash.plane.events import Notice
@@ -132,7 +132,7 @@ class Sessions:
         body = await read_body(scope, receive, _BLOBS_LIMIT, "upload fewer files at a time")
         try:
             kept = await asyncio.to_thread(_put_all, blobs, frames.decode(body))
-        except (ValueError, KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise Refusal(400, f"the upload cannot be read: {error}") from None
         return answer(200, {"kept": kept})
 
@@ -142,7 +142,7 @@ class Sessions:
         return self._place
 
     async def _bring(self, session_id: str, scope: Scope, receive: Receive) -> Answer:
-        value = parse_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
+        value = parse_text_json(await read_body(scope, receive, _BODY_LIMIT, "leave files out"))
         async with self._lock(session_id):
             told = await self._take_in(session_id, _Wanted.read(value))
             if "base" in told:
@@ -177,7 +177,10 @@ class Sessions:
         if self._place is None:
             names = ", ".join(each.spec.name for each in left)
             raise Refusal(404, f"there is no endpoint {names} here, and this server takes no code")
-        missing = self._place.blobs.missing(file.digest for file in wanted.files)
+        try:
+            missing = self._place.blobs.missing(file.digest for file in wanted.files)
+        except ValueError as error:
+            raise Refusal(400, f"the app cannot be read: {error}") from None
         if missing:
             return {"deployed": deployed, "missing": missing}
         replaced = await self._serve(session_id, wanted, left)
@@ -304,7 +307,7 @@ class _Wanted:
     def read(cls, value: Any) -> _Wanted:
         try:
             return cls.of(value)
-        except (ConfigurationError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (*UNREADABLE, ConfigurationError) as error:
             raise Refusal(400, f"the app cannot be read: {error}") from None
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
-from runpod_flash.wire.remote_traceback import encodable
+from runpod_flash.wire.remote_traceback import portable
 
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
 _ROOTS = (Exception, BaseException, object)
@@ -67,7 +67,7 @@ def _blank(kind: type[Exception], message: str, members: list[Exception]) -> Exc
 
 def _shows(error: Exception, message: str) -> bool:
     try:
-        return encodable(str(error)) == message
+        return portable(str(error)) == message
     except Exception:
         return False
 

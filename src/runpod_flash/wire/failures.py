@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import json
 import sys
 from binascii import a2b_base64, b2a_base64
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,16 +13,18 @@ from runpod_flash.errors import FlashError, RemoteError
 from runpod_flash.wire.codec import Payload, decode, encode_safe
 from runpod_flash.wire.exception_state import read_state, rebuild
 from runpod_flash.wire.module_names import NO_ALIAS, ModuleNames
-from runpod_flash.wire.remote_traceback import format_remote, safe_text
+from runpod_flash.wire.remote_traceback import MAX_TEXT, cut, format_remote, safe_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["Failure", "RemoteTraceback", "add_note", "capture", "from_wire", "restore", "to_wire"]
 
 # A larger exception travels without its attributes: it is an error, not a result.
 _MAX_STATE = 1 << 20
 _MAX_DEPTH = 10  # of groups within groups
+_MAX_MEMBERS = 4 << 20  # bytes of JSON: of a group that has more only the first ones travel
+_MAX_NAME = 1000
 
 
 class RemoteTraceback(FlashError):  # noqa: N818 - a cause, never raised
@@ -63,14 +66,15 @@ def capture(
 ) -> Failure:
     """Describe an exception; never fails, whatever its methods do.
 
+    However long its texts are and however many members it has, it fits into a frame.
     What Flash itself raised ("system") is told by its message: its traceback is no one's business.
     """
     try:
         return _capture(error, origin, names, 0)
     except Exception:
         kind = type(error)
-        name = kind.__qualname__
-        return Failure(str(kind.__module__), name, safe_text(error), format_remote(error))
+        module, name = cut(str(kind.__module__), _MAX_NAME), cut(kind.__qualname__, _MAX_NAME)
+        return Failure(module, name, safe_text(error), format_remote(error))
 
 
 def _capture(error: BaseException, origin: str, names: ModuleNames, depth: int) -> Failure:
@@ -78,16 +82,38 @@ def _capture(error: BaseException, origin: str, names: ModuleNames, depth: int) 
     notes = getattr(error, "__notes__", ())
     members = getattr(error, "exceptions", ()) if _is_group(kind) and depth < _MAX_DEPTH else ()
     return Failure(
-        module=names.to_wire(str(kind.__module__)),
-        qualname=kind.__qualname__,
+        module=cut(names.to_wire(str(kind.__module__)), _MAX_NAME),
+        qualname=cut(kind.__qualname__, _MAX_NAME),
         message=safe_text(error),
         traceback="" if origin == "system" else format_remote(error),
         args=_encode(BaseException.args.__get__(error)),  # type: ignore[attr-defined]
         state=_encode({k: v for k, v in read_state(error).items() if _encode(v) is not None}),
-        notes=tuple(map(safe_text, notes)) if isinstance(notes, list | tuple) else (),
+        notes=tuple(_notes(notes)) if isinstance(notes, list | tuple) else (),
         origin=origin,
-        exceptions=tuple(_capture(member, origin, names, depth + 1) for member in members),
+        exceptions=tuple(
+            _first_ones(_capture(member, origin, names, depth + 1) for member in members)
+        ),
     )
+
+
+def _notes(notes: Iterable[Any]) -> Iterable[str]:
+    room = MAX_TEXT
+    for note in notes:
+        text = cut(safe_text(note), room)
+        yield text
+        room -= len(text) + 10
+        if room <= 0:
+            return
+
+
+def _first_ones(members: Iterable[Failure]) -> Iterable[Failure]:
+    """Those that fit."""
+    room = _MAX_MEMBERS
+    for member in members:
+        room -= len(json.dumps(to_wire(member)))
+        if room < 0:
+            return
+        yield member
 
 
 def restore(failure: Failure, names: ModuleNames = NO_ALIAS) -> Exception:

@@ -24,13 +24,15 @@ LEADING = (
 # What raises for the user's code stands here as well, as the last of the frames.
 _WORKER = tuple(_FLASH + name + os.sep for name in ("worker", "placeholders"))
 _NOT_TOLD = (*_WORKER, *LEADING[1:])
+# Characters of one text: JSON has up to twelve bytes for each, and a frame's header has its bound.
+MAX_TEXT = 128 << 10
 
 
 def safe_text(value: Any) -> str:
-    """`str(value)`, or what can be said where that fails; always encodable as UTF-8."""
+    """`str(value)`, or what can be said where that fails; always `portable`."""
     for convert in (str, repr):
         try:
-            return encodable(convert(value))
+            return portable(convert(value))
         except Exception:
             continue
     return f"<{type(value).__qualname__} object whose str() fails>"
@@ -43,13 +45,14 @@ def format_remote(error: BaseException) -> str:
     try:
         told = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
         _trim(told, error)
-        text = "".join(told.format())
+        # (Each part by itself, so that a long message leaves the frames around it readable.)
+        text = "".join(cut(part, MAX_TEXT // 4) for part in told.format())
     except Exception:
         text = f"{type(error).__qualname__}: {safe_text(error)}\n"
     if sys.version_info < (3, 11):
         notes = getattr(error, "__notes__", None)
         text += "".join(f"{safe_text(n)}\n" for n in notes) if isinstance(notes, list) else ""
-    return encodable(text)
+    return portable(text)
 
 
 def _trim(told: TracebackException, error: BaseException) -> None:
@@ -90,6 +93,17 @@ def _is_known(error: BaseException) -> bool:
     return isinstance(error, FlashError) or "remote_type" in vars(error)
 
 
-def encodable(text: str) -> str:
-    """The text without lone surrogates, which no UTF-8 can carry."""
-    return text.encode("utf-8", "backslashreplace").decode()
+def portable(text: str) -> str:
+    """The text without lone surrogates, which no UTF-8 can carry, and not too long to travel."""
+    return cut(text.encode("utf-8", "backslashreplace").decode(), MAX_TEXT)
+
+
+def cut(text: str, most: int) -> str:
+    """The text if it has at most so many characters, otherwise its beginning and its end."""
+    if len(text) <= most:
+        return text
+    half = max(0, most - 80) // 2  # (the mark is shorter)
+    left_out = len(text) - 2 * half
+    return (
+        f"{text[:half]}\n[... {left_out} characters are left out ...]\n{text[len(text) - half :]}"
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runpod_flash.context import current_job
 from runpod_flash.wire import failures
-from runpod_flash.wire.frames import Frame
+from runpod_flash.wire.frames import Frame, FrameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,12 @@ class _Exchange:
             self._gone = {"type": "http.disconnect"}
         _wake(self._wake)
         _wake(self._room)
-        if fields.get("cancel") and self.task is not None:
+        if fields.get("cancel"):
+            self.call_off()
+
+    def call_off(self) -> None:
+        """Stop the application at its next await."""
+        if self.task is not None:
             self.cancelled = True
             self.task.cancel()
 
@@ -211,7 +216,23 @@ class ExchangeRunner:
 
     def _end_turn(self) -> None:
         turn, self._turn = self._turn, []
-        self._link.send(*turn)
+        try:
+            self._link.send(*turn)
+        except FrameError:
+            # One is too large to be sent. The others may be those of other exchanges.
+            for frame in turn:
+                self._send_alone(frame)
+
+    def _send_alone(self, frame: Frame) -> None:
+        try:
+            self._link.send(frame)
+        except FrameError as error:
+            exchange = frame.fields["exchange"]
+            failure = failures.to_wire(failures.capture(error, origin="system"))
+            self._link.send(Frame("asgi_end", {"exchange": exchange, "failure": failure}))
+            found = self._exchanges.get(exchange)
+            if found is not None:
+                found.call_off()
 
     async def _run(self, exchange: _Exchange) -> None:
         token = current_job.set(exchange.id)

@@ -16,6 +16,7 @@ from runpod_flash.context import current_job
 from runpod_flash.wire import failures
 from runpod_flash.wire.carried import carried
 from runpod_flash.wire.codec import Payload, decode, encode
+from runpod_flash.wire.failures import Failure
 from runpod_flash.worker import undeclared
 from runpod_flash.worker.arguments import bind
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from runpod_flash.worker.output import Output
 
 _END = object()
+_UNTOLD = ("runpod_flash.errors", "SerializationError")
 
 if sys.version_info >= (3, 12):
 
@@ -164,9 +166,14 @@ class JobRunner:
 
     def _fail(self, job: _Running, error: BaseException) -> None:
         self._out.end_job(job.id)
-        undeclared.explain(error, self._spec.name)
-        failure = failures.capture(error)
-        self._link.failure("failed", failure, {"job": job.id, "attempt": job.attempt})
+        fields = {"job": job.id, "attempt": job.attempt}
+        try:
+            undeclared.explain(error, self._spec.name)
+            self._link.failure("failed", failures.capture(error), fields)
+        except BaseException as fault:  # also what methods of the exception raise, as SystemExit
+            # Without an answer its caller would wait for ever.
+            text = f"the function failed, and its exception cannot be told ({type(fault).__name__})"
+            self._link.failure("failed", Failure(*_UNTOLD, text[:1000]), fields)
 
     def _finish(self, job: _Running, result: Any) -> None:
         payload = encode(result, room=self._link.room)

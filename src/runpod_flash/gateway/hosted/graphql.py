@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from runpod_flash.control.rollouts import AbsentError
 from runpod_flash.errors import FlashError
 from runpod_flash.gateway.access import require
+from runpod_flash.gateway.brought import UNREADABLE
 from runpod_flash.gateway.hosted.builds import PREFIX as UPLOADS
 from runpod_flash.gateway.hosted.builds import Builds
 from runpod_flash.gateway.hosted.operations import Operations
 from runpod_flash.gateway.hosted.reading import DeclarationReader
 from runpod_flash.gateway.hosted.selection import parse, pick
 from runpod_flash.gateway.hosted.volumes import HostedVolumes
-from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_json, read_body
+from runpod_flash.gateway.messages import Answer, Refusal, answer, parse_text_json, read_body
 
 if TYPE_CHECKING:
     from runpod_flash.control.shelf import Shelf
@@ -61,19 +62,12 @@ class HostedApi:
         if scope["method"] != "POST":
             raise Refusal(405, f"{PATH} takes POST")
         require(scope, "deploy")
-        body = parse_json(await read_body(scope, receive, _BODY_LIMIT, "it holds a query"))
+        body = parse_text_json(await read_body(scope, receive, _BODY_LIMIT, "it holds a query"))
         try:
             query, variables = body["query"], body.get("variables") or {}
             asked = parse(str(query))
             found = await self._operations.run(asked.field, asked.selection, variables, scope)
-        except (
-            LookupError,
-            TypeError,
-            AttributeError,
-            ValueError,
-            FlashError,
-            AbsentError,
-        ) as error:
+        except (*UNREADABLE, FlashError, AbsentError) as error:
             return _errors(str(error) or type(error).__name__)
         return answer(200, {"data": {asked.field: pick(found, asked.selection)}})
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.access import require
-from runpod_flash.gateway.messages import Answer, answer, parse_json, read_body
+from runpod_flash.gateway.messages import Answer, answer, parse_text_json, read_body
 from runpod_flash.volume import DEFAULT_SIZE_GB, NetworkVolume
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ class HostedVolumes:
         return answer(200, _shown(found))
 
     async def _create(self, scope: Scope, receive: Receive) -> Answer:
-        body = parse_json(await read_body(scope, receive, _BODY_LIMIT, "it holds a few fields"))
+        body = parse_text_json(
+            await read_body(scope, receive, _BODY_LIMIT, "it holds a few fields")
+        )
         if not isinstance(body, dict):
             return _refused(400, "a JSON object is needed, with name, size and dataCenterId")
         try:
