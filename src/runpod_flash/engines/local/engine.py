@@ -51,7 +51,11 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.capacity import Machine
     from runpod_flash.engines.local.devices.gpu_pool import GpuLease
     from runpod_flash.engines.local.devices.leasing import GpuFallback, Say
-    from runpod_flash.engines.local.environments.environments import Environment, Environments
+    from runpod_flash.engines.local.environments.environments import (
+        Environment,
+        EnvironmentRequest,
+        Environments,
+    )
     from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
     from runpod_flash.engines.local.processes.launcher import Launcher, Process, ProcessExit
@@ -137,7 +141,8 @@ class _Site(NamedTuple):
 class _Endpoint:
     """What is kept of an endpoint until its app ends.
 
-    `said` is what its user was told, `peak_bytes` the most that a worker of it has taken.
+    `said` is what its user was told, `peak_bytes` the most that a worker of it has taken. The next
+    one would run in `environment`, which is what was asked for by `request`.
     """
 
     app: str
@@ -145,6 +150,8 @@ class _Endpoint:
     peak_bytes: int = 0
     said: set[object] = field(default_factory=set)
     checked: bool = False
+    request: EnvironmentRequest | None = None
+    environment: Environment | None = None
 
 
 class LocalEngine:
@@ -250,6 +257,7 @@ class LocalEngine:
         for key in [key for key, endpoint in self._endpoints.items() if endpoint.app == app]:
             del self._endpoints[key]
         await self._launcher.forget(app)
+        self._release_unused()
         if self._isolation is not None:
             await asyncio.to_thread(self._isolation.forget, app)
 
@@ -264,6 +272,7 @@ class LocalEngine:
         """The process is gone: its devices are free."""
         self._workers.pop(worker.worker_id, None)
         self._leasing.release(worker.worker_id)
+        self._release_unused()
 
     def learn(self, worker: LocalWorker, modules: Sequence[str]) -> None:
         """Have what a worker has imported of its environment imported ahead for the next one."""
@@ -279,6 +288,15 @@ class LocalEngine:
 
     def _of(self, spec: EndpointSpec) -> _Endpoint:
         return self._endpoints.setdefault(spec.key, _Endpoint(spec.app))
+
+    def _release_unused(self) -> None:
+        """Let go of environments of which no endpoint, no worker and nothing kept ready is left."""
+        endpoints = self._endpoints.values()
+        running = [w.launched.argv[0] for w in self._workers.values() if w.launched is not None]
+        programs = {Path(each) for each in (*running, *self._launcher.programs())}
+        programs |= {each.environment.python for each in endpoints if each.environment is not None}
+        requests = {each.request for each in endpoints if each.request is not None}
+        self._environments.release_others(programs, requests)
 
     # Devices
 
@@ -329,7 +347,12 @@ class LocalEngine:
             await check_machine(spec, self._cache, self._node.datacenter, say)
             endpoint.checked = True
         request = environment_request(spec, self._leasing.compatible(spec), say)
-        environment = await self._environments.ensure(request, partial(events.notice, spec.name))
+        report = partial(events.notice, spec.name)
+        try:
+            environment = await self._environments.ensure(request, report)
+            endpoint.request, endpoint.environment = request, environment
+        finally:
+            self._release_unused()
         own_packages = has_own_packages(spec, request)
         return _Site(environment, own_packages, await self._volume(spec, say))
 
