@@ -132,6 +132,20 @@ def test_an_environment_goes_with_its_app_and_not_with_its_worker(
     serve(tmp_path / "project", packed("alpha"), scenario)
 
 
+def test_an_environment_goes_with_an_endpoint_that_is_served_no_more(
+    tmp_path: Path, cache: Path
+) -> None:
+    make_wheel(tmp_path / "project/wheels", "alpha")
+
+    async def scenario(served: Served) -> None:
+        assert await served.call("/v2/packed") == "alpha"
+        await served.rewrite({"app.py": PLAIN})
+        await until(lambda: not built(cache))
+        assert await served.call("/v2/plain") == 1
+
+    serve(tmp_path / "project", packed("alpha"), scenario)
+
+
 @pytest.mark.skipif(not FORKS, reason="nothing is kept ready")
 def test_an_environment_stays_while_a_process_to_fork_has_it(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

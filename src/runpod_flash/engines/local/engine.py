@@ -139,7 +139,7 @@ class _Site(NamedTuple):
 
 @dataclass
 class _Endpoint:
-    """What is kept of an endpoint until its app ends.
+    """What is kept of an endpoint while it is served.
 
     `said` is what its user was told, `peak_bytes` the most that a worker of it has taken. The next
     one would run in `environment`, which is what was asked for by `request`.
@@ -252,6 +252,10 @@ class LocalEngine:
     def memory(self, worker_id: str) -> int:
         worker = self._workers.get(worker_id)
         return worker_bytes(worker.process.pid) if worker is not None and worker.process else 0
+
+    def forget_endpoint(self, key: str) -> None:
+        self._endpoints.pop(key, None)
+        self._release_unused()
 
     async def forget_app(self, app: str) -> None:
         for key in [key for key, endpoint in self._endpoints.items() if endpoint.app == app]:
