@@ -349,6 +349,9 @@ class ScriptedEngine:
     def memory(self, worker_id: str) -> int:
         return self.bytes_each if worker_id in self.workers else 0
 
+    def forget_endpoint(self, key: str) -> None:
+        """Nothing is kept for endpoints."""
+
     async def forget_app(self, app: str) -> None:
         """Nothing is kept for apps."""
 

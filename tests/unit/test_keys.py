@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runpod_flash.control import keys as control_keys
 from runpod_flash.control.invitations import Invitations, SpentLinkError
 from runpod_flash.control.key import SCOPES, Key, KeyRing, digest, owners_ring
 from runpod_flash.control.keys import Keys, LastAdminError, NameTakenError
@@ -196,6 +197,28 @@ def test_the_last_use_is_written_apart_from_requests_and_known_after_a_restart(f
         assert (file.path.stat().st_mtime_ns, file.text()) == changed
 
     run(scenario)
+
+
+def test_a_write_that_fails_does_not_end_the_noting_of_uses(
+    file: File, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(control_keys, "_NOTED_SECONDS", 0.01)
+
+    async def scenario() -> None:
+        keys = await file.keys()
+        new = await keys.create("ci")
+        await keys.transact(lambda each: each.execute("ALTER TABLE keys RENAME TO away"))
+        following = asyncio.create_task(keys.follow())
+        keys.ring.find(new.secret.encode())
+        await asyncio.sleep(0.3)
+        assert not following.done()
+        await keys.transact(lambda each: each.execute("ALTER TABLE away RENAME TO keys"))
+        while file.used("ci") is None:
+            await asyncio.sleep(0.01)
+        following.cancel()
+
+    run(lambda: asyncio.wait_for(scenario(), 30))
+    assert caplog.text.count("when keys were last used cannot be written") == 1
 
 
 # The first start

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.errors import StoreFullError
@@ -213,6 +215,32 @@ def test_a_server_has_one_secret(tmp_path: Path) -> None:
     assert kept_secret(tmp_path / "data") == secret
     assert kept_secret(tmp_path / "other") != secret
     assert (tmp_path / "data" / "webhook-secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secret_that_was_not_written_is_made_anew_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "webhook-secret").touch()
+    secret = kept_secret(tmp_path)
+    assert secret.startswith("whsec_")
+    assert kept_secret(tmp_path) == secret
+    assert [each.name for each in tmp_path.iterdir()] == ["webhook-secret"]
+
+
+# (No file may grow beyond no bytes, as where the disk is full.)
+NO_ROOM = """
+import resource, signal, sys
+from pathlib import Path
+from runpod_flash.gateway.webhook_secret import kept_secret
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+kept_secret(Path(sys.argv[1]))
+"""
+
+
+def test_a_secret_for_which_there_is_no_room_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", NO_ROOM, str(tmp_path)]
+    failed = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert "OSError" in failed.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_secret_can_be_shown(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -59,5 +61,18 @@ def test_one_that_dies_right_after_a_fork_is_followed_by_another() -> None:
         zygote.want(ORDER)
         await asyncio.sleep(0.001)
         assert len(made) == 2
+
+    asyncio.run(scenario())
+
+
+def test_nobody_waits_for_one_that_cannot_be_started() -> None:
+    async def scenario() -> None:
+        def make(learned: Collection[str], say: Callable[[dict[str, Any]], None]) -> Any:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        zygote = Zygote(make, asyncio.get_running_loop(), 0.001, 300, lambda: None)
+        zygote.expect(ORDER)
+        await asyncio.wait_for(zygote.settled(), 10)
+        assert zygote.is_over()
 
     asyncio.run(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sqlite3
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -130,9 +131,17 @@ class Keys:
 
     async def follow(self) -> None:
         """Note from time to time when keys were last used; ends by being cancelled."""
+        failing = False
         while True:
             await asyncio.sleep(_NOTED_SECONDS)
-            await self.note()
+            try:
+                await self.note()
+                failing = False
+            except sqlite3.Error as error:  # a full disk, or a file that is locked: for a while
+                if not failing:
+                    text = "when keys were last used cannot be written, and is tried again: %s"
+                    logging.getLogger(__name__).warning(text, error)
+                failing = True
 
     async def note(self) -> None:
         """Write when keys were last used, where that has changed."""

@@ -161,6 +161,9 @@ class Engine(Protocol):
     def memory(self, worker_id: str) -> int:
         """Bytes of main memory that a worker has now; 0 where that is not known."""
 
+    def forget_endpoint(self, key: str) -> None:
+        """Drop what is kept for an endpoint that is not served any more, and has no workers."""
+
     async def forget_app(self, app: str) -> None:
         """Remove what is kept here for an app that has ended, with all of its workers."""
 

@@ -70,6 +70,10 @@ class MachineEngine:
     def platform(self) -> Platform:
         return self._local.platform()
 
+    def forget_endpoint(self, key: str) -> None:
+        for engine in self._all():
+            engine.forget_endpoint(key)
+
     async def forget_app(self, app: str) -> None:
         for engine in self._all():
             await engine.forget_app(app)

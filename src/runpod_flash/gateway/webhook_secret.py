@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from base64 import b64encode
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from contextlib import suppress
+from pathlib import Path
 
 
 def new_secret() -> str:
@@ -17,14 +16,31 @@ def new_secret() -> str:
 
 
 def kept_secret(folder: Path) -> str:
-    """The secret of the server whose data are in that folder, made by the first call."""
+    """The secret of the server whose data are in that folder, made by the first call.
+
+    Raises OSError where it can be neither read nor written.
+    """
     file = folder / "webhook-secret"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if found := _read(file):
+        return found
+    descriptor, part = tempfile.mkstemp(dir=folder, prefix=".new-")
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+        with open(descriptor, "w", encoding="ascii") as stream:  # noqa: PTH123 - (a descriptor)
+            stream.write(f"{new_secret()}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        with suppress(FileExistsError):  # another call was first
+            os.link(part, file)
+        if not _read(file):  # what a write that did not end has left
+            Path(part).replace(file)
+        return _read(file)
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _read(file: Path) -> str:
+    try:
         return file.read_text(encoding="ascii").strip()
-    secret = new_secret()
-    with open(descriptor, "w", encoding="ascii") as stream:  # noqa: PTH123 - it is a descriptor
-        stream.write(f"{secret}\n")
-    return secret
+    except FileNotFoundError:
+        return ""

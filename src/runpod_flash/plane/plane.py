@@ -388,8 +388,12 @@ class Plane:
     def _empty(self, pool: Pool) -> None:
         """A withdrawn pool has no workers any more."""
         with self.dispatcher.lock:
-            if pool.withdrawn and self._pools.get(pool.key) is pool:
-                del self._pools[pool.key]
+            if not pool.withdrawn or self._pools.get(pool.key) is not pool:
+                return
+            del self._pools[pool.key]
+        # (An endpoint may have a staged pool beside the one that is served.)
+        if not any(other.spec.key == pool.spec.key for other in self.pools()):
+            self.engine.forget_endpoint(pool.spec.key)
 
     def _link_events(self, worker: Worker) -> WorkerReports:
         return WorkerReports(self, worker)

@@ -159,6 +159,9 @@ class DockerEngine:
         """(Packages are those of the image.)"""
         raise NotImplementedError
 
+    def forget_endpoint(self, key: str) -> None:
+        """Nothing is kept for endpoints."""
+
     async def forget_app(self, app: str) -> None:
         await asyncio.to_thread(shutil.rmtree, self._cache_of(app), ignore_errors=True)
 

@@ -51,7 +51,11 @@ if TYPE_CHECKING:
     from runpod_flash.engines.local.capacity import Machine
     from runpod_flash.engines.local.devices.gpu_pool import GpuLease
     from runpod_flash.engines.local.devices.leasing import GpuFallback, Say
-    from runpod_flash.engines.local.environments.environments import Environment, Environments
+    from runpod_flash.engines.local.environments.environments import (
+        Environment,
+        EnvironmentRequest,
+        Environments,
+    )
     from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
     from runpod_flash.engines.local.processes.launcher import Launcher, Process, ProcessExit
@@ -133,6 +137,23 @@ class _Site(NamedTuple):
     volume: Path | None
 
 
+@dataclass
+class _Endpoint:
+    """What is kept of an endpoint while it is served.
+
+    `said` is what its user was told, `peak_bytes` the most that a worker of it has taken. The next
+    one would run in `environment`, which is what was asked for by `request`.
+    """
+
+    app: str
+    snapshot: tuple[object, Snapshot] | None = None
+    peak_bytes: int = 0
+    said: set[object] = field(default_factory=set)
+    checked: bool = False
+    request: EnvironmentRequest | None = None
+    environment: Environment | None = None
+
+
 class LocalEngine:
     """See the module. Used on one event loop only, whose thread lives as long as the workers.
 
@@ -165,17 +186,14 @@ class LocalEngine:
         self._volumes = volumes or UsersVolumes()
         self.shared_memory = memory
         self._imports = Imports()
-        self._snapshots: dict[str, tuple[object, Snapshot]] = {}
+        self._endpoints: dict[str, _Endpoint] = {}
         self._workers: dict[str, LocalWorker] = {}
-        self._peak_bytes: dict[str, int] = {}
-        self._said: set[tuple[str, object]] = set()
-        self._checked: set[str] = set()
         self._mounts_work: bool | None = None
 
     async def start(self, order: StartOrder, events: EngineEvents) -> LocalWorker:
         # First the environment: while one is built, its devices may serve others.
         site = await self._site(order.spec, events)
-        lease = self._leasing.lease(order, self._speaker(order.spec.name, events))
+        lease = self._leasing.lease(order, self._speaker(order.spec, events))
         try:
             return await self._launch(order, events, site, lease)
         except BaseException as error:
@@ -201,19 +219,18 @@ class LocalEngine:
     def limit(self, spec: EndpointSpec) -> tuple[int, str]:
         machine, devices = self._room(), len(self._leasing.compatible(spec))
         running = sum(w.order.spec.key == spec.key for w in self._workers.values())
-        peak = self._peak_bytes.get(spec.key, 0)
-        return worker_limit(spec, machine, devices, running, peak)
+        return worker_limit(spec, machine, devices, running, self._of(spec).peak_bytes)
 
     def _room(self) -> Machine:
         """The machine without what the workers will take again, or have yet to take."""
         held = promised = 0
         for worker in self._workers.values():
-            key, pid = worker.order.spec.key, worker.process.pid if worker.process else 0
+            endpoint, pid = self._of(worker.order.spec), worker.process.pid if worker.process else 0
             takes = worker_bytes(pid) if pid else 0
             most = peak_bytes(pid) if pid else 0
-            self._peak_bytes[key] = max(most, self._peak_bytes.get(key, 0))
+            endpoint.peak_bytes = max(most, endpoint.peak_bytes)
             held += takes
-            promised += max(self._peak_bytes[key] - takes, 0)
+            promised += max(endpoint.peak_bytes - takes, 0)
         machine = self._node.machine(held)
         return replace(machine, memory_available=max(machine.memory_available - promised, 0))
 
@@ -236,8 +253,15 @@ class LocalEngine:
         worker = self._workers.get(worker_id)
         return worker_bytes(worker.process.pid) if worker is not None and worker.process else 0
 
+    def forget_endpoint(self, key: str) -> None:
+        self._endpoints.pop(key, None)
+        self._release_unused()
+
     async def forget_app(self, app: str) -> None:
+        for key in [key for key, endpoint in self._endpoints.items() if endpoint.app == app]:
+            del self._endpoints[key]
         await self._launcher.forget(app)
+        self._release_unused()
         if self._isolation is not None:
             await asyncio.to_thread(self._isolation.forget, app)
 
@@ -252,6 +276,7 @@ class LocalEngine:
         """The process is gone: its devices are free."""
         self._workers.pop(worker.worker_id, None)
         self._leasing.release(worker.worker_id)
+        self._release_unused()
 
     def learn(self, worker: LocalWorker, modules: Sequence[str]) -> None:
         """Have what a worker has imported of its environment imported ahead for the next one."""
@@ -264,6 +289,18 @@ class LocalEngine:
             ahead = replace(order.ahead, learned=self._imports.known(environment))
             order = replace(order, ahead=ahead)
         self._launcher.prepare(order)
+
+    def _of(self, spec: EndpointSpec) -> _Endpoint:
+        return self._endpoints.setdefault(spec.key, _Endpoint(spec.app))
+
+    def _release_unused(self) -> None:
+        """Let go of environments of which no endpoint, no worker and nothing kept ready is left."""
+        endpoints = self._endpoints.values()
+        running = [w.launched.argv[0] for w in self._workers.values() if w.launched is not None]
+        programs = {Path(each) for each in (*running, *self._launcher.programs())}
+        programs |= {each.environment.python for each in endpoints if each.environment is not None}
+        requests = {each.request for each in endpoints if each.request is not None}
+        self._environments.release_others(programs, requests)
 
     # Devices
 
@@ -283,14 +320,14 @@ class LocalEngine:
 
     # What users are told
 
-    def _speaker(self, endpoint: str, events: EngineEvents) -> Say:
+    def _speaker(self, spec: EndpointSpec, events: EngineEvents) -> Say:
         """Says each thing (`about` or the text itself) once for the endpoint."""
 
         def say(text: str, about: object = None) -> None:
-            key = (endpoint, about or text)
-            if key not in self._said:
-                self._said.add(key)
-                events.notice(endpoint, text)
+            said, what = self._of(spec).said, about or text
+            if what not in said:
+                said.add(what)
+                events.notice(spec.name, text)
 
         return say
 
@@ -306,14 +343,20 @@ class LocalEngine:
 
     async def _site(self, spec: EndpointSpec, events: EngineEvents) -> _Site:
         """Its environment is built first where it is not there."""
-        say = self._speaker(spec.name, events)
+        say = self._speaker(spec, events)
         self._refuse_images(spec)
         self._leasing.refuse_impossible(spec)
-        if spec.key not in self._checked:
+        endpoint = self._of(spec)
+        if not endpoint.checked:
             await check_machine(spec, self._cache, self._node.datacenter, say)
-            self._checked.add(spec.key)
+            endpoint.checked = True
         request = environment_request(spec, self._leasing.compatible(spec), say)
-        environment = await self._environments.ensure(request, partial(events.notice, spec.name))
+        report = partial(events.notice, spec.name)
+        try:
+            environment = await self._environments.ensure(request, report)
+            endpoint.request, endpoint.environment = request, environment
+        finally:
+            self._release_unused()
         own_packages = has_own_packages(spec, request)
         return _Site(environment, own_packages, await self._volume(spec, say))
 
@@ -325,7 +368,7 @@ class LocalEngine:
         lease: GpuLease | None,
     ) -> LocalWorker:
         spec, token = order.spec, secrets.token_hex(16)
-        say = self._speaker(spec.name, events)
+        say = self._speaker(spec, events)
         ours, theirs = socket.socketpair()
         worker = LocalWorker(self, order, events, ours, token, lease, self._cores(spec))
         launch = self._launch_order(order, site, theirs, token, lease, worker.cpus)
@@ -454,10 +497,11 @@ class LocalEngine:
         if order.caller_env is None or spec.entry.by_value or not spec.placement.flashboot:
             return None
         about = (replace(spec, scaling=Scaling()), order.caller_env)
-        if spec.key not in self._snapshots or self._snapshots[spec.key][0] != about:
+        endpoint = self._of(spec)
+        if endpoint.snapshot is None or endpoint.snapshot[0] != about:
             told = {"spec": about[0].to_wire(), "caller_env": dict(order.caller_env)}
-            self._snapshots[spec.key] = about, Snapshot(spec.key, told)
-        return self._snapshots[spec.key][1]
+            endpoint.snapshot = about, Snapshot(spec.key, told)
+        return endpoint.snapshot[1]
 
     def _can_mount(self) -> bool:
         if self._mounts_work is None:

@@ -34,7 +34,7 @@ from runpod_flash.engines.local.environments.plans import EnvironmentRequest, Re
 from runpod_flash.errors import ConfigurationError, EnvironmentBuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from pathlib import Path
 
     from runpod_flash.engines.local.environments.plans import Lock, Plan
@@ -127,8 +127,8 @@ class Environments:
     """The environments below `root`, for one event loop; processes may share the directory.
 
     An environment that was handed out is not removed
-    by any process until `release` or `close`, or the end of this process. After a build, those
-    unused longest go until at most `max_bytes` (None: no bound) stay.
+    by any process until it is released, or the end of this process. After a build or a release,
+    those unused longest go until at most `max_bytes` (None: no bound) stay.
     """
 
     def __init__(self, root: Path, max_bytes: int | None = None) -> None:
@@ -141,6 +141,7 @@ class Environments:
         self._held: dict[str, FileLock] = {}
         self._flights: dict[EnvironmentRequest, _Flight] = {}
         self._recent: dict[EnvironmentRequest, Environment] = {}
+        self._asked = 0
 
     def cached(self, request: EnvironmentRequest) -> Environment | None:
         """The environment if it is there and that can be told without starting a process."""
@@ -182,6 +183,15 @@ class Environments:
         """
         if cached := self._used_before(request) or self.cached(request):
             return cached
+        self._asked += 1
+        try:
+            return await self._in_flight(request, report)
+        finally:
+            self._asked -= 1
+
+    async def _in_flight(
+        self, request: EnvironmentRequest, report: Callable[[str], None]
+    ) -> Environment:
         flight = self._flights.get(request)
         if flight is None:
             flight = _Flight(asyncio.ensure_future(self._make(request, report)))
@@ -202,6 +212,23 @@ class Environments:
         """This process no longer uses the environment: a sweep may remove it."""
         if lock := self._held.pop(key, None):
             lock.release()
+
+    def release_others(
+        self, pythons: Collection[Path], requests: Collection[EnvironmentRequest]
+    ) -> None:
+        """Release all but those with these Python programs, and forget all other requests.
+
+        While an `ensure` waits nothing is released: what that is about to give is nobody's yet.
+        """
+        if self._asked:
+            return
+        for request in self._recent.keys() - requests:
+            del self._recent[request]
+        unused = self._held.keys() - {python.parents[1].name for python in pythons}
+        for key in unused:
+            self.release(key)
+        if unused:
+            self._sweep_behind()
 
     def close(self) -> None:
         """Release all."""
@@ -334,7 +361,8 @@ class Environments:
                 self.sweep(max_bytes)
 
         self._sweeping = threading.Thread(target=sweep, name="flash-sweep", daemon=True)
-        self._sweeping.start()
+        with suppress(RuntimeError):  # no thread can be had: the next one does it
+            self._sweeping.start()
 
     def _environments(self) -> list[Path]:
         if not self._built.is_dir():

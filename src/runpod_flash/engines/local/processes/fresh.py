@@ -50,6 +50,9 @@ class FreshProcessLauncher(Launcher):
     async def expect(self, order: LaunchOrder) -> None:
         """Nor is anything of it made ahead."""
 
+    def programs(self) -> set[str]:
+        return {worker.program for worker in self._workers}
+
     async def forget(self, owner: str) -> None:
         """Nothing is kept ready."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
 _MAX_HELD = 64
@@ -164,6 +164,9 @@ class Launcher(Protocol):
 
         What workers were started from stays before it.
         """
+
+    def programs(self) -> Collection[str]:
+        """The first words of what runs, and of what is kept ready: these are to stay."""
 
     async def forget(self, owner: str) -> None:
         """End what is kept ready for one whose processes have ended; returns when that is gone."""

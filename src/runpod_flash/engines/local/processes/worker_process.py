@@ -38,6 +38,7 @@ class WorkerProcess(Process):
         descriptors: Descriptors,
         forget: Callable[[WorkerProcess], None],
     ) -> None:
+        self.program = order.argv[0]
         self._loop = asyncio.get_running_loop()
         self._id = order.worker_id
         self._events = events

@@ -167,6 +167,7 @@ class Zygote:
         self._set_timer(None)
         with suppress(OSError):  # the next worker's own start tells
             self._coming = self._make(self._to_import(), self._take)
+        self._changed.set()
 
     def _take(self, answer: dict[str, Any]) -> None:
         """What the one to come has said."""

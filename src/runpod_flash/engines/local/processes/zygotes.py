@@ -74,6 +74,10 @@ class ZygoteLauncher(FreshProcessLauncher):
         for zygote in self._all():
             zygote.abandon()
 
+    def programs(self) -> set[str]:
+        kept = (needed.python for needed, each in self._zygotes.items() if not each.is_over())
+        return super().programs().union(kept)
+
     async def forget(self, owner: str) -> None:
         zygotes = [needed for needed in self._zygotes if needed.inside and needed.owner == owner]
         snapshots = [key for key, kept in self._snapshots.items() if kept.owner == owner]
