@@ -82,6 +82,19 @@ def test_what_a_function_raised_is_shown_where_it_is_served(tmp_path: Path) -> N
         server.wait_for(r'  File ".*worker.py", line \d+, in hello')
 
 
+def test_a_client_writes_nothing_but_its_path_on_the_screen(tmp_path: Path) -> None:
+    raises = WORKER.replace("print(", "raise LookupError(")
+    with dev(tmp_path, {"worker.py": raises}) as server:
+        server.wait_for("ready in")
+        httpx.get(f"{server.address}/foo%0aFAKE%20LINE%1b%5b2J")
+        server.wait_for(re.escape(r"GET /foo\nFAKE LINE\x1b[2J  404 Not Found"))
+        name = {"name": "\x1b[2J\nFAKE LINE"}
+        httpx.post(f"{server.address}/worker/runsync", json={"input": name})
+        server.wait_for(r"POST /worker/runsync")
+        assert "\x1b" not in server.screen
+        assert not [line for line in server.lines if line.startswith("FAKE")]
+
+
 def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_path: Path) -> None:
     with dev(tmp_path, {"worker.py": WORKER, "web/routes.py": ROUTES}) as server:
         address = server.address

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -126,3 +127,10 @@ def test_a_server_that_stops_says_so_to_those_who_ask_whether_it_is_ready(tmp_pa
         assert httpx.get(f"{address}/readyz", trust_env=False).status_code == 503
         assert httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
         assert running.wait() == 0
+
+
+def test_a_client_writes_nothing_but_its_path_on_the_terminal(tmp_path: Path) -> None:
+    with server(tmp_path, "--log-format", "text") as running:
+        call(running.address, "/foo%0aFAKE%20LINE%1b%5b2J")
+        running.wait_for(re.escape(r"POST /foo\nFAKE LINE\x1b[2J 404"))
+        assert "\x1b" not in running.screen

@@ -18,6 +18,7 @@ from runpod_flash.gateway.openapi import example
 from runpod_flash.gateway.results import error_text
 from runpod_flash.plane.events import JobEnded
 from runpod_flash.plane.store.base import JobState
+from runpod_flash.printable import LINES, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence, Set
@@ -185,9 +186,16 @@ class Failures:
             return
         failure = event.job.outcome.failure if event.job.outcome is not None else None
         if failure is not None:
-            line = line_of(error_text(failure), self._name_of(event.job.endpoint))
-            detail = f"{_indented(failure.traceback)}\n" if failure.traceback else ""
+            line = line_of(_one_statement(error_text(failure)), self._name_of(event.job.endpoint))
+            traceback = printable(failure.traceback, keep=LINES)
+            detail = f"{_indented(traceback)}\n" if traceback else ""
             self._write(f"{line}\n{detail}")
+
+
+def _one_statement(text: str) -> str:
+    """A message may repeat an input: its further lines are set apart from those of others."""
+    first, *others = text.split("\n")
+    return "\n".join([first, *(f"    {line}" for line in others)])
 
 
 def request_line(told: Answered) -> str:
@@ -197,7 +205,8 @@ def request_line(told: Answered) -> str:
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     shown = click.style(f"{status} {phrase}".rstrip(), fg=colour)
     took = f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
-    line = f"{told.method} {told.path}  {shown}  {click.style(took, dim=True)}\n"
+    asked = f"{printable(told.method)} {printable(told.path)}"
+    line = f"{asked}  {shown}  {click.style(took, dim=True)}\n"
     plain = output.colour() is False or not sys.stderr.isatty()
     return click.unstyle(line) if plain else line
 
