@@ -47,6 +47,39 @@ ROUTES = """
 """
 
 
+QUOTES = """
+    from typing import Literal
+
+    from runpod_flash import Endpoint
+
+    @Endpoint(name="it's", cpu="cpu3c-1-2")
+    def echo(text: Literal["it's"]) -> dict:
+        return {"text": text}
+
+    api = Endpoint(name="quoted", cpu="cpu3c-1-2")
+
+    @api.get("/it's/{name}")
+    async def item(name: Literal["a b?c"], mark: Literal["d&e'f"]) -> dict:
+        return {"name": name, "mark": mark}
+"""
+
+
+def test_lines_to_try_are_quoted_for_the_shell(tmp_path: Path) -> None:
+    with dev(tmp_path, {"my script's.py": QUOTES}) as server:
+        server.wait_for("ready in")
+        assert "POST /my%20script%27s/runsync" in server.screen
+        assert "GET /my%20script%27s/it%27s/{name}" in server.screen
+        curls = [line.strip() for line in server.lines if line.strip().startswith("curl ")]
+        answers = []
+        for line in curls:
+            words = ["sh", "-c", f"{line} -sS --fail-with-body"]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done
+            answers.append(json.loads(done.stdout))
+        assert answers[0]["output"] == {"text": "it's"}
+        assert answers[1] == {"name": "a b?c", "mark": "d&e'f"}
+
+
 def test_every_line_on_the_screen_can_be_pasted_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     with dev(tmp_path, {"worker.py": WORKER, "web/routes.py": ROUTES}) as server:
         server.wait_for("ready in")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -114,14 +115,19 @@ def _rows(addresses: Addresses, endpoint: Discovered) -> list[tuple[str, str, st
     where = "cpu" if not endpoint.spec.uses_gpu else "gpu"
     low, high = endpoint.spec.scaling.workers_min, endpoint.spec.scaling.workers_max
     place = f"{where} {low}-{high}"
-    calls = [f"POST {bound.path}/runsync" for bound in addresses.operations_of(endpoint)]
-    prefix = prefix_of(endpoint)
+    calls = [f"POST {_path(bound.path)}/runsync" for bound in addresses.operations_of(endpoint)]
+    prefix = _path(prefix_of(endpoint))
     if endpoint.spec.is_image:
         calls = [f"POST /v2/{quote(endpoint.spec.name, safe='')}/runsync", f"ANY {prefix}/..."]
         return list(zip((endpoint.spec.name, ""), (place, ""), calls, strict=True))
-    calls += [f"{_verb(each.method)} {prefix}{each.path}" for each in endpoint.routes]
+    calls += [f"{_verb(each.method)} {prefix}{_path(each.path)}" for each in endpoint.routes]
     heads = [(endpoint.spec.name, place), *[("", "")] * (len(calls) - 1)]
     return [(*head, call) for head, call in zip(heads, calls, strict=True)]
+
+
+def _path(path: str, keep: str = "{}") -> str:
+    """As it is typed; the braces of a route's parameters are for people."""
+    return quote(path, safe=f"/:{keep}")
 
 
 def _verb(method: str) -> str:
@@ -141,7 +147,7 @@ def _curls(addresses: Addresses, address: str) -> list[str]:
     for endpoint in addresses.catalog.endpoints:
         for bound in addresses.operations_of(endpoint):
             body = json.dumps({"input": example(bound.operation.input)})
-            lines.append(_curl("POST", f"{address}{bound.path}/runsync", body))
+            lines.append(_curl("POST", f"{address}{_path(bound.path)}/runsync", body))
         for route in endpoint.routes:
             if route.method != "WEBSOCKET" and not endpoint.spec.is_image:
                 lines.append(_route_curl(endpoint, route, address))
@@ -155,19 +161,18 @@ def _route_curl(endpoint: Discovered, route: Any, address: str) -> str:
         if f"{{{name}" in path:
             head, _, tail = path.partition(f"{{{name}")
             path = f"{head}{given.pop(name)}{tail.partition('}')[2]}"
-    url = f"{address}{prefix_of(endpoint)}{path}"
+    # (curl reads braces as a list of addresses.)
+    url = f"{address}{_path(prefix_of(endpoint) + path, keep='')}"
     if route.method == "GET":
-        query = "&".join(f"{name}={value}" for name, value in given.items())
-        return _curl("GET", f"{url}?{query}" if query else url, "")
+        return _curl("GET", f"{url}?{urlencode(given, doseq=True)}" if given else url, "")
     return _curl(route.method, url, json.dumps(given))
 
 
 def _curl(method: str, url: str, body: str) -> str:
-    verb = f" -X {method}" if method not in ("GET", "POST") else ""
-    quoted = f"'{url}'" if "?" in url or "&" in url else url
-    if method == "GET":
-        return f"curl {quoted}"
-    return f"curl{verb} {quoted} -H 'content-type: application/json' -d '{body}'"
+    """A line for the shell."""
+    verb = ["-X", method] if method not in ("GET", "POST") else []
+    sent = [] if method == "GET" else ["-H", "content-type: application/json", "-d", body]
+    return shlex.join(["curl", *verb, url, *sent])
 
 
 # While it runs
