@@ -160,6 +160,38 @@ def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_p
         assert answer.status_code == 200
 
 
+def test_what_comes_and_what_goes_is_said_with_its_address(tmp_path: Path) -> None:
+    second = """
+    @Endpoint(name="second", cpu="cpu3c-1-2")
+    def second() -> int:
+        return 2
+"""
+    with dev(tmp_path, {"worker.py": WORKER}) as server:
+        server.wait_for("ready in")
+        write(tmp_path, {"web/routes.py": ROUTES})
+        server.wait_for(r"routes.py changed: api is new \(\d+ ms\)")
+        server.wait_for(
+            r"changed: .*\n  ENDPOINT .*\n  api +cpu 0-\d +GET /web/routes/items/{number}"
+        )
+        write(tmp_path, {"web/routes.py": ROUTES + "\n    def broken(:\n"})
+        server.wait_for("routes.py changed: served again when that is mended")
+        write(tmp_path, {"web/routes.py": ROUTES.replace("/items/", "/things/")})
+        server.wait_for(
+            r"routes.py changed: (now serves the new api; )?api has new addresses; "
+            r"GET /web/routes/items/{number} is gone"
+        )
+        server.wait_for(r"  api +cpu 0-\d +GET /web/routes/things/{number}")
+        (tmp_path / "web/routes.py").unlink()
+        server.wait_for("routes.py changed: api is gone")
+        # (The only function of a file is called by the file's name alone.)
+        write(tmp_path, {"worker.py": WORKER + second})
+        server.wait_for(
+            "worker.py changed: second is new; hello has new addresses; "
+            "POST /worker/runsync is gone"
+        )
+        server.wait_for(r"  hello +cpu 0-\d +POST /worker/hello/runsync\n  second +cpu")
+
+
 @pytest.mark.skipif(bool(shutil.which("wrk")), reason="wrk does the same with more requests")
 def test_no_request_fails_across_ten_reloads(tmp_path: Path) -> None:
     files = {"worker.py": WORKER, "web/routes.py": ROUTES}

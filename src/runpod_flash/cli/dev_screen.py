@@ -7,7 +7,7 @@ import json
 import shlex
 import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 import click
@@ -22,7 +22,7 @@ from runpod_flash.plane.store.base import JobState
 from runpod_flash.printable import LINES, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence, Set
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from runpod_flash.gateway.noting import Answered
@@ -73,6 +73,8 @@ def _indented(text: str) -> str:
 
 # The table
 
+_HEADS = ("ENDPOINT", "WHERE", "ADDRESS")
+
 
 def ready(catalog: Catalog, address: str, wanted_port: int, seconds: float) -> None:
     """Everything that can be called, and how."""
@@ -105,24 +107,49 @@ def _head(command: str, catalog: Catalog, address: str) -> None:
 
 def _endpoints(catalog: Catalog) -> Addresses:
     _out()
+    _table(_HEADS, [row for name, each in _shown(catalog).items() for row in each.rows(name)])
+    return Addresses(catalog)
+
+
+class _Shown(NamedTuple):
+    """What the table has of an endpoint."""
+
+    file: str
+    place: str
+    calls: Sequence[str]
+
+    def rows(self, name: str) -> list[tuple[str, str, str]]:
+        heads = [(name, self.place), *[("", "")] * len(self.calls)]
+        return [(*head, call) for head, call in zip(heads, self.calls, strict=False)]
+
+    def without(self, other: _Shown | None) -> _Shown:
+        """With those calls only that the other has not."""
+        known = () if other is None else other.calls
+        return self._replace(calls=[call for call in self.calls if call not in known])
+
+
+def _shown(catalog: Catalog) -> dict[str, _Shown]:
     addresses = Addresses(catalog)
-    rows = [row for endpoint in catalog.endpoints for row in _rows(addresses, endpoint)]
-    _table(("ENDPOINT", "WHERE", "ADDRESS"), rows)
-    return addresses
+    return {
+        each.spec.name: _Shown(each.file, _place(each), _calls(addresses, each))
+        for each in catalog.endpoints
+    }
 
 
-def _rows(addresses: Addresses, endpoint: Discovered) -> list[tuple[str, str, str]]:
+def _place(endpoint: Discovered) -> str:
     where = "cpu" if not endpoint.spec.uses_gpu else "gpu"
     low, high = endpoint.spec.scaling.workers_min, endpoint.spec.scaling.workers_max
-    place = f"{where} {low}-{high}"
-    calls = [f"POST {_path(bound.path)}/runsync" for bound in addresses.operations_of(endpoint)]
+    return f"{where} {low}-{high}"
+
+
+def _calls(addresses: Addresses, endpoint: Discovered) -> list[str]:
     prefix = _path(prefix_of(endpoint))
     if endpoint.spec.is_image:
-        calls = [f"POST /v2/{quote(endpoint.spec.name, safe='')}/runsync", f"ANY {prefix}/..."]
-        return list(zip((endpoint.spec.name, ""), (place, ""), calls, strict=True))
-    calls += [f"{_verb(each.method)} {prefix}{_path(each.path)}" for each in endpoint.routes]
-    heads = [(endpoint.spec.name, place), *[("", "")] * (len(calls) - 1)]
-    return [(*head, call) for head, call in zip(heads, calls, strict=True)]
+        queue = f"POST /v2/{quote(endpoint.spec.name, safe='')}/runsync"
+        return [queue, f"ANY {prefix}/..."]
+    operations = addresses.operations_of(endpoint)
+    calls = [f"POST {_path(bound.path)}/runsync" for bound in operations]
+    return calls + [f"{_verb(each.method)} {prefix}{_path(each.path)}" for each in endpoint.routes]
 
 
 def _path(path: str, keep: str = "{}") -> str:
@@ -216,15 +243,47 @@ def request_line(told: Answered) -> str:
     return click.unstyle(line) if plain else line
 
 
-def reloaded(
-    changed: Sequence[str], broken: Set[str], replaced: Iterable[str], seconds: float
-) -> None:
-    """What a change of files led to; `broken` are those with a problem, which was shown."""
-    names = ", ".join(sorted(replaced))
-    what = f"now serves the new {names}" if names else "nothing to replace"
-    if not names and not broken.isdisjoint(changed):
-        what = "served again when that is mended"
-    say(f"{', '.join(changed[:3])} changed: {what} ({seconds * 1000:.0f} ms)")
+class Changes:
+    """Tells what changes of files do to what is served, beginning with a catalog that was shown."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._shown = _shown(catalog)
+
+    def reloaded(
+        self, changed: Sequence[str], catalog: Catalog, replaced: Iterable[str], seconds: float
+    ) -> None:
+        """What is served after a change, and no more; its problems were shown.
+
+        `replaced` are the endpoints that get other workers.
+        """
+        broken = {problem.file for problem in catalog.problems}
+        before, now = self._shown, _shown(catalog)
+        gone = [n for n, each in before.items() if n not in now and each.file not in broken]
+        # What is broken now is none the newer when it is mended.
+        waits = {n: each for n, each in before.items() if n not in now and n not in gone}
+        self._shown = {**waits, **now}
+        new = {n: each.without(before.get(n)) for n, each in now.items()}
+        old = {n: each.without(now.get(n)) for n, each in before.items() if n in now}
+        what = [
+            *_named("now serves the new {}", sorted(replaced)),
+            *_named("{} is new", [n for n in now if n not in before]),
+            *_named("{} has new addresses", [n for n in new if n in before and new[n].calls]),
+            *_named("{} is gone", [*gone, *(call for each in old.values() for call in each.calls)]),
+        ]
+        if not what:
+            mends = not broken.isdisjoint(changed)
+            what = ["served again when that is mended" if mends else "nothing to replace"]
+        say(f"{', '.join(changed[:3])} changed: {'; '.join(what)} ({seconds * 1000:.0f} ms)")
+        rows = [row for n, each in new.items() for row in each.rows(n)]
+        if rows:
+            _table(_HEADS, rows)
+
+
+def _named(text: str, names: Sequence[str]) -> list[str]:
+    """A sentence about these, if there are any."""
+    if len(names) > 1:
+        text = text.replace("is", "are").replace("has", "have")
+    return [text.format(", ".join(names))] if names else []
 
 
 def provisioned(ready: int, wanted: int, seconds: float) -> None:
