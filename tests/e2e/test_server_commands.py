@@ -145,6 +145,11 @@ def test_a_generator_is_printed_line_by_line_or_as_a_list(place: Place) -> None:
     assert json.loads(place.run("call", "count", '{"n": 2}').stdout) == [{"at": 0}, {"at": 1}]
 
 
+def test_what_is_no_generator_is_printed_with_stream_too(place: Place) -> None:
+    assert place.run("call", "greet", "--stream").stdout == '{"message": "hello world"}\n'
+    assert place.run("call", "count", '{"n": 0}', "--stream").stdout == ""
+
+
 def test_a_method_of_a_class_is_named_by_an_option(place: Place) -> None:
     assert place.run("call", "counter", '{"by": 1}', "--method", "down").stdout == "0\n"
     done = place.run("call", "counter", '{"by": 1}')

@@ -70,10 +70,12 @@ def _awaited(
     server: ControlClient, name: str, job: RemoteJob, stream: bool, lines: _Lines | None
 ) -> int:
     """Tell the values and the end of a job; the exit code."""
+    streamed = False
     try:
         for value in job.outputs():
             if stream:
                 click.echo(json.dumps(value))
+                streamed = True
         ended = job.look()
     except ConnectionClosedError:
         away = f"{server.origin} has been away for {PATIENCE_SECONDS:g} s"
@@ -81,7 +83,8 @@ def _awaited(
         return 1
     if lines is not None:
         lines.rest()
-    return _tell(ended, stream)
+    # (A generator without values has the output null.)
+    return _tell(ended, streamed or (stream and ended.get("output") is None))
 
 
 def _later(server: ControlClient, name: str, job_id: str) -> str:
