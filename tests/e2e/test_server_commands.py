@@ -163,6 +163,7 @@ def test_a_failed_job_ends_with_1_its_lines_and_the_remote_traceback(place: Plac
     assert done.stderr.startswith("[bad] before the end\nTraceback")
     assert 'raise ValueError("not today")' in done.stderr
     assert done.stderr.rstrip().endswith("failed: ValueError: not today")
+    assert done.stderr.count("ValueError: not today") == 1
 
 
 def test_without_waiting_the_job_s_id_is_printed(place: Place) -> None:

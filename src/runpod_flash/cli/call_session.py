@@ -104,11 +104,18 @@ def _tell(ended: dict[str, Any], told: bool) -> int:
             click.echo(json.dumps(ended.get("output")))
         return 0
     why, traceback = _cause(ended)
-    traceback = printable(traceback.rstrip(), keep=LINES)
+    traceback = printable(_without_cause(traceback.rstrip(), why), keep=LINES)
     if traceback:
         click.echo(traceback, err=True)
     output.error(f"job {ended['id']} failed: {why}")
     return 1
+
+
+def _without_cause(traceback: str, why: str) -> str:
+    """The traceback without its end, which is what the error says once more."""
+    if not traceback.endswith(why):
+        return traceback
+    return traceback[: traceback.rfind("\n", 0, len(traceback) - len(why)) + 1].rstrip()
 
 
 def _cause(ended: dict[str, Any]) -> tuple[str, str]:
