@@ -154,7 +154,10 @@ def test_a_method_of_a_class_is_named_by_an_option(place: Place) -> None:
     assert place.run("call", "counter", '{"by": 1}', "--method", "down").stdout == "0\n"
     done = place.run("call", "counter", '{"by": 1}')
     assert done.returncode == 1
-    assert "one of up, down" in done.stderr
+    assert "one of up, down (`flash call` has --method for that)" in done.stderr
+    done = place.run("call", "counter", "--method", "dow")
+    told = "Counter has no method 'dow'. Did you mean 'down'? It has: up, down."
+    assert (done.returncode, told in done.stderr) == (1, True)
 
 
 def test_a_failed_job_ends_with_1_its_lines_and_the_remote_traceback(place: Place) -> None:
