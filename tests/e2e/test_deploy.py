@@ -84,6 +84,9 @@ def test_a_project_is_deployed_changed_and_rolled_back(shop: Shop) -> None:
     assert json.loads(called.stdout)["text"] == "hello there"
     named = shop.flash("call", "hello", "--env", "staging")
     assert "there is no endpoint 'shop-staging-hello'" in named.stderr
+    for wrong in ("helo", "shop-production-helo"):
+        misspelled = shop.flash("call", wrong)
+        assert "Did you mean 'shop-production-hello'?" in misspelled.stderr
 
     write(shop.folder, {"texts.py": "GREETING = 'good day'\n"})
     preview = shop.deploy("--preview").stdout

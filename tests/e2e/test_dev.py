@@ -47,6 +47,39 @@ ROUTES = """
 """
 
 
+QUOTES = """
+    from typing import Literal
+
+    from runpod_flash import Endpoint
+
+    @Endpoint(name="it's", cpu="cpu3c-1-2")
+    def echo(text: Literal["it's"]) -> dict:
+        return {"text": text}
+
+    api = Endpoint(name="quoted", cpu="cpu3c-1-2")
+
+    @api.get("/it's/{name}")
+    async def item(name: Literal["a b?c"], mark: Literal["d&e'f"]) -> dict:
+        return {"name": name, "mark": mark}
+"""
+
+
+def test_lines_to_try_are_quoted_for_the_shell(tmp_path: Path) -> None:
+    with dev(tmp_path, {"my script's.py": QUOTES}) as server:
+        server.wait_for("ready in")
+        assert "POST /my%20script%27s/runsync" in server.screen
+        assert "GET /my%20script%27s/it%27s/{name}" in server.screen
+        curls = [line.strip() for line in server.lines if line.strip().startswith("curl ")]
+        answers = []
+        for line in curls:
+            words = ["sh", "-c", f"{line} -sS --fail-with-body"]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done
+            answers.append(json.loads(done.stdout))
+        assert answers[0]["output"] == {"text": "it's"}
+        assert answers[1] == {"name": "a b?c", "mark": "d&e'f"}
+
+
 def test_every_line_on_the_screen_can_be_pasted_and_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     with dev(tmp_path, {"worker.py": WORKER, "web/routes.py": ROUTES}) as server:
         server.wait_for("ready in")
@@ -82,6 +115,19 @@ def test_what_a_function_raised_is_shown_where_it_is_served(tmp_path: Path) -> N
         server.wait_for(r'  File ".*worker.py", line \d+, in hello')
 
 
+def test_a_client_writes_nothing_but_its_path_on_the_screen(tmp_path: Path) -> None:
+    raises = WORKER.replace("print(", "raise LookupError(")
+    with dev(tmp_path, {"worker.py": raises}) as server:
+        server.wait_for("ready in")
+        httpx.get(f"{server.address}/foo%0aFAKE%20LINE%1b%5b2J")
+        server.wait_for(re.escape(r"GET /foo\nFAKE LINE\x1b[2J  404 Not Found"))
+        name = {"name": "\x1b[2J\nFAKE LINE"}
+        httpx.post(f"{server.address}/worker/runsync", json={"input": name})
+        server.wait_for(r"POST /worker/runsync")
+        assert "\x1b" not in server.screen
+        assert not [line for line in server.lines if line.startswith("FAKE")]
+
+
 def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_path: Path) -> None:
     with dev(tmp_path, {"worker.py": WORKER, "web/routes.py": ROUTES}) as server:
         address = server.address
@@ -112,6 +158,38 @@ def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_p
         server.wait_for("other.py changed")
         answer = httpx.post(f"{address}/new/deeper/other/runsync", json={"input": {}})
         assert answer.status_code == 200
+
+
+def test_what_comes_and_what_goes_is_said_with_its_address(tmp_path: Path) -> None:
+    second = """
+    @Endpoint(name="second", cpu="cpu3c-1-2")
+    def second() -> int:
+        return 2
+"""
+    with dev(tmp_path, {"worker.py": WORKER}) as server:
+        server.wait_for("ready in")
+        write(tmp_path, {"web/routes.py": ROUTES})
+        server.wait_for(r"routes.py changed: api is new \(\d+ ms\)")
+        server.wait_for(
+            r"changed: .*\n  ENDPOINT .*\n  api +cpu 0-\d +GET /web/routes/items/{number}"
+        )
+        write(tmp_path, {"web/routes.py": ROUTES + "\n    def broken(:\n"})
+        server.wait_for("routes.py changed: served again when that is mended")
+        write(tmp_path, {"web/routes.py": ROUTES.replace("/items/", "/things/")})
+        server.wait_for(
+            r"routes.py changed: (now serves the new api; )?api has new addresses; "
+            r"GET /web/routes/items/{number} is gone"
+        )
+        server.wait_for(r"  api +cpu 0-\d +GET /web/routes/things/{number}")
+        (tmp_path / "web/routes.py").unlink()
+        server.wait_for("routes.py changed: api is gone")
+        # (The only function of a file is called by the file's name alone.)
+        write(tmp_path, {"worker.py": WORKER + second})
+        server.wait_for(
+            "worker.py changed: second is new; hello has new addresses; "
+            "POST /worker/runsync is gone"
+        )
+        server.wait_for(r"  hello +cpu 0-\d +POST /worker/hello/runsync\n  second +cpu")
 
 
 @pytest.mark.skipif(bool(shutil.which("wrk")), reason="wrk does the same with more requests")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import pytest
 
 from e2e.dev_server import DevServer
 from integration.served import write
-from runpod_flash.cli.call_session import run
+from runpod_flash.cli.call_session import await_job, run, submit
+from runpod_flash.client import control
 from runpod_flash.client.control import ControlClient
 from unit.command_line import MAIN, flash, in_terminal
 
@@ -72,9 +74,21 @@ class Place:
         write(root / "app", FILES)
         self.root = root
         self.home = {"HOME": str(root), "XDG_STATE_HOME": str(root / "state")}
-        arguments = ("--app", "app", "--data-dir", str(root / "data"), "--port", "0")
-        self.server = DevServer(root, arguments, "server", self.home)
+        self.server = self.serve("0")
         self.env = {**self.home, "FLASH_TARGET": self.server.address}
+
+    def serve(self, port: str) -> DevServer:
+        arguments = ("--app", "app", "--data-dir", str(self.root / "data"), "--port", port)
+        return DevServer(self.root, arguments, "server", self.home)
+
+    def kill(self) -> None:
+        """The server, as `kill -9` does."""
+        self.port = self.server.address.rpartition(":")[2]
+        self.server.kill()
+
+    def start_again(self) -> None:
+        self.server = self.serve(self.port)
+        assert self.server.address
 
     def run(self, *words: str, given: str = "") -> subprocess.CompletedProcess[str]:
         return flash(*words, cwd=self.root, env=self.env, given=given)
@@ -131,11 +145,19 @@ def test_a_generator_is_printed_line_by_line_or_as_a_list(place: Place) -> None:
     assert json.loads(place.run("call", "count", '{"n": 2}').stdout) == [{"at": 0}, {"at": 1}]
 
 
+def test_what_is_no_generator_is_printed_with_stream_too(place: Place) -> None:
+    assert place.run("call", "greet", "--stream").stdout == '{"message": "hello world"}\n'
+    assert place.run("call", "count", '{"n": 0}', "--stream").stdout == ""
+
+
 def test_a_method_of_a_class_is_named_by_an_option(place: Place) -> None:
     assert place.run("call", "counter", '{"by": 1}', "--method", "down").stdout == "0\n"
     done = place.run("call", "counter", '{"by": 1}')
     assert done.returncode == 1
-    assert "one of up, down" in done.stderr
+    assert "one of up, down (`flash call` has --method for that)" in done.stderr
+    done = place.run("call", "counter", "--method", "dow")
+    told = "Counter has no method 'dow'. Did you mean 'down'? It has: up, down."
+    assert (done.returncode, told in done.stderr) == (1, True)
 
 
 def test_a_failed_job_ends_with_1_its_lines_and_the_remote_traceback(place: Place) -> None:
@@ -144,6 +166,7 @@ def test_a_failed_job_ends_with_1_its_lines_and_the_remote_traceback(place: Plac
     assert done.stderr.startswith("[bad] before the end\nTraceback")
     assert 'raise ValueError("not today")' in done.stderr
     assert done.stderr.rstrip().endswith("failed: ValueError: not today")
+    assert done.stderr.count("ValueError: not today") == 1
 
 
 def test_without_waiting_the_job_s_id_is_printed(place: Place) -> None:
@@ -151,6 +174,73 @@ def test_without_waiting_the_job_s_id_is_printed(place: Place) -> None:
     accepted = json.loads(done.stdout)
     assert accepted["status"] == "IN_QUEUE"
     assert place.status("greet", accepted["id"]) in ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
+
+
+def test_a_job_is_waited_for_later(place: Place) -> None:
+    job = json.loads(place.run("call", "count", '{"n": 2}', "--no-wait").stdout)["id"]
+    assert json.loads(place.run("call", "count", "--job", job).stdout) == [{"at": 0}, {"at": 1}]
+    assert place.run("call", "count", "--job", job, "--stream").stdout == '{"at": 0}\n{"at": 1}\n'
+    told = place.run("call", "count", "--job", job, "--no-wait").stdout
+    assert json.loads(told) == {"id": job, "status": "COMPLETED"}
+    done = place.run("call", "count", "{}", "--job", job)
+    assert (done.returncode, "a job that has its input" in done.stderr) == (2, True)
+    done = place.run("call", "count", "--job", "nowhere")
+    assert (done.returncode, "nowhere" in done.stderr) == (1, True)
+
+
+def test_ctrl_c_leaves_a_job_alone_that_was_queued_before(place: Place) -> None:
+    job = json.loads(place.run("call", "slow", '{"seconds": 60}', "--no-wait").stdout)["id"]
+    running = place.start("call", "slow", "--job", job)
+    time.sleep(1)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=30)
+    assert running.returncode == 130
+    assert f"--job {job} --server {place.server.address}` waits for job {job}." in said
+    assert place.status("slow", job) in ("IN_QUEUE", "IN_PROGRESS")
+    httpx.post(f"{place.server.address}/v2/slow/cancel/{job}", trust_env=False)
+
+
+def test_a_job_and_the_logs_go_on_when_the_server_is_back(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    try:
+        logs = place.start("logs", "-f", "--tail", "0")
+        call = place.start("call", "slow", '{"seconds": 2}')
+        assert call.stderr is not None
+        assert call.stderr.readline() == "[slow] begun\n"
+        place.kill()
+        time.sleep(3)
+        place.start_again()
+        out, said = call.communicate(timeout=60)
+        assert (call.returncode, out) == (0, "null\n"), said
+        place.run("call", "greet", '{"name": "follower"}')
+        assert logs.stdout is not None
+        shown: list[str] = []
+        while not shown or "greeting follower" not in shown[-1]:
+            shown.append(logs.stdout.readline())
+            assert shown[-1], shown
+        assert len([line for line in shown if line.endswith("begun\n")]) == 2, "one of each attempt"
+        logs.send_signal(signal.SIGINT)
+        assert f"{place.env['FLASH_TARGET']} is away" in logs.communicate(timeout=30)[1]
+    finally:
+        place.server.kill()
+
+
+def test_a_server_that_stays_away_leaves_the_job_s_id(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    place = Place(tmp_path)
+    try:
+        server = ControlClient(place.server.address)
+        job = submit(server, "slow", {"seconds": 60})["id"]
+        threading.Timer(1, place.kill).start()
+        assert await_job(server, "slow", job, stream=False) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"`flash call slow --job {job} --server {server.origin}` waits for job" in said
+    finally:
+        place.server.kill()
 
 
 def test_ctrl_c_cancels_the_job(place: Place) -> None:

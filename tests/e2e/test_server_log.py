@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 FILES = {
     "app.py": """
         import os
+        import time
         from runpod_flash import Endpoint
 
         @Endpoint(name="talk", cpu="cpu3c-1-2", env={"TOKEN": "value-of-env"})
@@ -29,6 +31,11 @@ FILES = {
         @Endpoint(name="bad", cpu="cpu3c-1-2")
         def bad(text: str):
             raise ValueError(text)
+
+        @Endpoint(name="endless", cpu="cpu3c-1-2")
+        def endless():
+            print("begun")
+            time.sleep(600)
     """
 }
 SECRETS = ("value-of-env", "text-of-input", "key-that-was-sent", "query-that-was-sent")
@@ -126,3 +133,19 @@ def test_a_server_that_stops_says_so_to_those_who_ask_whether_it_is_ready(tmp_pa
         assert httpx.get(f"{address}/readyz", trust_env=False).status_code == 503
         assert httpx.get(f"{address}/healthz", trust_env=False).status_code == 200
         assert running.wait() == 0
+
+
+def test_a_client_writes_nothing_but_its_path_on_the_terminal(tmp_path: Path) -> None:
+    with server(tmp_path, "--log-format", "text") as running:
+        call(running.address, "/foo%0aFAKE%20LINE%1b%5b2J")
+        running.wait_for(re.escape(r"POST /foo\nFAKE LINE\x1b[2J 404"))
+        assert "\x1b" not in running.screen
+
+
+def test_a_worker_that_outlasts_the_grace_was_ended_by_flash(tmp_path: Path) -> None:
+    with server(tmp_path, "--grace", "0.1", "--log-format", "text") as running:
+        httpx.post(f"{running.address}/v2/endless/run", json={"input": {}}, trust_env=False)
+        running.wait_for("begun")
+        running.interrupt()
+        running.wait_for("endless-[0-9a-f]+ was ended by Flash")
+        assert "SIGKILL" not in running.screen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from runpod_flash.cli import output
 from runpod_flash.client.terminal import say
 
 
@@ -20,3 +21,11 @@ def test_a_line_names_its_endpoint_once(
 ) -> None:
     say(text, "m")
     assert capsys.readouterr().err == line
+
+
+def test_names_that_others_gave_do_not_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.error("no key '\x1b[2J\u202ename'")
+    assert capsys.readouterr().err == "Error: no key '\\x1b[2J\\u202ename'\n"
+    assert output.table([("\x1b[2J\nFAKE", "größe")]) == ["\\x1b[2J\\nFAKE  größe"]

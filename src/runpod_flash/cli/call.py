@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("name")
-@click.argument("value", metavar="[JSON|@FILE|-]", default="{}")
+@click.argument("value", metavar="[JSON|@FILE|-]", default=None, required=False)
 @click.option("--method", metavar="NAME", help="The method, for a class that has several.")
 @click.option(
     "--wait/--no-wait",
@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     help="Wait for the result, or print the id.",
 )
 @click.option("--stream", is_flag=True, help="Print each value of a generator as it comes.")
+@click.option("--job", metavar="ID", help="Wait for a job that was queued before.")
 @place_options
 @server_options
 def call(
     name: str,
-    value: str,
+    value: str | None,
     method: str | None,
     wait: bool,
     stream: bool,
+    job: str | None,
     app: str | None,
     environment: str | None,
     server: str | None,
@@ -44,17 +46,28 @@ def call(
     The result is JSON on standard output; what the function prints goes to standard error. A job
     that fails ends this with code 1, and Ctrl-C cancels it.
 
+    With --job, nothing is called: the result is that of a job whose id --no-wait has printed, and
+    Ctrl-C leaves the job alone. With --no-wait as well, its status is printed.
+
     Example: flash call resize '{"width": 200}'
     """
-    given = _with_method(_parsed(value), method)
+    if job is not None and (value is not None or method is not None):
+        raise click.UsageError("--job names a job that has its input.", click.get_current_context())
+    given = (
+        None if job is not None else _with_method(_parsed("{}" if value is None else value), method)
+    )
     target = chosen_server(server, insecure)
     name = endpoint_of(target, name, app, environment)
-    from runpod_flash.cli.call_session import run, submit
+    from runpod_flash.cli import call_session
 
-    if not wait:
-        click.echo(json.dumps(submit(target, name, given)))
-        return
-    raise SystemExit(run(target, name, given, stream))
+    if job is not None and not wait:
+        click.echo(json.dumps(call_session.look(target, name, job)))
+    elif job is not None:
+        raise SystemExit(call_session.await_job(target, name, job, stream))
+    elif not wait:
+        click.echo(json.dumps(call_session.submit(target, name, given)))
+    else:
+        raise SystemExit(call_session.run(target, name, given, stream))
 
 
 def _parsed(value: str) -> Any:

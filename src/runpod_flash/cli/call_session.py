@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,11 @@ import click
 
 from runpod_flash.cli import output
 from runpod_flash.cli.log_screen import live
+from runpod_flash.client.connection import PATIENCE_SECONDS
 from runpod_flash.client.log_reader import LogReader
-from runpod_flash.client.remote_job import RemoteJob
-from runpod_flash.errors import FlashError
+from runpod_flash.client.remote_job import RemoteJob, submitted
+from runpod_flash.errors import ConnectionClosedError, FlashError
+from runpod_flash.printable import LINES, printable
 
 if TYPE_CHECKING:
     from runpod_flash.client.control import ControlClient
@@ -24,7 +27,13 @@ _BEGIN_SECONDS = 5.0
 
 def submit(server: ControlClient, name: str, given: Any) -> dict[str, Any]:
     """Queue a job; its id and status."""
-    return RemoteJob(server, name, given, secrets.token_hex(16)).accepted
+    return submitted(server, name, given, secrets.token_hex(16))
+
+
+def look(server: ControlClient, name: str, job_id: str) -> dict[str, Any]:
+    """The id and status of a job that was queued before."""
+    found = RemoteJob(server, name, job_id).look()
+    return {"id": found["id"], "status": found["status"]}
 
 
 def run(server: ControlClient, name: str, given: Any, stream: bool) -> int:
@@ -32,20 +41,55 @@ def run(server: ControlClient, name: str, given: Any, stream: bool) -> int:
     request_id = secrets.token_hex(16)
     lines = _Lines(server, request_id)
     lines.begin()
+
+    def job() -> RemoteJob:
+        accepted = submitted(server, name, given, request_id, key=request_id)
+        return RemoteJob(server, name, accepted["id"])
+
     try:
-        job = RemoteJob(server, name, given, request_id, key=request_id)
+        running = job()
     except KeyboardInterrupt:
         # It may run by now: submitted again, it is known which it is.
-        return _cancelled(RemoteJob(server, name, given, request_id, key=request_id))
+        return _cancelled(job())
+    try:
+        return _awaited(server, name, running, stream, lines)
+    except KeyboardInterrupt:
+        return _cancelled(running)
+
+
+def await_job(server: ControlClient, name: str, job_id: str, stream: bool) -> int:
+    """Wait for a job that was queued before; the exit code. Ctrl-C leaves the job alone."""
+    try:
+        return _awaited(server, name, RemoteJob(server, name, job_id), stream, None)
+    except KeyboardInterrupt:
+        output.error(f"job {job_id} was not waited for: {_later(server, name, job_id)}.")
+        return 130
+
+
+def _awaited(
+    server: ControlClient, name: str, job: RemoteJob, stream: bool, lines: _Lines | None
+) -> int:
+    """Tell the values and the end of a job; the exit code."""
+    streamed = False
     try:
         for value in job.outputs():
             if stream:
                 click.echo(json.dumps(value))
+                streamed = True
         ended = job.look()
-    except KeyboardInterrupt:
-        return _cancelled(job)
-    lines.rest()
-    return _tell(ended, stream)
+    except ConnectionClosedError:
+        away = f"{server.origin} has been away for {PATIENCE_SECONDS:g} s"
+        output.error(f"{away}: when it is back, {_later(server, name, job.id)}.")
+        return 1
+    if lines is not None:
+        lines.rest()
+    # (A generator without values has the output null.)
+    return _tell(ended, streamed or (stream and ended.get("output") is None))
+
+
+def _later(server: ControlClient, name: str, job_id: str) -> str:
+    words = ["flash", "call", name, "--job", job_id, "--server", server.origin]
+    return f"`{shlex.join(words)}` waits for job {job_id}"
 
 
 def _cancelled(job: RemoteJob) -> int:
@@ -54,16 +98,24 @@ def _cancelled(job: RemoteJob) -> int:
     return 130
 
 
-def _tell(ended: dict[str, Any], streamed: bool) -> int:
+def _tell(ended: dict[str, Any], told: bool) -> int:
     if ended["status"] == "COMPLETED":
-        if not streamed:
+        if not told:
             click.echo(json.dumps(ended.get("output")))
         return 0
     why, traceback = _cause(ended)
+    traceback = printable(_without_cause(traceback.rstrip(), why), keep=LINES)
     if traceback:
-        click.echo(traceback.rstrip(), err=True)
+        click.echo(traceback, err=True)
     output.error(f"job {ended['id']} failed: {why}")
     return 1
+
+
+def _without_cause(traceback: str, why: str) -> str:
+    """The traceback without its end, which is what the error says once more."""
+    if not traceback.endswith(why):
+        return traceback
+    return traceback[: traceback.rfind("\n", 0, len(traceback) - len(why)) + 1].rstrip()
 
 
 def _cause(ended: dict[str, Any]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -95,13 +96,14 @@ def _queue_path(each: Discovered, place: AppEnv) -> str:
 
 
 def _routes_path(each: Discovered, place: AppEnv) -> str:
-    return f"/d/{place}{prefix_of(each)}"
+    return f"/d/{place}{quote(prefix_of(each))}"
 
 
 def _curl(each: Discovered, client: ControlClient, place: AppEnv) -> str:
     key = ' -H "Authorization: Bearer $FLASH_API_KEY"' if client.needs_key else ""
     if not each.operations:
-        return f"curl {client.origin}{_routes_path(each, place)}{each.routes[0].path}{key}"
+        url = f"{client.origin}{_routes_path(each, place)}{each.routes[0].path}"
+        return f"curl {shlex.quote(url)}{key}"
     body = json.dumps({"input": example(each.operations[0].input)})
     kind = " -H 'content-type: application/json'"
-    return f"curl {client.origin}{_queue_path(each, place)}{key}{kind} -d '{body}'"
+    return f"curl {client.origin}{_queue_path(each, place)}{key}{kind} -d {shlex.quote(body)}"

@@ -86,6 +86,8 @@ class RemoteSession:
         return {**wanted, "whole": True, "warm": self._options.auto_provision}, files
 
     async def _watch(self) -> None:
+        assert self._catalog is not None
+        shown = dev_screen.Changes(self._catalog)
         async for changed in changes(self._root):
             began = time.monotonic()
             self._catalog = await discover_settled(self._root)
@@ -95,8 +97,7 @@ class RemoteSession:
                 output.error(f"{', '.join(changed[:3])} changed, and is not served: {error}")
                 continue
             dev_screen.problems(self._catalog.problems)
-            broken = {problem.file for problem in self._catalog.problems}
-            dev_screen.reloaded(changed, broken, replaced, time.monotonic() - began)
+            shown.reloaded(changed, self._catalog, replaced, time.monotonic() - began)
 
     async def _listen(self) -> None:
         """Show what the workers write; a server that was started anew gets the app again."""

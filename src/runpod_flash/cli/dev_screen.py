@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -18,9 +19,10 @@ from runpod_flash.gateway.openapi import example
 from runpod_flash.gateway.results import error_text
 from runpod_flash.plane.events import JobEnded
 from runpod_flash.plane.store.base import JobState
+from runpod_flash.printable import LINES, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence, Set
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from runpod_flash.gateway.noting import Answered
@@ -71,6 +73,8 @@ def _indented(text: str) -> str:
 
 # The table
 
+_HEADS = ("ENDPOINT", "WHERE", "ADDRESS")
+
 
 def ready(catalog: Catalog, address: str, wanted_port: int, seconds: float) -> None:
     """Everything that can be called, and how."""
@@ -103,24 +107,54 @@ def _head(command: str, catalog: Catalog, address: str) -> None:
 
 def _endpoints(catalog: Catalog) -> Addresses:
     _out()
+    _table(_HEADS, [row for name, each in _shown(catalog).items() for row in each.rows(name)])
+    return Addresses(catalog)
+
+
+class _Shown(NamedTuple):
+    """What the table has of an endpoint."""
+
+    file: str
+    place: str
+    calls: Sequence[str]
+
+    def rows(self, name: str) -> list[tuple[str, str, str]]:
+        heads = [(name, self.place), *[("", "")] * len(self.calls)]
+        return [(*head, call) for head, call in zip(heads, self.calls, strict=False)]
+
+    def without(self, other: _Shown | None) -> _Shown:
+        """With those calls only that the other has not."""
+        known = () if other is None else other.calls
+        return self._replace(calls=[call for call in self.calls if call not in known])
+
+
+def _shown(catalog: Catalog) -> dict[str, _Shown]:
     addresses = Addresses(catalog)
-    rows = [row for endpoint in catalog.endpoints for row in _rows(addresses, endpoint)]
-    _table(("ENDPOINT", "WHERE", "ADDRESS"), rows)
-    return addresses
+    return {
+        each.spec.name: _Shown(each.file, _place(each), _calls(addresses, each))
+        for each in catalog.endpoints
+    }
 
 
-def _rows(addresses: Addresses, endpoint: Discovered) -> list[tuple[str, str, str]]:
+def _place(endpoint: Discovered) -> str:
     where = "cpu" if not endpoint.spec.uses_gpu else "gpu"
     low, high = endpoint.spec.scaling.workers_min, endpoint.spec.scaling.workers_max
-    place = f"{where} {low}-{high}"
-    calls = [f"POST {bound.path}/runsync" for bound in addresses.operations_of(endpoint)]
-    prefix = prefix_of(endpoint)
+    return f"{where} {low}-{high}"
+
+
+def _calls(addresses: Addresses, endpoint: Discovered) -> list[str]:
+    prefix = _path(prefix_of(endpoint))
     if endpoint.spec.is_image:
-        calls = [f"POST /v2/{quote(endpoint.spec.name, safe='')}/runsync", f"ANY {prefix}/..."]
-        return list(zip((endpoint.spec.name, ""), (place, ""), calls, strict=True))
-    calls += [f"{_verb(each.method)} {prefix}{each.path}" for each in endpoint.routes]
-    heads = [(endpoint.spec.name, place), *[("", "")] * (len(calls) - 1)]
-    return [(*head, call) for head, call in zip(heads, calls, strict=True)]
+        queue = f"POST /v2/{quote(endpoint.spec.name, safe='')}/runsync"
+        return [queue, f"ANY {prefix}/..."]
+    operations = addresses.operations_of(endpoint)
+    calls = [f"POST {_path(bound.path)}/runsync" for bound in operations]
+    return calls + [f"{_verb(each.method)} {prefix}{_path(each.path)}" for each in endpoint.routes]
+
+
+def _path(path: str, keep: str = "{}") -> str:
+    """As it is typed; the braces of a route's parameters are for people."""
+    return quote(path, safe=f"/:{keep}")
 
 
 def _verb(method: str) -> str:
@@ -140,7 +174,7 @@ def _curls(addresses: Addresses, address: str) -> list[str]:
     for endpoint in addresses.catalog.endpoints:
         for bound in addresses.operations_of(endpoint):
             body = json.dumps({"input": example(bound.operation.input)})
-            lines.append(_curl("POST", f"{address}{bound.path}/runsync", body))
+            lines.append(_curl("POST", f"{address}{_path(bound.path)}/runsync", body))
         for route in endpoint.routes:
             if route.method != "WEBSOCKET" and not endpoint.spec.is_image:
                 lines.append(_route_curl(endpoint, route, address))
@@ -154,19 +188,18 @@ def _route_curl(endpoint: Discovered, route: Any, address: str) -> str:
         if f"{{{name}" in path:
             head, _, tail = path.partition(f"{{{name}")
             path = f"{head}{given.pop(name)}{tail.partition('}')[2]}"
-    url = f"{address}{prefix_of(endpoint)}{path}"
+    # (curl reads braces as a list of addresses.)
+    url = f"{address}{_path(prefix_of(endpoint) + path, keep='')}"
     if route.method == "GET":
-        query = "&".join(f"{name}={value}" for name, value in given.items())
-        return _curl("GET", f"{url}?{query}" if query else url, "")
+        return _curl("GET", f"{url}?{urlencode(given, doseq=True)}" if given else url, "")
     return _curl(route.method, url, json.dumps(given))
 
 
 def _curl(method: str, url: str, body: str) -> str:
-    verb = f" -X {method}" if method not in ("GET", "POST") else ""
-    quoted = f"'{url}'" if "?" in url or "&" in url else url
-    if method == "GET":
-        return f"curl {quoted}"
-    return f"curl{verb} {quoted} -H 'content-type: application/json' -d '{body}'"
+    """A line for the shell."""
+    verb = ["-X", method] if method not in ("GET", "POST") else []
+    sent = [] if method == "GET" else ["-H", "content-type: application/json", "-d", body]
+    return shlex.join(["curl", *verb, url, *sent])
 
 
 # While it runs
@@ -185,9 +218,16 @@ class Failures:
             return
         failure = event.job.outcome.failure if event.job.outcome is not None else None
         if failure is not None:
-            line = line_of(error_text(failure), self._name_of(event.job.endpoint))
-            detail = f"{_indented(failure.traceback)}\n" if failure.traceback else ""
+            line = line_of(_one_statement(error_text(failure)), self._name_of(event.job.endpoint))
+            traceback = printable(failure.traceback, keep=LINES)
+            detail = f"{_indented(traceback)}\n" if traceback else ""
             self._write(f"{line}\n{detail}")
+
+
+def _one_statement(text: str) -> str:
+    """A message may repeat an input: its further lines are set apart from those of others."""
+    first, *others = text.split("\n")
+    return "\n".join([first, *(f"    {line}" for line in others)])
 
 
 def request_line(told: Answered) -> str:
@@ -197,20 +237,53 @@ def request_line(told: Answered) -> str:
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
     shown = click.style(f"{status} {phrase}".rstrip(), fg=colour)
     took = f"{seconds * 1000:.0f} ms" if seconds < 10 else f"{seconds:.1f} s"
-    line = f"{told.method} {told.path}  {shown}  {click.style(took, dim=True)}\n"
+    asked = f"{printable(told.method)} {printable(told.path)}"
+    line = f"{asked}  {shown}  {click.style(took, dim=True)}\n"
     plain = output.colour() is False or not sys.stderr.isatty()
     return click.unstyle(line) if plain else line
 
 
-def reloaded(
-    changed: Sequence[str], broken: Set[str], replaced: Iterable[str], seconds: float
-) -> None:
-    """What a change of files led to; `broken` are those with a problem, which was shown."""
-    names = ", ".join(sorted(replaced))
-    what = f"now serves the new {names}" if names else "nothing to replace"
-    if not names and not broken.isdisjoint(changed):
-        what = "served again when that is mended"
-    say(f"{', '.join(changed[:3])} changed: {what} ({seconds * 1000:.0f} ms)")
+class Changes:
+    """Tells what changes of files do to what is served, beginning with a catalog that was shown."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._shown = _shown(catalog)
+
+    def reloaded(
+        self, changed: Sequence[str], catalog: Catalog, replaced: Iterable[str], seconds: float
+    ) -> None:
+        """What is served after a change, and no more; its problems were shown.
+
+        `replaced` are the endpoints that get other workers.
+        """
+        broken = {problem.file for problem in catalog.problems}
+        before, now = self._shown, _shown(catalog)
+        gone = [n for n, each in before.items() if n not in now and each.file not in broken]
+        # What is broken now is none the newer when it is mended.
+        waits = {n: each for n, each in before.items() if n not in now and n not in gone}
+        self._shown = {**waits, **now}
+        new = {n: each.without(before.get(n)) for n, each in now.items()}
+        old = {n: each.without(now.get(n)) for n, each in before.items() if n in now}
+        what = [
+            *_named("now serves the new {}", sorted(replaced)),
+            *_named("{} is new", [n for n in now if n not in before]),
+            *_named("{} has new addresses", [n for n in new if n in before and new[n].calls]),
+            *_named("{} is gone", [*gone, *(call for each in old.values() for call in each.calls)]),
+        ]
+        if not what:
+            mends = not broken.isdisjoint(changed)
+            what = ["served again when that is mended" if mends else "nothing to replace"]
+        say(f"{', '.join(changed[:3])} changed: {'; '.join(what)} ({seconds * 1000:.0f} ms)")
+        rows = [row for n, each in new.items() for row in each.rows(n)]
+        if rows:
+            _table(_HEADS, rows)
+
+
+def _named(text: str, names: Sequence[str]) -> list[str]:
+    """A sentence about these, if there are any."""
+    if len(names) > 1:
+        text = text.replace("is", "are").replace("has", "have")
+    return [text.format(", ".join(names))] if names else []
 
 
 def provisioned(ready: int, wanted: int, seconds: float) -> None:

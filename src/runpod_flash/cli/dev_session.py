@@ -29,6 +29,7 @@ from runpod_flash.gateway.webhook_secret import kept_secret
 from runpod_flash.gateway.webhooks import open_webhooks
 from runpod_flash.plane.events import JobEnded, Logged, Notice
 from runpod_flash.plane.store.memory import MemoryStore
+from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
 from runpod_flash.project.watching import changes, discover_settled
 from runpod_flash.wire.failures import capture
@@ -36,7 +37,6 @@ from runpod_flash.wire.failures import capture
 if TYPE_CHECKING:
     from runpod_flash.cli.dev_front import Options
     from runpod_flash.plane.pool import Pool
-    from runpod_flash.project.catalog import Catalog
 
 # So many environments are built at once.
 _AT_ONCE = 3
@@ -134,6 +134,7 @@ class _Session:
             on_request=lambda told: console.line(dev_screen.request_line(told)),
         )
         self._front = Front(self._gateway, options)
+        self._catalog = Catalog("")
 
     @property
     def address(self) -> str:
@@ -141,6 +142,7 @@ class _Session:
 
     async def start(self, catalog: Catalog) -> None:
         self._gateway.serve(catalog)
+        self._catalog = catalog
         server = self._front.open()
         self._jobs.targets.own_ports.add(server.port)
         await server.start()
@@ -178,6 +180,7 @@ class _Session:
     # Changes
 
     async def _watch(self) -> None:
+        shown = dev_screen.Changes(self._catalog)
         async for changed in changes(self._root):
             began = time.monotonic()
             self._caller_env.update({**dotenv.values(), **os.environ})
@@ -187,9 +190,8 @@ class _Session:
             if any(name == "requirements.txt" for name in changed):
                 replaced = self._restart_all()
             dev_screen.problems(catalog.problems)
-            broken = {problem.file for problem in catalog.problems}
             names = [pool.spec.name for pool in replaced]
-            dev_screen.reloaded(changed, broken, names, time.monotonic() - began)
+            shown.reloaded(changed, catalog, names, time.monotonic() - began)
             for pool in replaced:
                 if pool.key in running:
                     self._front.tasks.spawn(self._rewarm(pool))

@@ -39,9 +39,14 @@ def logs(
     """
     target = chosen_server(server, insecure)
     from runpod_flash.client.log_reader import LogReader
+    from runpod_flash.client.terminal import say
 
     reader = LogReader(target, _path(endpoint, worker), tail=str(tail))
-    for line in reader.follow() if follow else reader.kept():
+
+    def away() -> None:
+        say(f"{target.origin} is away; its lines come when it is back")
+
+    for line in reader.follow(away=away) if follow else reader.kept():
         click.echo(json.dumps(line) if as_json else dated(line))
 
 

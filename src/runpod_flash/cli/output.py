@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runpod_flash.printable import LINES, printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -31,7 +33,8 @@ def colour() -> bool | None:
 
 def error(text: str) -> None:
     """Say what failed, in one sentence."""
-    click.echo(f"{click.style('Error:', fg='red')} {text}", err=True, color=colour())
+    shown = printable(text, keep=LINES)  # (it may have names in it that others have given)
+    click.echo(f"{click.style('Error:', fg='red')} {shown}", err=True, color=colour())
 
 
 def failed(problem: click.ClickException) -> int:
@@ -45,7 +48,7 @@ def failed(problem: click.ClickException) -> int:
 
 def table(rows: Iterable[Sequence[str]], *, right: Iterable[int] = ()) -> list[str]:
     """Lines of columns, as wide as they need to be; those in `right` end at the same place."""
-    rows, right = list(rows), set(right)
+    rows, right = [[printable(cell) for cell in row] for row in rows], set(right)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(

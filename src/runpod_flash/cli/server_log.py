@@ -22,6 +22,7 @@ from runpod_flash.plane.events import (
     WorkerStarted,
 )
 from runpod_flash.plane.store.base import JobState
+from runpod_flash.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,8 @@ class ServerLog:
         if told.status < 400 and not self._all:
             return
         level = logging.DEBUG if told.status < 400 else logging.INFO
-        text = f"{told.method} {told.path} {told.status} ({told.seconds * 1000:.0f} ms)"
+        asked = f"{printable(told.method)} {printable(told.path)}"
+        text = f"{asked} {told.status} ({told.seconds * 1000:.0f} ms)"
         log(
             "request", text, level, method=told.method, path=told.path, status=told.status,
             ms=round(told.seconds * 1000, 1), request_id=told.request_id, endpoint=told.endpoint,

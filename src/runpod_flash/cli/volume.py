@@ -11,6 +11,7 @@ from runpod_flash.cli import output
 from runpod_flash.cli.json_output import json_option, print_json
 from runpod_flash.cli.servers import chosen_server, server_options
 from runpod_flash.cli.undeploy import require_consent
+from runpod_flash.printable import printable
 
 if TYPE_CHECKING:
     from runpod_flash.client.control import ControlClient
@@ -245,7 +246,7 @@ def _report(found: dict[str, Any], report: Report, place: str, as_json: bool) ->
         print_json(told)
         return
     for each in report.skipped:
-        click.echo(f"skipped {_printable(each)}: it is no file, or a link that leads elsewhere")
+        click.echo(f"skipped {printable(each)}: it is no file, or a link that leads elsewhere")
     there = f"{output.counted(report.files, 'file')} ({report.bytes / 1e6:.1f} MB)"
     moved = f"{report.moved} new or changed ({report.moved_bytes / 1e6:.1f} MB travelled)"
     click.echo(f"{there} at {place or '/'}, all verified: {moved}.")
@@ -253,9 +254,4 @@ def _report(found: dict[str, Any], report: Report, place: str, as_json: bool) ->
 
 def _line(each: dict[str, Any]) -> str:
     ending = {"folder": "/", "link": "@"}.get(each["type"], "")
-    return f"{_printable(each['path'])}{ending}"
-
-
-def _printable(path: str) -> str:
-    """Names may hold anything that a worker has thought of; a terminal shall not obey them."""
-    return path if path.isprintable() else ascii(path)[1:-1]
+    return f"{printable(each['path'])}{ending}"

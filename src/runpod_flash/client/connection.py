@@ -33,8 +33,8 @@ T = TypeVar("T")
 # How long one request may wait for a job; the next one goes on waiting.
 WAIT_MS = 30_000
 # A server that was there may be away for so long.
-_PATIENCE_SECONDS = 30.0
-_PAUSE_SECONDS = 0.05
+PATIENCE_SECONDS = 30.0
+PAUSE_SECONDS = 0.05
 # Large values are sent in parts of this size.
 _PART = 1 << 20
 
@@ -139,7 +139,7 @@ class Connection:
         import httpx
 
         loop = asyncio.get_running_loop()
-        until, pause = loop.time() + _PATIENCE_SECONDS, _PAUSE_SECONDS
+        until, pause = loop.time() + PATIENCE_SECONDS, PAUSE_SECONDS
         while True:
             try:
                 answer = await ask()
@@ -184,7 +184,7 @@ class Connection:
             instead = f"start it, or `{name} none` to run embedded"
         elif name:
             instead = f"start it, or unset {name} to run embedded"
-        why = why_unreachable(self.origin, error, instead)
+        why = why_unreachable(self.origin, error, instead, answered=self._was_there)
         return ConnectionClosedError(f"{self._name} cannot be reached: {why}")
 
     @property

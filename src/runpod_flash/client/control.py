@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import random
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from runpod_flash.client.connection import trusted
+from runpod_flash.client.connection import (
+    PATIENCE_SECONDS,
+    PAUSE_SECONDS,
+    ServerStoppingError,
+    trusted,
+)
 from runpod_flash.client.credentials import key_for, origin_of
-from runpod_flash.client.reaching import json_of, why_unreachable, words_of
+from runpod_flash.client.reaching import fields_in, json_of, why_unreachable, words_of
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 from runpod_flash.loopback import is_loopback
 
@@ -32,6 +39,8 @@ class ControlClient:
     def __init__(self, address: str, *, insecure: bool = False, key: str | None = None) -> None:
         self.origin = origin_of(address)
         self.key = key_for(address, insecure=insecure, given=key)
+        # Whether it was there before.
+        self.answered = False
 
     @property
     def needs_key(self) -> bool:
@@ -54,6 +63,24 @@ class ControlClient:
             response = client.request(method, f"{self.origin}{path}", json=fields, headers=headers)
         return self.read(response)
 
+    def ask_again(
+        self,
+        method: str,
+        path: str,
+        fields: dict[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """As `ask`, for what may be asked twice: a server that was there is waited for a while."""
+        until, pause = time.monotonic() + PATIENCE_SECONDS, PAUSE_SECONDS
+        while True:
+            try:
+                return self.ask(method, path, fields, headers)
+            except ConnectionClosedError:
+                if not self.answered or time.monotonic() > until:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1))
+            pause = min(2 * pause, 1.0)
+
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[Iterator[str]]:
         """The lines of an event stream, as they come. Raises as `ask` does, also meanwhile."""
@@ -64,6 +91,7 @@ class ControlClient:
             if not response.is_success or not _is_stream(response):
                 response.read()
                 self.read(response)
+            self.answered = True
             yield response.iter_lines()
 
     def connected(self, seconds: float = _SECONDS) -> AbstractContextManager[httpx.Client]:
@@ -71,12 +99,18 @@ class ControlClient:
 
         Raises `ConnectionClosedError` in its block where the server cannot be reached.
         """
-        return asking(self.origin, self.key, seconds)
+        return asking(self.origin, self.key, seconds, answered=self.answered)
 
     def read(self, response: httpx.Response) -> Any:
-        """What it says in JSON; raises `ConfigurationError` where it refuses."""
+        """What it says in JSON; raises `ConfigurationError` where it refuses.
+
+        That is a `ConnectionClosedError` as well where the server ends.
+        """
+        self.answered = True
         if not response.is_success:
-            raise ConfigurationError(f"{self.origin}: {words_of(response)}")
+            text = f"{self.origin}: {words_of(response)}"
+            stopping = fields_in(response.content).get("stopping") is True
+            raise ServerStoppingError(text) if stopping else ConfigurationError(text)
         return json_of(self.origin, response)
 
 
@@ -87,9 +121,11 @@ def _is_stream(response: httpx.Response) -> bool:
 
 @contextmanager
 def asking(
-    origin: str, key: str | None = None, seconds: float = _SECONDS
+    origin: str, key: str | None = None, seconds: float = _SECONDS, *, answered: bool = False
 ) -> Iterator[httpx.Client]:
     """A client for a server, to which nothing may come for so many seconds.
+
+    `answered` says that it was there before.
 
     Raises `ConnectionClosedError` in its block where the server cannot be reached.
     """
@@ -106,5 +142,6 @@ def asking(
         ) as client:
             yield client
     except httpx.TransportError as error:
-        why = why_unreachable(origin, error, "is the server running, and is this its address?")
+        otherwise = "is the server running, and is this its address?"
+        why = why_unreachable(origin, error, otherwise, answered=answered)
         raise ConnectionClosedError(f"{origin} cannot be reached: {why}") from None

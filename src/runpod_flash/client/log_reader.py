@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     from runpod_flash.client.control import ControlClient
 
-_TRIES = 5
+# So many failures in a row are no mere blink.
+_AWAY = 2
+_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 1.0
 _BEGUN = ": follows"
 
 
@@ -31,23 +33,36 @@ class LogReader:
         """The lines that there are now, after the last one that was read."""
         yield from self._read("false", None)
 
-    def follow(self, begun: Callable[[], None] | None = None) -> Iterator[dict[str, Any]]:
-        """Lines without end; `begun` is called once no further one can be missed.
+    def follow(
+        self,
+        begun: Callable[[], None] | None = None,
+        away: Callable[[], None] | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Lines without end; `begun` is called whenever no further one can be missed.
 
-        A connection that breaks is made anew. Raises `ConnectionClosedError` where that fails
-        again and again, and `ConfigurationError` where the server refuses.
+        A connection that breaks is made anew, however long that takes; `away` is called where it
+        does not succeed at once. Raises `ConnectionClosedError` where the server was never there,
+        and `ConfigurationError` where it refuses.
         """
-        failures = 0
+        failures, pause = 0, _PAUSE_SECONDS
+
+        def back() -> None:
+            nonlocal failures, pause
+            failures, pause = 0, _PAUSE_SECONDS
+            if begun is not None:
+                begun()
+
         while True:
             try:
-                for line in self._read("true", begun):
-                    failures = 0
-                    yield line
+                yield from self._read("true", back)
             except ConnectionClosedError:
-                failures += 1
-                if failures == _TRIES:
+                if not self._server.answered:
                     raise
-            time.sleep(0.1 * 2**failures)
+                failures += 1
+                if failures == _AWAY and away is not None:
+                    away()
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
     def _read(self, follow: str, begun: Callable[[], None] | None) -> Iterator[dict[str, Any]]:
         headers = {"last-event-id": self.last} if self.last else {}

@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     import httpx
 
 
-def why_unreachable(origin: str, error: Exception, otherwise: str) -> str:
+def why_unreachable(
+    origin: str, error: Exception, otherwise: str, *, answered: bool = False
+) -> str:
     """The end of a sentence: the reason, and its remedy, or else what `otherwise` says.
 
-    `origin` is `scheme://host:port`, `error` what its client raised.
+    `origin` is `scheme://host:port`, `error` what its client raised. One that has `answered` before
+    is what it should be, and is away.
     """
-    reason, remedy = _known(origin, error)
-    return f"{reason or str(error) or type(error).__name__}; {remedy or otherwise}"
+    reason, remedy = _known(origin, error, answered)
+    return f"{reason or str(error).rstrip('.') or type(error).__name__}; {remedy or otherwise}"
 
 
-def _known(origin: str, error: Exception) -> tuple[str, str]:
+def _known(origin: str, error: Exception, answered: bool) -> tuple[str, str]:
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return (
@@ -36,7 +39,7 @@ def _known(origin: str, error: Exception) -> tuple[str, str]:
             return f"TLS fails ({cause.reason})", f"use {plain} where it has no certificate"
         if isinstance(cause, socket.gaierror):
             return "there is no host of that name", "check the address"
-    if origin.startswith("http:") and _hung_up(error):
+    if origin.startswith("http:") and _hung_up(error) and not answered:
         secure = origin.replace("http:", "https:", 1)
         return "it ends connections unanswered", f"use {secure} where it has a certificate"
     return "", ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from runpod_flash.errors import ConfigurationError
+from runpod_flash.errors import ConfigurationError, ConnectionClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,22 +15,34 @@ if TYPE_CHECKING:
 _FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
 
-class RemoteJob:
-    """See the module. `request_id` is the id under which its logs are found.
+def submitted(
+    server: ControlClient, endpoint: str, given: Any, request_id: str, key: str = ""
+) -> dict[str, Any]:
+    """Queue a job: its id and its status. `request_id` is the id under which its logs are found.
 
     Submitted again with the same `key`, it is the same job.
     """
+    headers = {"x-request-id": request_id, **({"idempotency-key": key} if key else {})}
+    ask = server.ask_again if key else server.ask
+    accepted: dict[str, Any] = ask("POST", f"{_path(endpoint)}/run", {"input": given}, headers)
+    return accepted
 
-    def __init__(
-        self, server: ControlClient, endpoint: str, given: Any, request_id: str, key: str = ""
-    ) -> None:
+
+def _path(endpoint: str) -> str:
+    return f"/v2/{quote(endpoint, safe='')}"
+
+
+class RemoteJob:
+    """See the module. Where the server goes away, it is waited for a while.
+
+    Methods raise `ConnectionClosedError` where it does not come back.
+    """
+
+    def __init__(self, server: ControlClient, endpoint: str, job_id: str) -> None:
+        self.id = job_id
         self._server = server
-        self._path = f"/v2/{quote(endpoint, safe='')}"
-        headers = {"x-request-id": request_id, **({"idempotency-key": key} if key else {})}
-        self.accepted: dict[str, Any] = server.ask(
-            "POST", f"{self._path}/run", {"input": given}, headers
-        )
-        self.id: str = self.accepted["id"]
+        self._path = _path(endpoint)
+        self._at = quote(job_id, safe="")
 
     def outputs(self) -> Iterator[Any]:
         """The values of its stream, as they come; returns when it has ended."""
@@ -46,7 +58,9 @@ class RemoteJob:
     def _chunks(self, start: int) -> dict[int, Any]:
         """The values from a number on, waited for; none where none comes for a while."""
         try:
-            answer = self._server.ask("GET", f"{self._path}/stream/{self.id}?start={start}")
+            answer = self._server.ask_again("GET", f"{self._path}/stream/{self._at}?start={start}")
+        except ConnectionClosedError:
+            raise
         except ConfigurationError:
             if self.look()["status"] == "CANCELLED":  # such have no stream
                 return {}
@@ -60,8 +74,8 @@ class RemoteJob:
 
     def look(self) -> dict[str, Any]:
         """The job object."""
-        found: dict[str, Any] = self._server.ask("GET", f"{self._path}/status/{self.id}")
+        found: dict[str, Any] = self._server.ask_again("GET", f"{self._path}/status/{self._at}")
         return found
 
     def cancel(self) -> None:
-        self._server.ask("POST", f"{self._path}/cancel/{self.id}")
+        self._server.ask("POST", f"{self._path}/cancel/{self._at}")

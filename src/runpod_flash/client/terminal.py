@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from runpod_flash.plane.events import Logged, Notice
+from runpod_flash.printable import LINES, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ def line_of(text: str, endpoint: str = "") -> str:
     """What Flash itself says, as a line; the endpoint is named where the text does not begin so."""
     named = not endpoint or text.startswith((f"{endpoint} ", f"{endpoint}-"))
     about = "" if named else f" {endpoint}:"
-    return f"{_dim('flash:')}{about} {text}"
+    return f"{_dim('flash:')}{about} {printable(text, keep=LINES)}"
 
 
 def _write(line: str) -> None:

@@ -105,7 +105,7 @@ class Gateway:
         self._caller_env: Mapping[str, str] | None = None
         jobs = jobs or Jobs(plane)
         self._functions = FunctionApi(jobs, self.pool_of)
-        self._queue = QueueApi(jobs, self.pool_of, self._find)
+        self._queue = QueueApi(jobs, self.pool_of, self._find, self._ids)
         self._access = access = access or Keyless(KeyRing(time.time))
         self._limiter = limiter
         tallies = tallies or Tallies(plane.events, plane.names_of)
@@ -209,6 +209,10 @@ class Gateway:
     def _find_named(self, app: str, environment: str, name: str) -> Discovered | None:
         """As `_find`; whoever names no app means what is served here."""
         return self._find(app, environment, name) if app else self.named(name)
+
+    def _ids(self) -> Mapping[str, str]:
+        """The ids of endpoints that are deployed here, with their names."""
+        return {} if self._deployments is None else self._deployments.ids()
 
     def _locate(self, app: str, environment: str, name: str) -> tuple[Discovered, str] | None:
         """That endpoint, also of another app, and before which address its own are."""

@@ -139,6 +139,10 @@ class Deployments:
         """Where an endpoint of that id is served, and under which name."""
         return self._by_id.get(endpoint_id)
 
+    def ids(self) -> dict[str, str]:
+        """The ids of all endpoints, with their names."""
+        return {endpoint_id: name for endpoint_id, (_, name) in self._by_id.items()}
+
     def all(self) -> list[Deployment]:
         """Those in which something is served."""
         return [each for each in self._deployments.values() if each.active]

@@ -31,11 +31,11 @@ from runpod_flash.gateway.submission import read_submission
 from runpod_flash.plane.store.base import JobState, NewJob
 from runpod_flash.plane.store.memory import now
 from runpod_flash.project.catalog import choose_method
-from runpod_flash.suggest import did_you_mean
+from runpod_flash.suggest import did_you_mean, near
 from runpod_flash.wire.frames import MEDIA_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from runpod_flash.gateway.addresses import Addresses
     from runpod_flash.gateway.jobs import Jobs
@@ -59,6 +59,8 @@ class _Verb(NamedTuple):
 class QueueApi:
     """See the module. `find` gives what is deployed under an app, an environment and a name.
 
+    `ids` are those of endpoints that are deployed, with their names.
+
     Only the code's owner may send frames.
     """
 
@@ -67,10 +69,12 @@ class QueueApi:
         jobs: Jobs,
         pool_of: Callable[[Discovered], Pool],
         find: Callable[[str, str, str], Discovered | None],
+        ids: Callable[[], Mapping[str, str]],
     ) -> None:
         self._jobs = jobs
         self._pool_of = pool_of
         self._find = find
+        self._ids = ids
         self._native = NativeApi(jobs)
         self._openai = OpenAiApi(jobs)
         # Of an endpoint, and of a job.
@@ -131,8 +135,16 @@ class QueueApi:
         if problem is not None:
             more = {"detail": problem.detail} if problem.detail else {}
             raise Refusal(500, problem.message, **more)
-        hint = did_you_mean(name, addresses.names)
-        raise Refusal(404, f"there is no endpoint {name!r}.{hint}")
+        raise Refusal(404, f"there is no endpoint {name!r}.{self._meant(addresses, name)}")
+
+    def _meant(self, addresses: Addresses, name: str) -> str:
+        """What is deployed is asked by its id, which may be spelled like, or its name."""
+        ids = self._ids()
+        if hint := did_you_mean(name, [*addresses.names, *ids]):
+            return hint
+        by_name = {deployed: endpoint_id for endpoint_id, deployed in ids.items()}
+        found = near(name, by_name, 1)
+        return f" Did you mean {by_name[found[0]]!r}?" if found else ""
 
     # Submitting
 

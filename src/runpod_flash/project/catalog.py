@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.spec import EndpointSpec
+from runpod_flash.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,10 +39,15 @@ def choose_method(owner: str, methods: Sequence[str], value: Any) -> tuple[str, 
     if len(methods) == 1 and named not in methods:
         return methods[0], value
     if named not in methods:
-        raise TypeError(
-            f"input of {owner} names its method by the key 'method': one of "
-            f"{', '.join(methods) or 'none, for it has no public methods'}"
-        )
+        if not methods:
+            raise TypeError(f"{owner} has no public methods")
+        if named is None:
+            raise TypeError(
+                f"{owner} has several methods, and the input names one by the key 'method': one of "
+                f"{', '.join(methods)} (`flash call` has --method for that)"
+            )
+        hint = did_you_mean(str(named), methods)
+        raise TypeError(f"{owner} has no method {named!r:.80}.{hint} It has: {', '.join(methods)}")
     return str(named), {key: item for key, item in value.items() if key != "method"}
 
 

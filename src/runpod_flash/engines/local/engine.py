@@ -266,6 +266,8 @@ class LocalEngine:
             await asyncio.to_thread(self._isolation.forget, app)
 
     async def close(self) -> None:
+        for worker in self._workers.values():
+            worker.stopped = True
         await self._launcher.close()
         self._environments.close()
 
