@@ -248,6 +248,42 @@ def test_a_store_put_back_from_an_older_copy_finds_the_volumes_that_it_does_not_
     asyncio.run(after())
 
 
+def test_volumes_that_are_removed_at_once_do_not_come_back(tmp_path: Path) -> None:
+    database, folder = tmp_path / "flash.db", tmp_path / "volumes"
+    prepare(database)
+
+    async def scenario() -> None:
+        volumes = Volumes(folder, database, time.time)
+        await volumes.load()
+        for _ in range(10):
+            made = [await volumes.create(f"v{n}", 10, "EU-RO-1") for n in range(4)]
+            await asyncio.gather(*map(volumes.remove, made))
+        assert [each.name for each in folder.iterdir()] == ["removed"]
+        after = Volumes(folder, database, time.time)
+        await after.load()
+        assert not list(after)
+
+    asyncio.run(scenario())
+
+
+def test_a_volume_whose_removal_was_cut_short_does_not_come_back(tmp_path: Path) -> None:
+    database, folder = tmp_path / "flash.db", tmp_path / "volumes"
+    prepare(database)
+
+    async def scenario() -> None:
+        volumes = Volumes(folder, database, time.time)
+        volume = await volumes.create("v", 10, "EU-RO-1")
+        (folder / "removed").write_text("")  # nothing can be moved there
+        with pytest.raises(FileExistsError):
+            await volumes.remove(volume)
+        assert (folder / volume.id).exists()
+        after = Volumes(folder, database, time.time)
+        await after.load()
+        assert not list(after)
+
+    asyncio.run(scenario())
+
+
 def test_of_two_volumes_that_come_to_one_name_neither_is_lost(tmp_path: Path) -> None:
     database, copied = tmp_path / "flash.db", tmp_path / "copy.db"
     prepare(database)
