@@ -258,7 +258,7 @@ def test_what_a_killed_server_has_left_is_swept_and_uploads_stay_a_week(
         files.came(sha256, 0)
     for name in (f"{old}.data", f"{old}.parts"):
         os.utime(uploads / name, (0, 0))
-    files.sweep()
+    files.sweep(started=True)
     assert sorted(left(tmp_path)) == [f"{new}.data", f"{new}.parts"]
 
 
@@ -283,3 +283,14 @@ def test_digests_that_are_damaged_are_made_anew(tmp_path: Path, damage: str) -> 
     put(files, "9.txt", b"more")
     with closing(sqlite3.connect(noted)) as opened:
         assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_sweep_of_a_server_that_runs_leaves_what_is_on_its_way(
+    files: VolumeFiles, tmp_path: Path
+) -> None:
+    uploads = tmp_path / "uploads"
+    (uploads / "whole-1").write_text("x")
+    (uploads / "whole-2").write_text("x")
+    os.utime(uploads / "whole-2", (0, 0))
+    files.sweep(started=False)
+    assert left(tmp_path) == ["whole-1"]

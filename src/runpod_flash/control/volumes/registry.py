@@ -73,9 +73,20 @@ class Volumes:
             await self._adopt(found)
         for volume in self:
             self._make_folders(volume)
-            files = VolumeFiles(self.files(volume), self.uploads(volume))
-            await asyncio.to_thread(files.sweep)
+            await self._sweep_uploads(volume, started=True)
         self._sweep()
+
+    async def sweep_every(self, seconds: float) -> None:
+        """Drop uploads that nobody goes on with, until it is cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            for volume in self:
+                with suppress(OSError):  # (it has just been removed)
+                    await self._sweep_uploads(volume, started=False)
+
+    async def _sweep_uploads(self, volume: Volume, *, started: bool) -> None:
+        files = VolumeFiles(self.files(volume), self.uploads(volume))
+        await asyncio.to_thread(files.sweep, started=started)
 
     def __iter__(self) -> Iterator[Volume]:
         return iter(sorted(self._volumes.values(), key=lambda each: (each.name, each.datacenter)))
