@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +12,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from integration.served import Served, serving
+from runpod_flash.control.image_settings import new_spec
 from runpod_flash.control.keys import Keys
 from runpod_flash.gateway.access import Keyed, Keyless
 from runpod_flash.plane.store.database import prepare
+from runpod_flash.project.catalog import Catalog, of_image
+from runpod_flash.spec import Scaling
 from runpod_flash.wire import frames
 from runpod_flash.wire.frames import MEDIA_TYPE
 
@@ -316,6 +320,59 @@ def test_whether_a_program_s_app_is_here_is_no_stranger_s_business(tmp_path: Pat
         assert known.status_code == 404
 
     guarded(tmp_path, scenario)
+
+
+def _image(name: str) -> dict[str, Any]:
+    """An endpoint of an image, whose routes are below its name; no worker of it is started."""
+    return {
+        "name": name,
+        "type": "LOAD_BALANCER",
+        "scaling": {"type": "REQUEST_COUNT", "requestCount": 1},
+        "image": "nginx:latest",
+        "cpu": [{"id": "cpu3c", "vcpuCount": 2}],
+        "workers": {"min": 0, "max": 0},
+        "ports": ["80/http"],
+    }
+
+
+@pytest.mark.parametrize("name", ["docs", "oauth"])
+def test_an_endpoint_with_the_name_of_a_public_folder_is_not_public(
+    tmp_path: Path, name: str
+) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        admin = await bearer(keys, "admin", "admin")
+        spec = replace(new_spec(_image(name)), scaling=Scaling(workers_max=0))
+        found = replace(of_image(spec, {}, ""), operations=())
+        release = {"project": "p", "files": [], "catalog": Catalog("", (found,)).to_wire()}
+        path = "/v2/apps/pages/environments/production/releases"
+        made = await served.post(path, release, headers=admin)
+        assert made.status_code == 202, made.text
+        while not (await served.get("/v2/serverless", headers=admin)).json()["endpoints"]:
+            assert "failed" not in (await served.get(path, headers=admin)).text
+            await asyncio.sleep(0.02)
+        kept = await bearer(keys, "kept", "invoke", ("double",))
+        by_header = {"x-flash-endpoint": f"pages-production-{name}"}
+        by_host = {"host": f"pages-production-{name}.localhost"}
+        for headers in (by_header, by_host):
+            for asked in ("/secret", "/docs/x", "/"):
+                assert (await served.get(asked, headers=headers)).status_code == 401
+                answer = await served.get(asked, headers={**headers, **kept})
+                assert answer.status_code == 403
+
+    guarded(tmp_path, scenario, files={}, control=True)
+
+
+def test_an_endpoint_of_an_image_has_no_name_of_the_server_s_own_addresses(tmp_path: Path) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        admin = await bearer(keys, "admin", "admin")
+        for name in ("docs", "oauth", "keys"):
+            answer = await served.post("/v2/serverless", _image(name), headers=admin)
+            assert answer.status_code == 400
+            assert f"'{name}' is an address of the server itself" in answer.text
+        answer = await served.post("/v2/serverless", _image("pages"), headers=admin)
+        assert answer.status_code == 201, answer.text
+
+    guarded(tmp_path, scenario, files={}, control=True)
 
 
 # Pages in the user's browser

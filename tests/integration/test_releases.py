@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
+from runpod_flash.client.machine import machine_plane
+from runpod_flash.control.blobs import Blobs
 from runpod_flash.control.releases import AppEnv, Content, Release, Releases
-from runpod_flash.control.trees import StoredFile
+from runpod_flash.control.trees import AppTree, StoredFile
 from runpod_flash.control.vault import Vault
+from runpod_flash.gateway.app import Gateway
+from runpod_flash.gateway.deployments import Deployments
 from runpod_flash.plane.store.database import prepare
+from runpod_flash.plane.store.memory import MemoryStore
+from runpod_flash.project.catalog import Catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
+    import pytest
+
 SHOP = AppEnv("shop", "production")
+EMPTY = Content([], Catalog("").to_wire())
 
 
 def play(
@@ -82,3 +93,47 @@ def test_the_active_one_and_what_it_would_be_rolled_back_to_stay_however_old(
         }  # fmt: skip
 
     play(tmp_path, scenario, kept=9)
+
+
+def test_the_end_of_a_release_is_not_that_of_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gates = [threading.Event(), threading.Event()]
+    reached = [threading.Event(), threading.Event()]
+    waiting = iter(zip(gates, reached, strict=True))
+    forget = AppTree.forget
+
+    def slow(tree: AppTree, used: set[str]) -> None:
+        """As where the files of what was served before are many."""
+        gate, at = next(waiting)
+        at.set()
+        gate.wait(20)
+        forget(tree, used)
+
+    monkeypatch.setattr(AppTree, "forget", slow)
+
+    async def scenario(releases: Releases) -> None:
+        plane = machine_plane(MemoryStore(time.monotonic), {})
+        (tmp_path / "apps").mkdir()
+        served = Deployments(
+            plane, partial(Gateway, plane), releases, tmp_path / "apps", Blobs(tmp_path / "blobs")
+        )
+        for at in reached:
+            await served.rollouts.deploy(SHOP, "project", EMPTY, {}, "ada")
+            if at is reached[0]:
+                await asyncio.to_thread(at.wait, 20)
+        gates[0].set()
+        await asyncio.to_thread(reached[1].wait, 20)
+        await asyncio.sleep(0.3)  # (the first one sweeps blobs at its end)
+        settled = asyncio.ensure_future(served.settled(SHOP))
+        await asyncio.sleep(0.1)
+        found = served.preparing(SHOP), served.lines(SHOP) is not None, settled.done()
+        gates[1].set()
+        assert found == (True, True, False)
+        await settled
+        assert not served.preparing(SHOP)
+        assert await states(releases) == {2: "active", 1: "replaced"}
+        await served.close()
+        await plane.close()
+
+    play(tmp_path, scenario)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import os
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ from integration.disks import disk, take_all_but
 from integration.served import KEY, serve
 from integration.test_keyed_server import bearer, guarded
 from integration.test_keys_api import problem
+from runpod_flash.control.volumes.files import VolumeFiles
 from runpod_flash.control.volumes.registry import Volumes
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.gateway.volume_files_api import VolumeFilesApi
@@ -248,6 +250,67 @@ def test_a_store_put_back_from_an_older_copy_finds_the_volumes_that_it_does_not_
     asyncio.run(before())
     backup.put_back(copied, database)
     asyncio.run(after())
+
+
+def test_volumes_that_are_removed_at_once_do_not_come_back(tmp_path: Path) -> None:
+    database, folder = tmp_path / "flash.db", tmp_path / "volumes"
+    prepare(database)
+
+    async def scenario() -> None:
+        volumes = Volumes(folder, database, time.time)
+        await volumes.load()
+        for _ in range(10):
+            made = [await volumes.create(f"v{n}", 10, "EU-RO-1") for n in range(4)]
+            await asyncio.gather(*map(volumes.remove, made))
+        assert [each.name for each in folder.iterdir()] == ["removed"]
+        after = Volumes(folder, database, time.time)
+        await after.load()
+        assert not list(after)
+
+    asyncio.run(scenario())
+
+
+def test_a_volume_whose_removal_was_cut_short_does_not_come_back(tmp_path: Path) -> None:
+    database, folder = tmp_path / "flash.db", tmp_path / "volumes"
+    prepare(database)
+
+    async def scenario() -> None:
+        volumes = Volumes(folder, database, time.time)
+        volume = await volumes.create("v", 10, "EU-RO-1")
+        (folder / "removed").write_text("")  # nothing can be moved there
+        with pytest.raises(FileExistsError):
+            await volumes.remove(volume)
+        assert (folder / volume.id).exists()
+        after = Volumes(folder, database, time.time)
+        await after.load()
+        assert not list(after)
+
+    asyncio.run(scenario())
+
+
+def test_uploads_that_nobody_goes_on_with_are_dropped_without_a_restart(tmp_path: Path) -> None:
+    database = tmp_path / "flash.db"
+    prepare(database)
+
+    async def scenario() -> None:
+        volumes = Volumes(tmp_path / "volumes", database, time.time)
+        volume = await volumes.create("v", 10, "EU-RO-1")
+        gone = await volumes.create("a", 10, "EU-RO-1")
+        shutil.rmtree(volumes.uploads(gone))  # as one that is just being removed
+        sweeping = asyncio.ensure_future(volumes.sweep_every(0.02))
+        files = VolumeFiles(volumes.files(volume), volumes.uploads(volume))
+        old, new = (hashlib.sha256(each).hexdigest() for each in (b"old", b"new"))
+        for each in (old, new):
+            files.begin(each, 3)
+        place = volumes.uploads(volume) / f"{old}.data"
+        os.utime(place, (0, 0))
+        while place.exists():
+            assert not sweeping.done()
+            await asyncio.sleep(0.02)
+        assert [each.name for each in volumes.uploads(volume).iterdir()] == [f"{new}.data"]
+        sweeping.cancel()
+
+    asyncio.run(scenario())
 
 
 def test_of_two_volumes_that_come_to_one_name_neither_is_lost(tmp_path: Path) -> None:

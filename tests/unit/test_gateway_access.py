@@ -13,6 +13,7 @@ from runpod_flash.gateway.access import (
     Keyed,
     Keyless,
     admit,
+    for_inner,
     headers_for_routes,
     identity_of,
     require,
@@ -203,6 +204,12 @@ def test_a_key_for_some_endpoints_is_for_no_other_address(policy: Any) -> None:
     for path in ("/v2/keys", "/openapi.json", "/v2/nowhere/run"):
         refused(partial(admit, access, scope("kept", path=path), nothing), 403)
     admit(access, scope("kept", path="/ping"), nothing)
+
+
+@pytest.mark.parametrize("path", ["/", "/ping", "/docs", "/docs/x", "/oauth/x"])
+def test_no_path_of_an_inner_app_is_public(path: str) -> None:
+    refused(lambda: Keyed(ring()).identify(for_inner(scope(path=path))), 401)
+    refused(lambda: admit(Keyless(ring()), for_inner(scope("kept", path=path)), nothing), 403)
 
 
 # What user code sees

@@ -62,6 +62,11 @@ NO_URL = [
     "http://example.com\\@127.0.0.1/",
     "http://exämple.com/",
     "http://[::1/",
+    "http://a..b/hook",
+    "http://a../hook",
+    "http://.a/hook",
+    f"http://{'a' * 64}.com/",
+    "http://xn--zzzzzzz--/",
     "https://example.com/" + "x" * 3000,
 ]
 
@@ -96,6 +101,9 @@ def test_private_networks_are_refused_unless_allowed(webhook: str) -> None:
     "webhook",
     [
         "https://example.com/hook?x=1#part",
+        "https://example.com./hook",
+        "https://a_b.example.com/",
+        "https://xn--bcher-kva.example/",
         "http://user:word@example.com:8080/",
         "https://1.1.1.1/",
         "https://[2606:4700::1111]/",

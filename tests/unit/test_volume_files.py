@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -266,5 +268,39 @@ def test_what_a_killed_server_has_left_is_swept_and_uploads_stay_a_week(
         files.came(sha256, 0)
     for name in (f"{old}.data", f"{old}.parts"):
         os.utime(uploads / name, (0, 0))
-    files.sweep()
+    files.sweep(started=True)
     assert sorted(left(tmp_path)) == [f"{new}.data", f"{new}.parts"]
+
+
+@pytest.mark.parametrize("damage", ["no database", "torn", "cut"])
+def test_digests_that_are_damaged_are_made_anew(tmp_path: Path, damage: str) -> None:
+    files = made(tmp_path)
+    for number in range(200):
+        put(files, f"{number}.txt", f"text {number}".encode())
+    noted = tmp_path / "uploads" / "digests.db"
+    data = bytearray(noted.read_bytes())
+    if damage == "no database":
+        data[:100] = bytes(100)
+        data[0] = 1
+    elif damage == "torn":
+        data[4096:] = os.urandom(len(data) - 4096)
+    else:
+        data = data[:5000]
+    noted.write_bytes(data)
+    wanted = [Wanted("7.txt", 6, digest_of(b"text 7")), Wanted("8.txt", 6, digest_of(b"other8"))]
+    for _ in range(2):
+        assert files.missing(wanted) == ["8.txt"]
+    put(files, "9.txt", b"more")
+    with closing(sqlite3.connect(noted)) as opened:
+        assert opened.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_a_sweep_of_a_server_that_runs_leaves_what_is_on_its_way(
+    files: VolumeFiles, tmp_path: Path
+) -> None:
+    uploads = tmp_path / "uploads"
+    (uploads / "whole-1").write_text("x")
+    (uploads / "whole-2").write_text("x")
+    os.utime(uploads / "whole-2", (0, 0))
+    files.sweep(started=False)
+    assert left(tmp_path) == ["whole-1"]

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from runpod_flash.errors import StoreFullError
 from runpod_flash.gateway.job_object import JobObjects
 from runpod_flash.gateway.settings import Settings
-from runpod_flash.gateway.targets import ForbiddenTargetError
-from runpod_flash.gateway.webhook_secret import kept_secret
+from runpod_flash.gateway.targets import ForbiddenTargetError, Targets
+from runpod_flash.gateway.webhook_secret import kept_secret, new_secret
+from runpod_flash.gateway.webhook_sender import WebhookSender
 from runpod_flash.gateway.webhooks import Webhooks
 from runpod_flash.plane.store.base import Call, NewJob
 from runpod_flash.plane.store.memory import now
@@ -57,10 +58,10 @@ def webhooks(rig: Rig, receiver: Receiver, *delays: float) -> Webhooks:
     return Webhooks(rig.plane, JobObjects(rig.plane), receiver, delays)
 
 
-async def ended(rig: Rig, job_id: str = "job") -> None:
+async def ended(rig: Rig, job_id: str = "job", webhook: str = URL) -> None:
     pool = rig.declare(spec("a"))
     call = Call(encode({"x": 1}), "input")
-    rig.plane.submit(pool, NewJob(job_id, pool.key, call, webhook=URL))
+    rig.plane.submit(pool, NewJob(job_id, pool.key, call, webhook=webhook))
     await rig.settle()
     rig.holder(job_id).finish(job_id, {"y": 2})
     await rig.settle()
@@ -107,6 +108,19 @@ def test_a_webhook_is_tried_until_it_is_taken() -> None:
         await rig.after(200)
         assert len(receiver.told) == 2
         assert not rig.notices
+        await room.close()
+
+    play(scenario)
+
+
+def test_a_host_that_cannot_be_looked_up_is_given_up() -> None:
+    async def scenario(rig: Rig) -> None:
+        sender = WebhookSender(Targets(Settings()), new_secret())
+        room = Webhooks(rig.plane, JobObjects(rig.plane), sender, (10, 20))
+        await ended(rig, webhook="http://a..b/hook")
+        await rig.after(100)
+        assert not now(rig.store.owed())
+        assert "job job was not told of its end: " in rig.notices[-1]
         await room.close()
 
     play(scenario)

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _CLOSE_SECONDS = 2.0
 # An endpoint that is called a few times a day starts fast as well.
 _KEPT_SECONDS = 86_400.0
+# How often what clients have left in volumes is looked for.
+_SWEPT_SECONDS = 86_400.0
 # So many new objects, net. (A request leaves few cycles, and Python's 700 took 8% of its time.)
 _COLLECTED_AFTER = 20_000
 
@@ -146,6 +148,8 @@ class _Session:
             log.unreadable(why)
         await keys.start(session._server.address)
         session._tasks.spawn(prepare_all(plane, plane.pools()))
+        if records.volumes is not None:
+            session._tasks.spawn(records.volumes.sweep_every(_SWEPT_SECONDS))
         _spare_collections()
         return session
 

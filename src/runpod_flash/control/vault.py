@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from typing import TYPE_CHECKING
 
 from runpod_flash.errors import ConfigurationError
@@ -43,8 +44,9 @@ class Vault:
             pass
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         key = Fernet.generate_key()
-        part = self._file.with_suffix(f".{os.getpid()}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # (Another thread may be about to do the same.)
+        part = self._file.with_suffix(f".{secrets.token_hex(8)}")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with open(descriptor, "wb") as stream:  # noqa: PTH123 - it is a descriptor
             stream.write(key)
             stream.flush()
@@ -53,5 +55,6 @@ class Vault:
             os.link(part, self._file)
         except FileExistsError:  # another thread was first
             key = self._file.read_bytes()
-        part.unlink()
+        finally:
+            part.unlink()
         return key

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 KEY_HEADER = b"x-flash-key"
 # Where a request's identity is in its ASGI scope.
 _PLACE = "flash.identity"
+# Whether it is for another app than those that the outermost gateway serves.
+_INNER = "flash.inner"
 # Liveness, and pages without a word about what is served here.
 # And what lets somebody get a key: it judges by itself whom.
 _PUBLIC = ("/", "/ping", "/health", "/setup", "/docs", "/.well-known/oauth-authorization-server")
@@ -176,8 +178,15 @@ def _expired(key: Key) -> str:
     )
 
 
+def for_inner(scope: Scope) -> Scope:
+    """The request of an inner gateway's app: no path there is public, whatever its users name."""
+    return {**scope, _INNER: True}
+
+
 def _public(scope: Scope) -> bool:
     path: str = scope["path"]
+    if _INNER in scope:
+        return False
     return scope["type"] == "http" and (path in _PUBLIC or path.startswith(_PUBLIC_FOLDERS))
 
 

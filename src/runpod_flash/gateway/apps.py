@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.control.releases import AppEnv
 from runpod_flash.gateway import sentinel
+from runpod_flash.gateway.access import for_inner
 from runpod_flash.gateway.control import is_control
 from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
 from runpod_flash.gateway.messages import Refusal, header
@@ -39,6 +40,10 @@ class Apps:
 
     def within(self, scope: Scope) -> tuple[Gateway, Scope] | None:
         """Who answers, and the request as it is there; None for one that is for no other app."""
+        found = self._found(scope)
+        return None if found is None else (found[0], for_inner(found[1]))
+
+    def _found(self, scope: Scope) -> tuple[Gateway, Scope] | None:
         path = scope["path"]
         if path.startswith((BROUGHT, DEPLOYED)):
             self._identify(scope)  # whether there is such an app is no stranger's business

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from runpod_flash.control.releases import AppEnv, Content, Release
 from runpod_flash.control.rollouts import Rollouts
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from runpod_flash.plane.plane import Plane
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered
+
+T = TypeVar("T")
 
 PREFIX = "/d/"
 # So many workers are started at a time to see whether they start.
@@ -204,12 +206,13 @@ class Deployments:
 
         `variables` are values that it brings.
         """
-        self._lines[release.place] = Lines(str(release.place), self._plane.events)
-        self._needed[release.place] = {file.digest for file in content.files}
-        self.blobs.pinned |= self._needed[release.place]
-        task = self._tasks.spawn(self._prepare(release, content, variables))
-        self._preparing[release.place] = task
-        task.add_done_callback(lambda _: self._preparing.pop(release.place, None))
+        place = release.place
+        lines = self._lines[place] = Lines(str(place), self._plane.events)
+        needed = self._needed[place] = {file.digest for file in content.files}
+        self.blobs.pinned |= needed
+        task = self._tasks.spawn(self._prepare(release, content, variables, lines, needed))
+        self._preparing[place] = task
+        task.add_done_callback(lambda _: _drop(self._preparing, place, task))
 
     def refresh(self, place: AppEnv) -> None:
         """Replace workers that have another value of a variable than it has now, one by one."""
@@ -250,8 +253,14 @@ class Deployments:
         self.blobs.pinned = kept.union(*self._needed.values())
         await asyncio.to_thread(self.blobs.sweep)
 
-    async def _prepare(self, release: Release, content: Content, variables: Variables) -> None:
-        lines = self._lines[release.place]
+    async def _prepare(
+        self,
+        release: Release,
+        content: Content,
+        variables: Variables,
+        lines: Lines,
+        needed: set[str],
+    ) -> None:
         try:
             async with self._changes(release.place):
                 deployment = self._opened(release.place)
@@ -264,8 +273,8 @@ class Deployments:
                 raise
         finally:
             lines.close()
-            self._lines.pop(release.place, None)
-            self._needed.pop(release.place, None)
+            _drop(self._lines, release.place, lines)
+            _drop(self._needed, release.place, needed)
             await self._sweep()
 
     async def _take_over(
@@ -354,6 +363,12 @@ class Deployments:
             for text, found in self._by_text.items()
             for each in found.declared.endpoints
         }
+
+
+def _drop(known: dict[AppEnv, T], place: AppEnv, own: T) -> None:
+    """Take a release's entry out; the next one may have begun, and has one of its own."""
+    if known.get(place) is own:
+        del known[place]
 
 
 def _with_values(catalog: Catalog, variables: Variables) -> Catalog:

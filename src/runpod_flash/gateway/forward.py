@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from runpod_flash.gateway.access import KEY_HEADER
 from runpod_flash.gateway.guard import Guard
@@ -73,9 +74,17 @@ class Forward:
 
     def _address(self, scope: Scope) -> str:
         path = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
+        _check_path(path)
         query = scope["query_string"].decode("latin-1")
         return f"{self._base}{path}{'?' if query else ''}{query}"
 
     def _headers(self, scope: Scope) -> Headers:
         kept = [(name, value) for name, value in scope["headers"] if name not in _KEPT_BACK]
         return [*kept, (KEY_HEADER, self._key.encode())] if self._key else kept
+
+
+def _check_path(path: str) -> None:
+    """Refuse (400) a path that may lead out of the base: the key is good for the whole target."""
+    parts = unquote(path).replace("\\", "/").split("/")
+    if "." in parts or ".." in parts:
+        raise Refusal(400, f"the path {path!r:.80} has a segment . or ..; ask for it without those")

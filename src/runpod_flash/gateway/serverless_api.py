@@ -28,6 +28,7 @@ from runpod_flash.gateway.serverless_releases import versions
 from runpod_flash.gateway.templates_api import find
 from runpod_flash.gateway.times import rfc3339
 from runpod_flash.project.catalog import Catalog, of_image
+from runpod_flash.project.collisions import RESERVED, RESERVED_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,6 +132,7 @@ class ServerlessApi(Kept[Served]):
         place = AppEnv(fields["name"], CREATED)
         with _refusals():
             serverless.check_created(fields)
+            _check_name(fields["name"])
             made = serverless.created(_new(fields), fields, self._volumes)
             if place in await self._releases.environments():
                 raise ConfigurationError(
@@ -193,6 +195,14 @@ class ServerlessApi(Kept[Served]):
             for name in named
             if name in pools
         ]
+
+
+def _check_name(name: str) -> None:
+    """Raise `ConfigurationError` for one whose addresses would be the server's own."""
+    if name in RESERVED or name in RESERVED_NAMES:
+        raise ConfigurationError(
+            f"name: {name!r} is an address of the server itself; choose another name"
+        )
 
 
 def _new(fields: dict[str, Any]) -> Fields:

@@ -81,12 +81,16 @@ class Targets:
 
 def _parts(webhook: str) -> tuple[str, int]:
     """Host and port of a URL; refused where it is none."""
+    import httpx
+
     plain = webhook.isascii() and webhook.isprintable() and " " not in webhook
     try:
         parts = urlsplit(webhook)
         port = parts.port or _PORTS[parts.scheme]
         host = (parts.hostname or "").rstrip(".")
-    except (ValueError, KeyError):
+        if plain:
+            httpx.URL(webhook).host.encode("idna")  # as it is looked up once it is told
+    except (ValueError, KeyError, httpx.InvalidURL):
         host, port = "", 0
     if not plain or not host or not port or len(webhook) > _LONGEST or "\\" in webhook:
         shown = webhook if len(webhook) <= 80 else f"{webhook[:77]}..."

@@ -111,6 +111,8 @@ class Webhooks:
             return _Tried(str(error), final=True)
         except OSError as error:
             return _Tried(str(error))
+        except Exception as error:  # else its job would be owed for ever
+            return _Tried(f"{type(error).__name__}: {error}", final=True)
         taken = 200 <= status < 300
         return _Tried("" if taken else f"it answered {status}", final=taken)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 _PIECE = 1 << 20
 # The system counts such times in steps of milliseconds: of two changes in one, it notes one.
 _QUIET_SECONDS = 0.1
+# So that none has the file open that another removes.
+_ONE_AT_A_TIME = threading.Lock()
 _SCHEMA = "CREATE TABLE IF NOT EXISTS digests (inode INTEGER PRIMARY KEY, state TEXT, sha256 TEXT)"
 
 
@@ -29,9 +32,8 @@ class Digests:
     def of(self, descriptor: int) -> str:
         """That of an open file; reads it whole where it is not known."""
         found = os.fstat(descriptor)
-        with closing(self._opened()) as opened:
-            statement = "SELECT sha256 FROM digests WHERE inode = ? AND state = ?"
-            row = opened.execute(statement, (found.st_ino, _state(found))).fetchone()
+        statement = "SELECT sha256 FROM digests WHERE inode = ? AND state = ?"
+        row = self._execute(statement, found.st_ino, _state(found))
         if row is not None:
             return str(row[0])
         quiet = time.time() - found.st_ctime > _QUIET_SECONDS
@@ -42,16 +44,25 @@ class Digests:
 
     def note(self, found: os.stat_result, digest: str) -> None:
         """Remember that of a file in this state."""
-        with closing(self._opened()) as opened:
-            row = (found.st_ino, _state(found), digest)
-            opened.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", row)
+        row = (found.st_ino, _state(found), digest)
+        self._execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", *row)
 
-    def _opened(self) -> sqlite3.Connection:
-        opened = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        opened.execute("PRAGMA journal_mode=WAL")
-        opened.execute("PRAGMA synchronous=OFF")
-        opened.execute(_SCHEMA)
-        return opened
+    def _execute(self, statement: str, *values: int | str) -> tuple[str] | None:
+        """Its first row; None as well where the file is damaged, which is lost then."""
+        with _ONE_AT_A_TIME:
+            try:
+                with closing(sqlite3.connect(self._path, timeout=30, isolation_level=None)) as file:
+                    file.execute("PRAGMA journal_mode=WAL")
+                    file.execute("PRAGMA synchronous=OFF")
+                    file.execute(_SCHEMA)
+                    row: tuple[str] | None = file.execute(statement, values).fetchone()
+                    return row
+            except sqlite3.OperationalError:  # (a full disk, or another process: it is whole)
+                return None
+            except sqlite3.DatabaseError:
+                for end in ("-wal", "-shm", ""):
+                    self._path.with_name(f"{self._path.name}{end}").unlink(missing_ok=True)
+                return None
 
 
 def sha256_of(descriptor: int) -> str:

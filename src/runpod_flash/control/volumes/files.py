@@ -184,12 +184,14 @@ class VolumeFiles:
         self._move(part, path, sha256, executable)
         self._forget(sha256)
 
-    def sweep(self) -> None:
-        """Drop uploads that nobody goes on with, and what a server that was killed has left."""
+    def sweep(self, *, started: bool) -> None:
+        """Drop what nobody goes on with; when a server has `started`, that is all but uploads in
+        parts.
+        """
         for path in self._uploads.iterdir():
             with suppress(FileNotFoundError):
                 old = time.time() - path.stat().st_mtime > _KEPT_SECONDS
-                if path.name.startswith(("removed-", "whole-")):
+                if path.name.startswith(("removed-", "whole-")) and (old or started):
                     delete(path)
                 elif old and _DIGEST.fullmatch(path.stem):
                     self._forget(path.stem)

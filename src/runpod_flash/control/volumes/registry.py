@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import shutil
 import string
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from runpod_flash.control.volumes.files import VolumeFiles
+from runpod_flash.control.volumes.files import VolumeFiles, delete
 from runpod_flash.errors import ConfigurationError
 from runpod_flash.plane.store.database import transact
 from runpod_flash.suggest import did_you_mean
@@ -74,9 +73,20 @@ class Volumes:
             await self._adopt(found)
         for volume in self:
             self._make_folders(volume)
-            files = VolumeFiles(self.files(volume), self.uploads(volume))
-            await asyncio.to_thread(files.sweep)
+            await self._sweep_uploads(volume, started=True)
         self._sweep()
+
+    async def sweep_every(self, seconds: float) -> None:
+        """Drop uploads that nobody goes on with, until it is cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            for volume in self:
+                with suppress(OSError):  # (it has just been removed)
+                    await self._sweep_uploads(volume, started=False)
+
+    async def _sweep_uploads(self, volume: Volume, *, started: bool) -> None:
+        files = VolumeFiles(self.files(volume), self.uploads(volume))
+        await asyncio.to_thread(files.sweep, started=started)
 
     def __iter__(self) -> Iterator[Volume]:
         return iter(sorted(self._volumes.values(), key=lambda each: (each.name, each.datacenter)))
@@ -123,6 +133,8 @@ class Volumes:
         async with self._changing:
             if self._volumes.pop(volume.id, None) is None:
                 return
+            # Before its row: whatever ends this server, no later one takes it for a lost volume.
+            (self._folder / volume.id / _NOTE).unlink(missing_ok=True)
             statement = "DELETE FROM volumes WHERE id = ?"
             await self._transact(lambda file: file.execute(statement, (volume.id,)))
         self._removed.mkdir(exist_ok=True, mode=0o700)
@@ -196,8 +208,7 @@ class Volumes:
 
     def _sweep(self) -> None:
         """Delete what is removed; nobody waits for that: it may be a million files."""
-        arguments = (self._removed, True)
-        self._sweeping = asyncio.get_running_loop().run_in_executor(None, shutil.rmtree, *arguments)
+        self._sweeping = asyncio.get_running_loop().run_in_executor(None, _empty, self._removed)
 
     def _check_name(self, volume: Volume) -> None:
         for each in self:
@@ -223,6 +234,13 @@ class Volumes:
 
     async def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await transact(self._database, work)
+
+
+def _empty(folder: Path) -> None:
+    """Delete what is in the folder, and not itself: the next one may be about to come in."""
+    with suppress(FileNotFoundError):
+        for each in folder.iterdir():
+            delete(each)
 
 
 def _new_id() -> str:

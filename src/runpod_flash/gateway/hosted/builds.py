@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PREFIX = "/graphql/uploads/"
 MAX_ARCHIVE_BYTES = 1_500_000_000
 _UPLOAD_SECONDS = 3600.0
+_EXPIRED = "this upload has expired, or is not known; deploy again"
 # What the hosted SDK adds for workers of its own.
 _PLATFORM = ("FLASH_", "RUNPOD_", "_FLASH_")
 
@@ -58,18 +59,24 @@ class Builds:
         if not 0 < size <= MAX_ARCHIVE_BYTES:
             limit = MAX_ARCHIVE_BYTES / 1e6
             raise ConfigurationError(f"an archive has up to {limit:.0f} MB, not {size / 1e6:.0f}")
-        now = time.time()
-        self._uploads = {t: u for t, u in self._uploads.items() if u.expires_at > now}
-        token = secrets.token_urlsafe(32)
-        upload = Upload(f"{app}/{secrets.token_hex(16)}.tar.gz", size, app, now + _UPLOAD_SECONDS)
+        token, expires_at = secrets.token_urlsafe(32), time.time() + _UPLOAD_SECONDS
+        upload = Upload(f"{app}/{secrets.token_hex(16)}.tar.gz", size, app, expires_at)
         self._uploads[token] = upload
+        asyncio.get_running_loop().call_later(_UPLOAD_SECONDS, self._expire, token)
         return token, upload
+
+    def _expire(self, token: str) -> None:
+        """Remove an archive that no build was made of."""
+        upload = self._uploads.pop(token, None)
+        if upload is not None:
+            place = self._place(upload.key)
+            asyncio.get_running_loop().run_in_executor(None, place.unlink, True)
 
     async def receive(self, token: str, scope: Scope, receive: Receive) -> Answer:
         """Take an archive in; nobody but who has the token may send one."""
         upload = self._uploads.get(token)
-        if upload is None or upload.expires_at < time.time():
-            raise Refusal(403, "this upload has expired, or is not known; deploy again")
+        if upload is None:
+            raise Refusal(403, _EXPIRED)
         if scope["method"] != "PUT":
             raise Refusal(405, "an archive is sent with PUT")
         place = self._place(upload.key)
@@ -83,6 +90,8 @@ class Builds:
                     await asyncio.to_thread(stream.write, piece)
             if part.stat().st_size != upload.size:
                 raise Refusal(400, f"the archive has {upload.size} bytes; send it again")
+            if token not in self._uploads:  # nobody would remove it any more
+                raise Refusal(403, _EXPIRED)
             part.replace(place)
         finally:
             part.unlink(missing_ok=True)
@@ -100,8 +109,8 @@ class Builds:
         place = self._place(key)
         if not place.exists():
             raise ConfigurationError("the archive was not uploaded; deploy again")
-        files = await asyncio.to_thread(self._read, place)
         self._uploads = {t: u for t, u in self._uploads.items() if u.key != key}
+        files = await asyncio.to_thread(self._read, place)
         fields = {"app": app, "objectKey": key, "manifest": manifest, "files": files}
         return await self._shelf.put("build", fields)
 
