@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from runpod_flash.spec import Entry
 
-# Editors empty a file, then fill it.
+# Editors empty a file, then fill it: at once, but on a busy machine, where it is seen to be empty.
 SAVING_SECONDS = 0.2
+_FILLING_SECONDS = 3.0
 
 
 def changed(entry: Entry, error: BaseException, since: float) -> bool:
@@ -41,6 +42,7 @@ def _failed_in(error: BaseException) -> Iterator[str]:
 
 def _saved_at(file: str) -> float:
     try:
-        return Path(file).stat().st_mtime
+        found = Path(file).stat()
     except OSError:  # it is just being replaced
         return float("inf")
+    return found.st_mtime + (0.0 if found.st_size else _FILLING_SECONDS)
