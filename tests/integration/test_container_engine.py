@@ -228,7 +228,6 @@ def test_what_goes_wrong_after_a_worker_is_told_and_what_still_runs_ends_with_th
     assert "task" in context  # so that no job waits for ever: see the embedded plane
 
 
-ENV = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 FORKS = """
 import asyncio, gc, os, sys, time
 from pathlib import Path
@@ -262,7 +261,8 @@ def test_a_forked_child_closes_nothing_but_its_copies_and_keeps_no_plane_alive(
     fake: FakeEngine, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", FORKS, str(tmp_path)]
-    with subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, text=True) as program:
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         plane = program.stdout.readline().strip()
         try:
