@@ -158,12 +158,6 @@ def test_values_that_are_no_names_or_numbers_are_refused(
     assert (refused.status_code, said in refused.text) == (status, True), refused.text
 
 
-def test_a_whole_pair_of_surrogates_is_a_character(deployed: Control) -> None:
-    path = "/v2/apps/shop/environments/production/secrets/SMILE"
-    assert deployed.http.put(path, content='{"value":"\\ud83d\\ude00"}').status_code == 200
-    assert deployed.http.delete(path).status_code == 200
-
-
 def test_changed_scaling_touches_no_worker_and_outlives_the_server(deployed: Control) -> None:
     pid = deployed.shop.call()["pid"]
     changed = deployed.endpoint(workers={"max": 3, "idleTimeout": 300}, scaling=QUEUE_DELAY)
