@@ -17,19 +17,20 @@ NOW = 1_000_000.0
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds_ago", "again"),
+    ("name", "text", "seconds_ago", "again"),
     [
-        ("x = 1", -1.0, True),  # saved while it was loaded
-        ("x = 1", 0.1, True),
-        ("x = 1", 1.0, False),
-        ("", 1.0, True),  # emptied by an editor that did not come to fill it yet
-        ("", 10.0, False),
+        ("app.py", "x = 1", -1.0, True),  # saved while it was loaded
+        ("app.py", "x = 1", 0.1, True),
+        ("app.py", "x = 1", 1.0, False),
+        ("app.py", "", 1.0, True),  # emptied by an editor that did not come to fill it yet
+        ("app.py", "", 10.0, False),
+        ("__init__.py", "", 1.0, False),  # as it is meant to be
     ],
 )
 def test_a_load_is_tried_again_if_its_file_was_being_saved(
-    tmp_path: Path, text: str, seconds_ago: float, again: bool
+    tmp_path: Path, name: str, text: str, seconds_ago: float, again: bool
 ) -> None:
-    (tmp_path / "app.py").write_text(text)
-    os.utime(tmp_path / "app.py", (NOW - seconds_ago, NOW - seconds_ago))
-    entry = Entry("app", "f", file="app.py", root=str(tmp_path))
+    (tmp_path / name).write_text(text)
+    os.utime(tmp_path / name, (NOW - seconds_ago, NOW - seconds_ago))
+    entry = Entry("app", "f", file=name, root=str(tmp_path))
     assert changed(entry, AttributeError("f"), NOW) is again

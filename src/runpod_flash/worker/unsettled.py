@@ -45,4 +45,6 @@ def _saved_at(file: str) -> float:
         found = Path(file).stat()
     except OSError:  # it is just being replaced
         return float("inf")
-    return found.st_mtime + (0.0 if found.st_size else _FILLING_SECONDS)
+    # (That of a package is empty as a rule.)
+    emptied = not found.st_size and Path(file).name != "__init__.py"
+    return found.st_mtime + (_FILLING_SECONDS if emptied else 0.0)
