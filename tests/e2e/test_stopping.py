@@ -35,6 +35,17 @@ FILES = {
         async def route():
             print("begun")
             await asyncio.sleep(60)
+
+        @api.get("/drops")
+        async def drops():
+            from fastapi.responses import StreamingResponse
+
+            async def fall():
+                while True:
+                    yield "drop"
+                    await asyncio.sleep(0.1)
+
+            return StreamingResponse(fall())
     """
 }
 
@@ -88,6 +99,16 @@ def test_a_route_s_client_hears_that_the_server_stops(tmp_path: Path, command: s
     assert answer.result().status_code == 503
     assert answer.result().json()["stopping"] is True
     assert answer.result().headers["x-request-id"]
+
+
+def test_an_answer_that_was_begun_is_not_noted_as_refused(tmp_path: Path) -> None:
+    with dev(tmp_path, FILES) as running:
+        url = f"{running.address}/app/drops"
+        with httpx.stream("GET", url, timeout=60, trust_env=False) as answer:
+            assert answer.status_code == 200
+            assert running.interrupt() == 0
+        assert "GET /app/drops  200 OK" in running.screen
+        assert " 503 " not in running.screen
 
 
 def test_a_job_of_flash_dev_has_failed_when_that_stops(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,7 +40,7 @@ from runpod_flash.gateway.guard import Guard, kept_to_its_folder, preflight
 from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.management import NOTHING, Management, Records
 from runpod_flash.gateway.messages import Answer, Refusal, not_now, wrong_method
-from runpod_flash.gateway.noting import Noting, for_route, operation_of
+from runpod_flash.gateway.noting import Noting, for_route, is_answered, operation_of
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.rate_limit import Caller
@@ -283,10 +282,9 @@ class Gateway:
         except ConnectionError:
             pass  # the client has left
         except asyncio.CancelledError:
-            if kind == "http":
-                with suppress(RuntimeError):  # its answer has begun
-                    stops = ConnectionClosedError("the server stopped before it had an answer")
-                    await _refuse(scope, not_now(stops), noted)
+            if kind == "http" and not is_answered(scope):
+                stops = ConnectionClosedError("the server stopped before it had an answer")
+                await _refuse(scope, not_now(stops), noted)
             raise
         except Exception as error:
             # A fault of ours: the client hears of it where it can, the terminal in full.

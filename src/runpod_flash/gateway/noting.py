@@ -57,6 +57,7 @@ class _Note:
     id: str
     route: str = ""
     app: str = ""
+    told: bool = False  # whether its status is
 
 
 class Noting:
@@ -93,6 +94,7 @@ class Noting:
         return f"{self._prefix}{next(self._numbers):012x}"
 
     def _answered(self, scope: Scope, note: _Note, status: int, began: float) -> None:
+        note.told = True
         operation = "route" if note.route else operation_of(scope["path"])
         self._tallies.answered(operation, status, note.route, note.app)
         if self._tell is not None:
@@ -107,6 +109,12 @@ def for_route(scope: Scope, endpoint: str, app: str, headers: Headers) -> Header
     note: _Note = scope[_NOTE]
     note.route, note.app = endpoint, app
     return [*(each for each in headers if each[0] != _NAME), (_NAME, note.id.encode())]
+
+
+def is_answered(scope: Scope) -> bool:
+    """Whether the status of its answer has been sent."""
+    note: _Note = scope[_NOTE]
+    return note.told
 
 
 def operation_of(path: str) -> str:
