@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -239,6 +240,21 @@ def test_a_server_that_stays_away_leaves_the_job_s_id(
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert f"`flash call slow --job {job} --server {server.origin}` waits for job" in said
+    finally:
+        place.server.kill()
+
+
+def test_ctrl_c_while_the_server_is_away_leaves_the_job_s_id(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    try:
+        call = place.start("call", "slow", '{"seconds": 60}')
+        assert call.stderr is not None
+        assert call.stderr.readline() == "[slow] begun\n"
+        place.kill()
+        call.send_signal(signal.SIGINT)
+        _, said = call.communicate(timeout=20)  # (it would wait for the server for 30 s)
+        assert call.returncode == 130
+        assert re.search(r"is away, and job (\S+) is not cancelled: .* --job \1 ", said), said
     finally:
         place.server.kill()
 

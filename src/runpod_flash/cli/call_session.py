@@ -42,19 +42,19 @@ def run(server: ControlClient, name: str, given: Any, stream: bool) -> int:
     lines = _Lines(server, request_id)
     lines.begin()
 
-    def job() -> RemoteJob:
-        accepted = submitted(server, name, given, request_id, key=request_id)
+    def job(*, patient: bool) -> RemoteJob:
+        accepted = submitted(server, name, given, request_id, key=request_id, patient=patient)
         return RemoteJob(server, name, accepted["id"])
 
     try:
-        running = job()
+        running = job(patient=True)
     except KeyboardInterrupt:
         # It may run by now: submitted again, it is known which it is.
-        return _cancelled(job())
+        return _cancelled(server, name, job(patient=False))
     try:
         return _awaited(server, name, running, stream, lines)
     except KeyboardInterrupt:
-        return _cancelled(running)
+        return _cancelled(server, name, running)
 
 
 def await_job(server: ControlClient, name: str, job_id: str, stream: bool) -> int:
@@ -92,9 +92,14 @@ def _later(server: ControlClient, name: str, job_id: str) -> str:
     return f"`{shlex.join(words)}` waits for job {job_id}"
 
 
-def _cancelled(job: RemoteJob) -> int:
-    job.cancel()
-    output.error(f"job {job.id} is cancelled.")
+def _cancelled(server: ControlClient, name: str, job: RemoteJob) -> int:
+    try:
+        job.cancel()
+    except ConnectionClosedError:
+        later = _later(server, name, job.id)
+        output.error(f"{server.origin} is away, and job {job.id} is not cancelled: {later}.")
+    else:
+        output.error(f"job {job.id} is cancelled.")
     return 130
 
 

@@ -16,14 +16,21 @@ _FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
 
 def submitted(
-    server: ControlClient, endpoint: str, given: Any, request_id: str, key: str = ""
+    server: ControlClient,
+    endpoint: str,
+    given: Any,
+    request_id: str,
+    key: str = "",
+    *,
+    patient: bool = False,
 ) -> dict[str, Any]:
     """Queue a job: its id and its status. `request_id` is the id under which its logs are found.
 
-    Submitted again with the same `key`, it is the same job.
+    Submitted again with the same `key`, it is the same job: with `patient`, that is done for a
+    while if the server goes away.
     """
     headers = {"x-request-id": request_id, **({"idempotency-key": key} if key else {})}
-    ask = server.ask_again if key else server.ask
+    ask = server.ask_again if patient else server.ask
     accepted: dict[str, Any] = ask("POST", f"{_path(endpoint)}/run", {"input": given}, headers)
     return accepted
 
