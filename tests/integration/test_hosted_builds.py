@@ -26,7 +26,7 @@ async def asked(served: Served, field: str, wanted: str, **given: Any) -> Any:
 def test_what_was_uploaded_and_never_finished_goes_when_it_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runpod_flash.gateway.hosted.builds._UPLOAD_SECONDS", 1.0)
+    monkeypatch.setattr("runpod_flash.gateway.hosted.builds._UPLOAD_SECONDS", 3.0)
 
     async def scenario(served: Served) -> None:
         app = await asked(served, "createFlashApp", "id", name="shop")
@@ -40,7 +40,7 @@ def test_what_was_uploaded_and_never_finished_goes_when_it_expires(
 
         async def slowly() -> Any:
             yield b"a"
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(4)
             yield b"bc"
 
         refused = await served.http.put(
