@@ -146,6 +146,28 @@ def test_an_environment_goes_with_an_endpoint_that_is_served_no_more(
     serve(tmp_path / "project", packed("alpha"), scenario)
 
 
+def test_what_is_staged_takes_no_environment_from_what_is_served(
+    tmp_path: Path, cache: Path
+) -> None:
+    project = tmp_path / "project"
+    for name in ("alpha", "beta"):
+        make_wheel(project / "wheels", name)
+
+    async def scenario(served: Served) -> None:
+        (pool,) = served.gateway.declare_all()
+        await served.plane.warm(pool)
+        await served.plane.reconciler.end(pool)
+        await until(lambda: not pool.workers)
+        spec = replace(pool.spec, build=replace(pool.spec.build, dependencies=("beta",)))
+        staged = await served.plane.stage(spec, {}, {})
+        assert staged is not None
+        await served.plane.unstage(staged)
+        await asyncio.sleep(0.3)
+        assert "alpha" in built(cache)
+
+    serve(project, packed("alpha"), scenario)
+
+
 @pytest.mark.skipif(not FORKS, reason="nothing is kept ready")
 def test_an_environment_stays_while_a_process_to_fork_has_it(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch

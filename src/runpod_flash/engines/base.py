@@ -19,7 +19,8 @@ class StartOrder:
     `near` lists the workers whose jobs wait, directly or through others, for the job that this
     worker is started for: where no device is free, theirs may be shared. `identity` are the
     variables by which its server knows it. `caller_env` is what its modules may read while they are
-    imported; None where that is not known yet.
+    imported; None where that is not known yet. `pool` tells the workers of an endpoint that are
+    served from those that are staged to take their place.
     """
 
     worker_id: str
@@ -28,6 +29,7 @@ class StartOrder:
     near: tuple[str, ...] = ()
     identity: Mapping[str, str] = field(default_factory=dict)
     caller_env: Mapping[str, str] | None = None
+    pool: str = ""
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,8 @@ class Plane:
         """
         # (As any worker's, but for what is each worker's own.)
         id_ = f"{pool.spec.name}-ahead"
-        order = StartOrder(id_, pool.spec, pool.env, caller_env=self.caller_env(pool))
+        caller_env = self.caller_env(pool)
+        order = StartOrder(id_, pool.spec, pool.env, caller_env=caller_env, pool=pool.key)
         await self.engine.prepare(order, self._engine_events(pool))
 
     def restart(self, pool: Pool) -> None:

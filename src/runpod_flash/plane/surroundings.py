@@ -44,7 +44,8 @@ class Surroundings:
     def order(self, worker_id: str, pool: Pool, near: tuple[str, ...] = ()) -> StartOrder:
         """What a worker of the pool is to be started by now."""
         identity = self.identities.variables(worker_id, pool.spec, pool.env)
-        return StartOrder(worker_id, pool.spec, pool.env, near, identity, self.caller_env(pool))
+        caller_env = self.caller_env(pool)
+        return StartOrder(worker_id, pool.spec, pool.env, near, identity, caller_env, pool.key)
 
     def say(self, pool: Pool, text: str) -> None:
         """Say it once of each endpoint."""

@@ -141,8 +141,8 @@ class _Site(NamedTuple):
 class _Endpoint:
     """What is kept of an endpoint while it is served.
 
-    `said` is what its user was told, `peak_bytes` the most that a worker of it has taken. The next
-    one would run in `environment`, which is what was asked for by `request`.
+    `said` is what its user was told, `peak_bytes` the most that a worker of it has taken.
+    `environments` are where the next worker of each of its pools would run, by what was asked for.
     """
 
     app: str
@@ -150,8 +150,7 @@ class _Endpoint:
     peak_bytes: int = 0
     said: set[object] = field(default_factory=set)
     checked: bool = False
-    request: EnvironmentRequest | None = None
-    environment: Environment | None = None
+    environments: dict[str, tuple[EnvironmentRequest, Environment]] = field(default_factory=dict)
 
 
 class LocalEngine:
@@ -192,7 +191,7 @@ class LocalEngine:
 
     async def start(self, order: StartOrder, events: EngineEvents) -> LocalWorker:
         # First the environment: while one is built, its devices may serve others.
-        site = await self._site(order.spec, events)
+        site = await self._site(order, events)
         lease = self._leasing.lease(order, self._speaker(order.spec, events))
         try:
             return await self._launch(order, events, site, lease)
@@ -204,7 +203,9 @@ class LocalEngine:
             raise
 
     async def prepare(self, order: StartOrder, events: EngineEvents) -> None:
-        site = await self._site(order.spec, events)
+        site = await self._site(order, events)
+        if order.spec.key not in self._endpoints:
+            return  # it is served no more
         with socket.socket() as link:  # (never anybody's)
             launch = self._launch_order(order, site, link)
         # (The user's code is not loaded before there is work.)
@@ -300,9 +301,9 @@ class LocalEngine:
         endpoints = self._endpoints.values()
         running = [w.launched.argv[0] for w in self._workers.values() if w.launched is not None]
         programs = {Path(each) for each in (*running, *self._launcher.programs())}
-        programs |= {each.environment.python for each in endpoints if each.environment is not None}
-        requests = {each.request for each in endpoints if each.request is not None}
-        self._environments.release_others(programs, requests)
+        kept = [each for endpoint in endpoints for each in endpoint.environments.values()]
+        programs |= {environment.python for _, environment in kept}
+        self._environments.release_others(programs, {request for request, _ in kept})
 
     # Devices
 
@@ -343,8 +344,9 @@ class LocalEngine:
 
     # Starting
 
-    async def _site(self, spec: EndpointSpec, events: EngineEvents) -> _Site:
+    async def _site(self, order: StartOrder, events: EngineEvents) -> _Site:
         """Its environment is built first where it is not there."""
+        spec = order.spec
         say = self._speaker(spec, events)
         self._refuse_images(spec)
         self._leasing.refuse_impossible(spec)
@@ -356,7 +358,7 @@ class LocalEngine:
         report = partial(events.notice, spec.name)
         try:
             environment = await self._environments.ensure(request, report)
-            endpoint.request, endpoint.environment = request, environment
+            endpoint.environments[order.pool] = request, environment
         finally:
             self._release_unused()
         own_packages = has_own_packages(spec, request)
