@@ -173,6 +173,17 @@ def test_a_package_without_a_wheel_for_the_workers_is_named_with_what_to_do(
     assert "does not fit Python 3.12 on x86_64 Linux" in said
 
 
+def test_a_wheel_that_was_built_long_ago_is_there_for_the_next_build(project: Project) -> None:
+    write(project.folder.parent / "lib", LIBRARY)
+    project.app("../lib")
+    project.build()
+    (wheel,) = (project.folder.parent / "cache" / "flash" / "wheels").glob("*/*.whl")
+    os.utime(wheel.parent, (0, 0))
+    project.build()
+    assert project.lock() == ["__flash__/wheels/helper-2.0-py3-none-any.whl"]
+    assert wheel.is_file()
+
+
 @pytest.mark.slow
 @pytest.mark.network
 def test_a_package_without_wheels_is_built_by_the_server_if_it_may_be(
