@@ -34,7 +34,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._known: dict[str, tuple[tuple[int, int, int], TreeFile]] = {}
+        self._known: dict[str, tuple[tuple[int, ...], TreeFile]] = {}
 
     def files(self, needed: Iterable[str] = ()) -> list[TreeFile]:
         """All that Git and the project do not ignore, and `needed`, which are paths below the root.
@@ -63,7 +63,7 @@ class Tree:
             return None
 
     def _file(self, path: str, state: os.stat_result) -> TreeFile | None:
-        stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
+        stamp = (state.st_mtime_ns, state.st_size, state.st_ino, state.st_mode)
         known = self._known.get(path)
         if known is None or known[0] != stamp:
             try:
