@@ -21,6 +21,7 @@ from e2e.projects import APP, LIBRARY, Project, call
 from integration.package_index import package_index
 from integration.served import write
 from integration.wheels import make_wheel
+from runpod_flash.engines.local.environments.requirement_lines import content_stamp
 from unit.command_line import flash
 
 if TYPE_CHECKING:
@@ -171,6 +172,29 @@ def test_a_package_without_a_wheel_for_the_workers_is_named_with_what_to_do(
     said = project.refused()
     assert "gamma-1.0-cp312-cp312-macosx_11_0_arm64.whl, on which parts depends" in said
     assert "does not fit Python 3.12 on x86_64 Linux" in said
+
+
+def test_a_wheel_that_is_kept_by_its_source_alone_is_not_taken(project: Project) -> None:
+    """It may be another Python's, and fit no longer."""
+    library = project.folder.parent / "lib"
+    write(library, LIBRARY)
+    name = hashlib.sha256(f"{library} {content_stamp(library)}".encode()).hexdigest()[:24]
+    kept = project.folder.parent / "cache" / "flash" / "wheels" / name
+    make_wheel(kept, "helper", "2.0", tag="cp39-cp39-manylinux_2_17_x86_64")
+    project.app("../lib")
+    project.build()
+    assert project.lock() == ["__flash__/wheels/helper-2.0-py3-none-any.whl"]
+
+
+def test_a_wheel_that_was_built_long_ago_is_there_for_the_next_build(project: Project) -> None:
+    write(project.folder.parent / "lib", LIBRARY)
+    project.app("../lib")
+    project.build()
+    (wheel,) = (project.folder.parent / "cache" / "flash" / "wheels").glob("*/*.whl")
+    os.utime(wheel.parent, (0, 0))
+    project.build()
+    assert project.lock() == ["__flash__/wheels/helper-2.0-py3-none-any.whl"]
+    assert wheel.is_file()
 
 
 @pytest.mark.slow

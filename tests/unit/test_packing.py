@@ -231,9 +231,11 @@ def test_a_locked_build_of_torch_is_got_where_it_is(tmp_path: Path) -> None:
 def test_logins_of_indexes_are_told_by_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INDEX_TOKEN", "t0")
     places = ["https://ada:p@one.example/simple", "https://two.example", "/wheels"]
+    places.append("https://ada%40home:p%2Fq%25@four.example/simple")
     assert private_hosts([*places, "https://_:${INDEX_TOKEN}@three.example/x"]) == {
         "one.example": ("ada", "p"),
         "three.example": ("_", "t0"),
+        "four.example": ("ada@home", "p/q%"),
     }
 
 

@@ -207,6 +207,17 @@ def test_what_only_running_could_tell_takes_the_whole_tree(project: Path, line: 
     assert found.files == ("dyn.py", "far/away.py", "main.py")
 
 
+def test_the_whole_tree_is_without_what_is_ignored_and_not_imported(project: Path) -> None:
+    write(project, main="import chosen\n__import__(name)", chosen="", settings="", far__in__away="")
+    write(project / "private", notes="")
+    write(project / "myenv" / "lib" / "site-packages", torch="")
+    (project / "myenv" / "pyvenv.cfg").touch()
+    (project / ".gitignore").write_text("settings.py\nchosen.py\n")
+    (project / ".flashignore").write_text("private/\n")
+    found = find_closure(project, "main.py", ["."])
+    assert found == (("chosen.py", "far/away.py", "main.py"), False)
+
+
 def test_a_folder_that_nothing_marks_is_never_taken_whole(tmp_path: Path) -> None:
     write(tmp_path, main="import known\n__import__(name)", known="", private="")
     found = find_closure(tmp_path, "main.py", ["."])
@@ -220,6 +231,15 @@ def test_the_closure_s_digest_follows_its_files_and_no_others(project: Path) -> 
     assert closure_digest(project, "main.py", ["."]) == digest
     write(project, a="x = 2")
     assert closure_digest(project, "main.py", ["."]) != digest
+
+
+def test_the_digest_passes_over_what_cannot_be_read(project: Path) -> None:
+    write(project, main="__import__(name)")
+    digest = closure_digest(project, "main.py", ["."])
+    (project / "old.py").symlink_to("nowhere.py")
+    assert closure_digest(project, "main.py", ["."]) == digest
+    nothing = closure_digest(project, "old.py", ["."])
+    assert closure_digest(project, "gone.py", ["."]) == nothing
 
 
 def test_the_digest_is_the_same_wherever_the_project_lies(project: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from runpod_flash.errors import ConfigurationError
 from runpod_flash.packing.artifact import Artifact
 from runpod_flash.packing.bundling import fetch, private_hosts
 from runpod_flash.packing.credentials import credentials, credentials_in_wheel
-from runpod_flash.packing.kept import forget_unused
+from runpod_flash.packing.kept import forget_unused, used
 from runpod_flash.packing.locking import Lock, Locker, Preferences
 from runpod_flash.project.closure import needed_files
 from runpod_flash.project.root import is_root
@@ -222,6 +222,9 @@ class _Building:
         """As a server reads it; files that come along lie below the project's root."""
         if not package.file:
             return f"{package.name} @ {package.url}"
+        if package.path is not None and package.path.is_relative_to(self._wheels):
+            # (A wheel that was built has a folder of its own there, a fetched one has none.)
+            used(self._wheels / package.path.relative_to(self._wheels).parts[0])
         there = self._target is not None and package.file in self._target.wheels
         path = None if there and not self._options.bundle else package.path
         hashed = f" --hash=sha256:{package.digest}" if package.digest else ""

@@ -8,7 +8,7 @@ import os
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from runpod_flash.engines.local.environments.credentials import without_credentials
 from runpod_flash.errors import EnvironmentBuildError
@@ -32,7 +32,9 @@ def private_hosts(indexes: Iterable[str]) -> dict[str, tuple[str, str]]:
     for place in indexes:
         parts = urlsplit(os.path.expandvars(place))
         if parts.hostname and (parts.username or parts.password):
-            found[parts.hostname] = (parts.username or "", parts.password or "")
+            # In an address they are percent-encoded, in a request's header they are not.
+            login = unquote(parts.username or ""), unquote(parts.password or "")
+            found[parts.hostname] = login
     return found
 
 

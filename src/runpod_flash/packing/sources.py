@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.archives import check_archive
 from runpod_flash.engines.local.environments.credentials import without_credentials
-from runpod_flash.engines.local.environments.platforms import described, tags_of
+from runpod_flash.engines.local.environments.platforms import described, tags_of, this_platform
 from runpod_flash.engines.local.environments.requirement_lines import (
     content_stamp,
     local_path,
@@ -76,8 +76,10 @@ async def _from_repository(
         return await _built(plan, Path(new, repository.folder), place, say)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def _digest(source: str) -> str:
+    # Another Python, or another machine that has the same home, may make another wheel of it.
+    builder = f"{sys.version_info[0]}.{sys.version_info[1]} {this_platform()}"
+    return hashlib.sha256(f"{source} {builder}".encode()).hexdigest()[:24]
 
 
 async def _built(plan: Plan, source: Path, place: Path, say: Callable[[str], None]) -> Path:

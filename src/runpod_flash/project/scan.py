@@ -73,13 +73,14 @@ def python_files(root: Path) -> list[str]:
     return sorted(found)
 
 
-def kept_files(root: Path) -> list[str]:
-    """POSIX paths of all files below the root, whatever they are; hidden ones do not count."""
+def kept_files(root: Path, suffix: str = "") -> list[str]:
+    """POSIX paths of all files below the root that end so; hidden ones do not count."""
     return sorted(
         f"{folder}{entry.name}"
         for folder, entries, rules in _walk(root)
         for entry in entries
-        if not entry.name.startswith(".")
+        if entry.name.endswith(suffix)
+        and not entry.name.startswith(".")
         and not _ignored(f"{folder}{entry.name}", rules)
         and _is_file(entry)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.errors import ConfigurationError
@@ -12,7 +13,6 @@ from runpod_flash.project.scan import kept_files
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
 
 # What may travel: code and the files beside it. Weights and data belong on a volume.
 MAX_BYTES = 500_000_000
@@ -34,18 +34,24 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._known: dict[str, tuple[tuple[int, int, int], TreeFile]] = {}
+        self._known: dict[str, tuple[tuple[int, ...], TreeFile]] = {}
 
     def files(self, needed: Iterable[str] = ()) -> list[TreeFile]:
         """All that Git and the project do not ignore, and `needed`, which are paths below the root.
 
         Where nothing marks the folder as a project's, it may hold anything: only the needed ones
-        and `requirements.txt`. Raises `ConfigurationError` where that is more than may travel.
+        and `requirements.txt`. Links that lead out of the project are left out. Raises
+        `ConfigurationError` where a needed file is behind one, or all is more than may travel.
         """
+        needed, inside = tuple(needed), self.root.resolve()
         paths = dict.fromkeys([*needed, "requirements.txt"])
         if is_root(self.root):
             paths |= dict.fromkeys(kept_files(self.root))
-        found = {path: state for path in sorted(paths) if (state := self._state(path)) is not None}
+        states = ((path, self._state(path, inside)) for path in sorted(paths))
+        found = {path: state for path, state in states if state is not None}
+        for path in needed:
+            if path not in found:
+                self._check_link(path, inside)
         check_size(self.root, {path: state.st_size for path, state in found.items()})
         files = (self._file(path, state) for path, state in found.items())
         return [file for file in files if file is not None]
@@ -53,17 +59,32 @@ class Tree:
     def content(self, file: TreeFile) -> bytes:
         return (self.root / file.path).read_bytes()
 
-    def _state(self, path: str) -> os.stat_result | None:
+    def _state(self, path: str, inside: Path) -> os.stat_result | None:
         place = self.root / path
         try:
-            if place.is_symlink() and not place.resolve().is_relative_to(self.root.resolve()):
-                return None
-            return place.stat()
+            state = place.stat()
         except OSError:  # gone meanwhile, or not for us
             return None
+        return state if place.resolve().is_relative_to(inside) else None
+
+    def _check_link(self, path: str, inside: Path) -> None:
+        """Raise `ConfigurationError`, which names the link, where the file is behind one."""
+        if not (self.root / path).exists():
+            return
+        place = self.root
+        for part in Path(path).parts:
+            place /= part
+            if not place.resolve().is_relative_to(inside):
+                raise ConfigurationError(
+                    f"{place.relative_to(self.root)} is a link that leads out of {self.root}, to "
+                    f"{place.resolve()}, so that workers would be without {path}, which endpoints "
+                    "import: put a copy in its place, or make a package of it and name its folder "
+                    "in dependencies=; if it is only there for something else, name it in "
+                    ".flashignore"
+                )
 
     def _file(self, path: str, state: os.stat_result) -> TreeFile | None:
-        stamp = (state.st_mtime_ns, state.st_size, state.st_ino)
+        stamp = (state.st_mtime_ns, state.st_size, state.st_ino, state.st_mode)
         known = self._known.get(path)
         if known is None or known[0] != stamp:
             try:
