@@ -228,6 +228,21 @@ def test_what_goes_wrong_after_a_worker_is_told_and_what_still_runs_ends_with_th
     assert "task" in context  # so that no job waits for ever: see the embedded plane
 
 
+@pytest.mark.filterwarnings("ignore:docker-credential")  # (the client warns of it as well)
+def test_credentials_that_cannot_be_looked_up_are_told_with_what_to_do(
+    fake: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"credsStore": "none-of-that-name"}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    async def main() -> None:
+        async with plane_engine(tmp_path) as engine:
+            with pytest.raises(WorkerStartError, match=r"could not be pulled: .*credsStore"):
+                await engine.start(StartOrder("it-1", SPEC, {}), Silence())
+
+    asyncio.run(main())
+
+
 FORKS = """
 import asyncio, gc, os, sys, time
 from pathlib import Path
