@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from runpod_flash.engines.docker.sweeping import LOCK_DIR as PLANE_LOCKS
+from runpod_flash.engines.local.devices.gpu_pool import LOCK_DIR as GPU_LOCKS
 from unit.command_line import flash
 
 UNIT = Path(__file__).resolve().parents[2] / "deploy" / "flash.service"
@@ -35,3 +37,12 @@ def test_the_unit_gives_options_that_the_command_has() -> None:
     given = set(re.findall(r"--[a-z-]+", command[1]))
     assert given
     assert given <= known
+
+
+def test_the_server_has_the_machine_s_own_folder_of_locks_and_can_write_to_it() -> None:
+    given = dict(re.findall(r"^(\w+)=(.*)$", UNIT.read_text(), re.MULTILINE))
+    assert given.get("PrivateTmp", "no") == "no"
+    # (ProtectSystem=strict leaves all else read-only.)
+    writable = [Path(each) for each in given["ReadWritePaths"].split()]
+    for locks in (GPU_LOCKS, PLANE_LOCKS):
+        assert set(writable) & {*locks.parents}

@@ -292,6 +292,22 @@ def test_an_endpoint_of_an_image_is_refused_there_in_words(there: Elsewhere) -> 
         running.kill()
 
 
+def test_code_that_cannot_be_kept_there_is_told_and_the_server_not_blamed(
+    there: Elsewhere, tmp_path: Path
+) -> None:
+    code = tmp_path / "cache" / "flash" / "code"
+    code.mkdir(parents=True)
+    (code / "trees").touch()  # where a folder has to be
+    running = there.start("counts", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    try:
+        running.wait_for(
+            f"no worker can start: the endpoint's code cannot be kept in {code.parent}: "
+        )
+        assert "cannot be reached" not in running.said
+    finally:
+        running.kill()
+
+
 def test_a_token_is_good_for_its_own_endpoint_only(there: Elsewhere, target: Target) -> None:
     said = refused(there, "counts", there.token("where")["token"])
     assert "Error: " in said

@@ -24,6 +24,7 @@ import psutil
 import pytest
 
 from runpod_flash.engines.base import StartOrder
+from runpod_flash.engines.docker.creation import PLANE_LABEL
 from runpod_flash.engines.docker.engine import DockerEngine
 from runpod_flash.engines.docker.marks import Marks
 from runpod_flash.engines.docker.sweeping import LOCK_DIR, has_ended, lock_plane
@@ -51,7 +52,10 @@ ANSWERS: dict[str, Any] = {
 
 
 class FakeEngine(socketserver.ThreadingUnixStreamServer):
-    """A container engine without containers; with `fails_to_list`, it breaks off where asked."""
+    """A container engine without containers; with `fails_to_list`, it breaks off where asked.
+
+    Answers that are functions are called.
+    """
 
     daemon_threads = True
 
@@ -67,12 +71,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
         engine, path = self.server, self.path.partition("?")[0]
         assert isinstance(engine, FakeEngine)
         if path.endswith("/containers/json") and engine.fails_to_list:
             self.close_connection = True
             return
         found = next((v for k, v in engine.answers.items() if path.endswith(k)), None)
+        found = found() if callable(found) else found
         body = json.dumps({"message": "no such thing"} if found is None else found).encode()
         self.send_response(404 if found is None else 200)
         self.send_header("Content-Type", "application/json")
@@ -80,7 +86,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_DELETE = do_GET  # noqa: N815
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -226,6 +232,62 @@ def test_what_goes_wrong_after_a_worker_is_told_and_what_still_runs_ends_with_th
     (context,) = told
     assert str(context["exception"]) == "a fault"
     assert "task" in context  # so that no job waits for ever: see the embedded plane
+
+
+@pytest.mark.filterwarnings("ignore:docker-credential")  # (the client warns of it as well)
+def test_credentials_that_cannot_be_looked_up_are_told_with_what_to_do(
+    fake: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_text('{"credsStore": "none-of-that-name"}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+
+    async def main() -> None:
+        async with plane_engine(tmp_path) as engine:
+            with pytest.raises(WorkerStartError, match=r"could not be pulled: .*credsStore"):
+                await engine.start(StartOrder("it-1", SPEC, {}), Silence())
+
+    asyncio.run(main())
+
+
+def test_a_container_that_is_being_created_as_its_plane_ends_is_removed(
+    fake: FakeEngine, tmp_path: Path
+) -> None:
+    there: list[dict[str, Any]] = []
+    asked, may_go_on = threading.Event(), threading.Event()
+
+    async def main() -> None:
+        async with plane_engine(tmp_path) as engine:
+
+            def create() -> dict[str, str]:
+                asked.set()
+                may_go_on.wait(30)
+                there.append({"Id": "c1", "Labels": {PLANE_LABEL: engine._plane}})
+                return {"Id": "c1"}
+
+            def remove() -> dict[str, str]:
+                there.clear()
+                return {}
+
+            fake.answers |= {
+                "/images/web:1/json": IMAGE,
+                "/containers/create": create,
+                "/containers/json": there,
+                "/containers/c1/start": {},
+                "/containers/c1/json": {"State": {}, "NetworkSettings": {}},
+                "/containers/c1/kill": {},
+                "/containers/c1": remove,
+            }
+            starting = asyncio.ensure_future(engine.start(StartOrder("it-1", SPEC, {}), Silence()))
+            assert await asyncio.to_thread(asked.wait, 30)
+            starting.cancel()
+            # (Time to end too early; who waits for the container as it should does so for long.)
+            asyncio.get_running_loop().call_later(0.5, may_go_on.set)
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        may_go_on.set()  # (`run` waits for the threads.)
+
+    asyncio.run(main())
+    assert not there
 
 
 FORKS = """

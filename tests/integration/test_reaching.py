@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runpod_flash.agent import connection as agent
 from runpod_flash.client.connection import Connection
 from runpod_flash.client.control import ControlClient
 from runpod_flash.errors import FlashError
@@ -135,3 +137,16 @@ def test_http_at_a_server_with_a_certificate_and_https_with_one_that_nobody_know
 def test_a_host_that_there_is_not() -> None:
     for said in said_by_both("http://box.invalid:8000"):
         assert "cannot be reached: there is no host of that name; check the address" in said
+
+
+def test_a_server_that_answers_no_handshake_of_a_worker_has_lost_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main(origin: str) -> None:
+        with pytest.raises(ConnectionError, match="timed out"):
+            async with agent.connected(origin, "counts", "token"):
+                pass
+
+    monkeypatch.setattr(agent, "_OPEN_SECONDS", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        asyncio.run(main(f"http://127.0.0.1:{silent.getsockname()[1]}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,7 @@ async def connected(origin: str, endpoint: str, token: str) -> AsyncIterator[Ser
         )
     except InvalidStatus as error:
         raise TurnedAwayError(_said(error), error.response.status_code) from None
-    except InvalidHandshake as error:
+    except (InvalidHandshake, asyncio.TimeoutError) as error:  # (in 3.10 the latter is no OSError)
         raise ConnectionError(str(error)) from None
     async with socket:
         yield ServerConnection(socket)

@@ -112,7 +112,7 @@ class WorkerHost:
             if error.final or (not self._was_there and 400 <= error.status < 500):
                 raise ConfigurationError(f"{options.origin}: {error}") from None
             self._say(f"{options.origin}: {error}")
-        except (OSError, TimeoutError) as error:
+        except OSError as error:
             why = why_unreachable(options.origin, error, "is the server running?")
             self._say(f"trying again, for {options.origin} cannot be reached: {why}")
         except (ValueError, KeyError, TypeError) as error:
@@ -122,7 +122,14 @@ class WorkerHost:
         """Get what is to be run, and run it until one of the two ends has left."""
         told = await server.hear("order")
         self._was_there = True
-        root = await self._code.fetch(told["files"], server)
+        try:
+            root = await self._code.fetch(told["files"], server)
+        except ConnectionError:
+            raise
+        except OSError as error:
+            why = f"the endpoint's code cannot be kept in {cache_directory()}: {error}"
+            await self._cannot_start(server, why)
+            return
         spec = EndpointSpec.from_wire(told["spec"])
         spec = replace(spec, entry=replace(spec.entry, root=str(root)))
         events = _Events()
@@ -131,8 +138,7 @@ class WorkerHost:
             order = StartOrder(str(told["worker"]), spec, dict(told["env"]), identity=identity)
             worker = await self._engine.start(order, events)
         except (FlashError, CapacityError, OSError) as error:
-            self._say(f"no worker can start: {error}")
-            await server.say("failed", why=str(error))
+            await self._cannot_start(server, str(error))
             return
         self._running = True
         try:
@@ -142,6 +148,10 @@ class WorkerHost:
             await self._engine.stop(worker.worker_id)
             await events.exited
             worker.stream.close()
+
+    async def _cannot_start(self, server: ServerConnection, why: str) -> None:
+        self._say(f"no worker can start: {why}")
+        await server.say("failed", why=why)
 
     def _identity(self, told: dict[str, str]) -> dict[str, str]:
         """What the worker is known by; the server is where this machine reaches it."""

@@ -110,7 +110,7 @@ class DockerEngine:
             create, sockets = partial(self._create, image, lease), run_folder(self._plane)
             return await functions.start(worker, container, create, sockets)
         except BaseException as error:
-            await asyncio.to_thread(worker.remove)
+            await worker.remove()
             self._forget(worker)
             if isinstance(error, EngineGoneError):
                 raise CapacityError(Refusal(str(error))) from None
@@ -169,6 +169,8 @@ class DockerEngine:
         await self._tasks.close()
         if self._images is not None:
             connection = self._images.connection
+            for worker in [*self._workers.values()]:
+                await worker.settled()  # what is still being created is on no list
             try:
                 await asyncio.to_thread(remove_all, connection, self._plane)
                 self._dismiss_keeper()

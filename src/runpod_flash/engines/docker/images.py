@@ -112,6 +112,8 @@ class Images:
                 size = _follow(name, told, report)
             except docker.errors.APIError as error:
                 raise WorkerStartError(_wrong(name, explanation(error))) from None
+            except docker.errors.DockerException as error:  # of the client itself
+                raise WorkerStartError(_not_asked(name, str(error))) from None
             except ValueError as error:
                 raise WorkerStartError(_wrong(name, str(error))) from None
         took = time.monotonic() - began
@@ -149,6 +151,17 @@ def _wrong(name: str, told: str) -> str:
     if _ABSENT.search(lower):
         return f"there is no image {name!r}: check its name and tag ({first})"
     return f"the image {name!r} could not be pulled: {first}"
+
+
+def _not_asked(name: str, told: str) -> str:
+    """Why the client itself could not pull it, with what to do."""
+    remedy = (
+        "; install the helper that credsStore or credHelpers in ~/.docker/config.json names, or "
+        "take it out there, or name a variable with 'user:password' in "
+        "template=PodTemplate(containerRegistryAuthId=...)"
+    )
+    about_helper = told.startswith("Credentials store")
+    return f"the image {name!r} could not be pulled: {told}{remedy if about_helper else ''}"
 
 
 def registry_of(name: str) -> str:

@@ -47,6 +47,7 @@ class ContainerWorker:
         self._lease = lease
         self._forget = forget
         self._loop = asyncio.get_running_loop()
+        self._creation: asyncio.Future[None] | None = None
         self._container = ""
         self._address = ""
         self._published: dict[int, int] = {}
@@ -83,9 +84,17 @@ class ContainerWorker:
 
     async def create(self, body: dict[str, Any]) -> None:
         """Create and start the container. Raises `docker.errors.APIError`, `EngineGoneError`."""
-        await asyncio.to_thread(self._create, body)
+        self._creation = self._loop.run_in_executor(None, self._create, body)
+        await self.settled()
+        self._creation.result()
         name = f"flash-{self.worker_id}"
         threading.Thread(target=self._follow, name=name, daemon=True).start()
+
+    async def settled(self) -> None:
+        """Return when no container is being created: nothing can stop the thread that does it."""
+        if self._creation is not None:
+            await asyncio.wait({self._creation})  # (which does not cancel it)
+            self._creation.exception()  # nobody else may ask for it
 
     def _create(self, body: dict[str, Any]) -> None:
         api = self._connection.api
@@ -165,7 +174,8 @@ class ContainerWorker:
         except (EngineGoneError, docker.errors.APIError):
             pass  # it has ended, or its end is heard of once the engine is back
 
-    def remove(self) -> None:
-        """Kill and remove it; blocks."""
+    async def remove(self) -> None:
+        """Kill and remove it, even if it is still being created."""
+        await self.settled()
         if self._container and not self.ended.done():
-            remove(self._connection, self._container)
+            await asyncio.to_thread(remove, self._connection, self._container)
