@@ -11,7 +11,7 @@ from runpod_flash.project.scan import kept_files
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
 # What may travel: code and the files beside it. Weights and data belong on a volume.
@@ -36,15 +36,17 @@ class Tree:
         self.root = root
         self._known: dict[str, tuple[tuple[int, int, int], TreeFile]] = {}
 
-    def files(self, needed: Iterable[str] = ()) -> list[TreeFile]:
+    def files(self, needed: Iterable[str] = (), without: Collection[str] = ()) -> list[TreeFile]:
         """All that Git and the project do not ignore, and `needed`, which are paths below the root.
+
+        Paths of `without` do not count, but where they are needed.
 
         Where nothing marks the folder as a project's, it may hold anything: only the needed ones
         and `requirements.txt`. Raises `ConfigurationError` where that is more than may travel.
         """
         paths = dict.fromkeys([*needed, "requirements.txt"])
         if is_root(self.root):
-            paths |= dict.fromkeys(kept_files(self.root))
+            paths |= dict.fromkeys(path for path in kept_files(self.root) if path not in without)
         found = {path: state for path in sorted(paths) if (state := self._state(path)) is not None}
         check_size(self.root, {path: state.st_size for path, state in found.items()})
         files = (self._file(path, state) for path, state in found.items())
