@@ -9,6 +9,7 @@ import click
 
 from runpod_flash.cli import output
 from runpod_flash.cli.servers import known_address
+from runpod_flash.cli.standard_input import read_input
 
 if TYPE_CHECKING:
     from runpod_flash.client.control import ControlClient
@@ -174,7 +175,7 @@ def _show_code(address: str, code: str) -> None:
 
 def _given(api_key: str | None) -> str:
     if api_key in ("-", None):
-        api_key = sys.stdin.read()
+        api_key = read_input()
     key = str(api_key).strip()
     if not key:
         raise click.ClickException(
