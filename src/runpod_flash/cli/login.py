@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.numbers import Number
 from runpod_flash.cli.servers import known_address
 from runpod_flash.cli.standard_input import read_input
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     default=600.0,
     show_default=True,
     metavar="SECONDS",
