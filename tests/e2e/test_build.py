@@ -22,6 +22,9 @@ from integration.package_index import package_index
 from integration.served import write
 from integration.wheels import make_wheel
 from runpod_flash.engines.local.environments.requirement_lines import content_stamp
+from runpod_flash.packing.artifact import Artifact
+from runpod_flash.project.catalog import Catalog
+from runpod_flash.project.tree import TreeFile
 from unit.command_line import flash
 
 if TYPE_CHECKING:
@@ -110,6 +113,16 @@ def test_the_same_project_gives_the_same_bytes_whenever_and_wherever(
     done = flash("build", cwd=other.folder, env={**other.env, "TZ": "Asia/Tokyo"}, before=main)
     assert done.returncode == 0, done.stderr
     assert other.archive.read_bytes() == first
+
+
+def test_an_archive_in_the_project_is_not_in_the_next_one(project: Project) -> None:
+    project.app()
+    archive = project.folder / "out" / "shop.tar.gz"
+    project.build("-o", "out/shop.tar.gz")
+    first = archive.read_bytes()
+    project.build("-o", str(archive))
+    assert archive.read_bytes() == first
+    assert [path.name for path in archive.parent.iterdir()] == [archive.name]
 
 
 def test_a_mac_locks_what_linux_workers_install(project: Project, tmp_path: Path) -> None:
@@ -211,6 +224,25 @@ def test_a_package_without_wheels_is_built_by_the_server_if_it_may_be(
     done = project.flash("build")
     assert done.returncode == 1
     assert "parts needs docopt, which has no wheel for Python 3.12" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["", ".", "/", "wheels", "pipe"])
+def test_an_archive_can_be_nothing_but_a_file(project: Project, given: str) -> None:
+    project.app()
+    os.mkfifo(project.folder / "pipe")
+    before = sorted(project.folder.rglob("*"))
+    done = project.flash("build", "-o", given)
+    assert done.returncode == 2
+    said = f"Error: Invalid value for '-o' / '--output': {given!r} is no file that can be written."
+    assert done.stderr.splitlines()[0] == said
+    assert sorted(project.folder.rglob("*")) == before
+
+
+def test_an_archive_that_cannot_be_written_leaves_no_part(tmp_path: Path) -> None:
+    artifact = Artifact(tmp_path, Catalog(str(tmp_path)), (TreeFile("gone.py", "", 0),))
+    with pytest.raises(FileNotFoundError):
+        artifact.write(tmp_path / "out" / "a.tar.gz")
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_credentials_stop_a_build_until_their_files_are_allowed(project: Project) -> None:

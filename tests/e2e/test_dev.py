@@ -160,6 +160,18 @@ def test_a_saved_change_is_served_and_an_error_is_shown_until_it_is_mended(tmp_p
         assert answer.status_code == 200
 
 
+def test_a_file_that_cannot_be_read_is_said_and_later_changes_are_served(tmp_path: Path) -> None:
+    with dev(tmp_path, {"worker.py": WORKER}) as server:
+        server.wait_for("ready in")
+        (tmp_path / ".env").write_bytes(b"NAME=\xff\n")
+        server.wait_for(r"\.env changed, and is not served: .*cannot be read: it is not UTF-8")
+        (tmp_path / ".env").write_text("NAME=plain\n")
+        server.wait_for(r"\.env changed: nothing to replace")
+        write(tmp_path, {"worker.py": WORKER + "\n    def broken(:\n"})
+        server.wait_for("Error: worker.py:12: invalid syntax")
+        assert "Traceback" not in server.screen
+
+
 def test_what_comes_and_what_goes_is_said_with_its_address(tmp_path: Path) -> None:
     second = """
     @Endpoint(name="second", cpu="cpu3c-1-2")

@@ -176,6 +176,14 @@ def test_a_saved_file_is_all_that_is_sent_and_an_error_in_it_is_shown(tmp_path: 
         assert running.trees() == []
 
 
+def test_what_cannot_be_sent_is_said_and_goes_with_the_next_change(tmp_path: Path) -> None:
+    with both(tmp_path) as running:
+        (running.dev.root / ".env").write_bytes(b"NAME=\xff\n")
+        running.dev.wait_for(r"\.env changed, and is not served: .*it is not UTF-8")
+        (running.dev.root / ".env").unlink()
+        running.dev.wait_for(r"\.env changed: nothing to replace")
+
+
 def test_the_app_of_a_killed_flash_dev_is_gone_after_its_lease(tmp_path: Path) -> None:
     with both(tmp_path) as running:
         assert running.call(1).status_code == 200

@@ -18,7 +18,7 @@ import uvloop
 
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
-from runpod_flash.project.watching import discover_settled
+from runpod_flash.project.watching import changes, discover_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -800,3 +800,23 @@ def test_a_file_that_is_saved_while_it_is_looked_at_is_looked_at_again(tmp_path:
         return await looking
 
     assert [each.spec.name for each in asyncio.run(scenario()).endpoints] == ["f"]
+
+
+async def _noticed(root: Path, name: str) -> tuple[str, ...]:
+    """What is told when that file is saved."""
+    looking = asyncio.ensure_future(anext(changes(root)))
+    await asyncio.sleep(0)  # it knows what was there
+    (root / name).write_text("x = 1\n")
+    return await asyncio.wait_for(looking, 20)
+
+
+def test_a_link_to_nowhere_hides_no_other_file(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f".#{number}.py").symlink_to("somebody@host.1:2")  # as the locks of Emacs
+    assert asyncio.run(_noticed(tmp_path, "app.py")) == ("app.py",)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all names are UTF-8")
+def test_changes_are_noticed_beside_a_folder_that_cannot_be_watched(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff")).mkdir()
+    assert asyncio.run(_noticed(tmp_path, "app.py")) == ("app.py",)

@@ -95,6 +95,24 @@ def test_a_wrong_word_is_a_usage_error_of_one_sentence(
     assert found.stderr == f"Error: {sentence}\nHelp: {helper} --help\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["server", option] for option in ("--max-gb", "--retention", "--grace")),
+        ["worker", "run", "endpoint", "--grace"],
+        ["cache", "clear", "--unused-days"],
+        ["login", "--timeout"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_is_finite(words: list[str]) -> None:
+    for given in ("nan", "inf"):
+        found = flash(*words, given)
+        assert found.returncode == 2
+        said = f"Error: Invalid value for '{words[-1]}': {given} is no finite number."
+        assert found.stderr.splitlines()[0] == said
+
+
 @pytest.mark.parametrize("words", [["--versoin"], ["init", "--frce"], ["cache", "clear", "--yse"]])
 def test_the_option_that_was_meant_is_named(words: list[str]) -> None:
     found = flash(*words)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runpod_flash.cli.build_options import build_options, read_options
 from runpod_flash.cli.json_output import json_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _file(_context: click.Context, _option: click.Parameter, value: str) -> Path:
+    """Refused before anything is built: a folder, no name, and a device, which it would replace."""
+    from pathlib import Path
+
+    path = Path(value)
+    if not path.name or (path.exists() and not path.is_file()):
+        raise click.BadParameter(f"{value!r} is no file that can be written.")
+    return path
 
 
 @click.command()
@@ -18,6 +31,7 @@ from runpod_flash.cli.json_output import json_option
     metavar="FILE",
     default=".flash/artifact.tar.gz",
     show_default=True,
+    callback=_file,
     help="Where the archive is written.",
 )
 @json_option
@@ -25,7 +39,7 @@ from runpod_flash.cli.json_output import json_option
 @click.option(
     "--insecure", is_flag=True, help="Send the key over plain http, which others may read."
 )
-def build(output: str, as_json: bool, server: str | None, insecure: bool, **options: Any) -> None:
+def build(output: Path, as_json: bool, server: str | None, insecure: bool, **options: Any) -> None:
     """Lock this project's packages, check its files, and write both into an archive.
 
     Images that endpoints name are pulled to this machine, unless the build is for a server: that
@@ -36,9 +50,10 @@ def build(output: str, as_json: bool, server: str | None, insecure: bool, **opti
 
     Example: flash build --bundle
     """
+    from dataclasses import replace
     from pathlib import Path
 
     from runpod_flash.cli.build_session import Wanted, run
 
-    wanted = Wanted(Path(output), as_json, server, insecure)
-    raise SystemExit(run(Path.cwd(), read_options(options), wanted))
+    wanted = Wanted(output, as_json, server, insecure)
+    raise SystemExit(run(Path.cwd(), replace(read_options(options), archive=output), wanted))

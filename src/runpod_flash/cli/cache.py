@@ -12,6 +12,7 @@ import click
 
 from runpod_flash.cli import output
 from runpod_flash.cli.json_output import json_option, print_json
+from runpod_flash.cli.numbers import Number
 
 if TYPE_CHECKING:
     from runpod_flash.engines.local.environments.environments import Environments, Stored
@@ -45,7 +46,7 @@ def cache(context: click.Context, as_json: bool) -> None:
 @click.argument("keys", nargs=-1, metavar="[KEY...]")
 @click.option(
     "--unused-days",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     metavar="N",
     help="Only those that nothing has used for N days.",
 )

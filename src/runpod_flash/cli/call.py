@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runpod_flash.cli.place import endpoint_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
+from runpod_flash.cli.standard_input import read_input
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,7 @@ def _text(value: str) -> tuple[str, str]:
     from pathlib import Path
 
     if value == "-":
-        return "standard input", sys.stdin.read()
+        return "standard input", read_input()
     if not value.startswith("@"):
         return "the input", value
     return value[1:], _read(Path(value[1:]))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runpod_flash import dotenv
 from runpod_flash.cli import dev_screen, output
+from runpod_flash.cli.dev_changes import serve_changes
 from runpod_flash.cli.dev_front import Front
 from runpod_flash.client.connection import AppGoneError, Connection
 from runpod_flash.client.credentials import key_for
@@ -18,15 +19,15 @@ from runpod_flash.client.session import bring, listen, wanted_app
 from runpod_flash.client.terminal import Printer
 from runpod_flash.errors import FlashError
 from runpod_flash.gateway.forward import Forward
+from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.tree import Tree, TreeFile, named_variables
-from runpod_flash.project.watching import changes, discover_settled
+from runpod_flash.project.watching import discover_settled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
     from pathlib import Path
 
     from runpod_flash.cli.dev_front import Options
-    from runpod_flash.project.catalog import Catalog
 
 _RECONNECT_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
@@ -42,6 +43,7 @@ class RemoteSession:
         self._id = secrets.token_hex(16)
         self._tree = Tree(root)
         self._catalog: Catalog | None = None
+        self._shown = dev_screen.Changes(Catalog(""))
         self._forward = Forward(
             f"{self._connection.origin}/s/{self._id}",
             key_for(target),
@@ -56,13 +58,14 @@ class RemoteSession:
 
     async def start(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self._shown = dev_screen.Changes(catalog)
         await self._bring()
         await self._front.open().start()
 
     def follow(self) -> None:
         self._front.tasks.spawn(self._listen())
         if self._options.reload:
-            self._front.tasks.spawn(self._watch())
+            self._front.tasks.spawn(serve_changes(self._root, self._reload))
 
     async def _there(self, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of what the connection's thread does."""
@@ -85,19 +88,12 @@ class RemoteSession:
         wanted = wanted_app(catalog, files, named_variables(self._root, files, variables))
         return {**wanted, "whole": True, "warm": self._options.auto_provision}, files
 
-    async def _watch(self) -> None:
-        assert self._catalog is not None
-        shown = dev_screen.Changes(self._catalog)
-        async for changed in changes(self._root):
-            began = time.monotonic()
-            self._catalog = await discover_settled(self._root)
-            try:
-                replaced = await self._bring()
-            except FlashError as error:
-                output.error(f"{', '.join(changed[:3])} changed, and is not served: {error}")
-                continue
-            dev_screen.problems(self._catalog.problems)
-            shown.reloaded(changed, self._catalog, replaced, time.monotonic() - began)
+    async def _reload(self, changed: tuple[str, ...]) -> None:
+        began = time.monotonic()
+        self._catalog = await discover_settled(self._root)
+        replaced = await self._bring()
+        dev_screen.problems(self._catalog.problems)
+        self._shown.reloaded(changed, self._catalog, replaced, time.monotonic() - began)
 
     async def _listen(self) -> None:
         """Show what the workers write; a server that was started anew gets the app again."""

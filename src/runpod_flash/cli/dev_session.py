@@ -14,6 +14,7 @@ from platformdirs import user_data_path
 
 from runpod_flash import dotenv, event_loop
 from runpod_flash.cli import dev_screen, output
+from runpod_flash.cli.dev_changes import serve_changes
 from runpod_flash.cli.dev_front import Front
 from runpod_flash.client.console import TerminalConsole
 from runpod_flash.client.credentials import keep_key
@@ -31,7 +32,7 @@ from runpod_flash.plane.events import JobEnded, Logged, Notice
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
-from runpod_flash.project.watching import changes, discover_settled
+from runpod_flash.project.watching import discover_settled
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class _Session:
             on_request=lambda told: console.line(dev_screen.request_line(told)),
         )
         self._front = Front(self._gateway, options)
-        self._catalog = Catalog("")
+        self._shown = dev_screen.Changes(Catalog(""))
 
     @property
     def address(self) -> str:
@@ -142,7 +143,7 @@ class _Session:
 
     async def start(self, catalog: Catalog) -> None:
         self._gateway.serve(catalog)
-        self._catalog = catalog
+        self._shown = dev_screen.Changes(catalog)
         server = self._front.open()
         self._jobs.targets.own_ports.add(server.port)
         await server.start()
@@ -154,7 +155,7 @@ class _Session:
         if self._options.auto_provision:
             self._front.tasks.spawn(self._provision())
         if self._options.reload:
-            self._front.tasks.spawn(self._watch())
+            self._front.tasks.spawn(serve_changes(self._root, self._reload))
 
     # Workers before the first request
 
@@ -179,22 +180,20 @@ class _Session:
 
     # Changes
 
-    async def _watch(self) -> None:
-        shown = dev_screen.Changes(self._catalog)
-        async for changed in changes(self._root):
-            began = time.monotonic()
-            self._caller_env.update({**dotenv.values(), **os.environ})
-            catalog = await discover_settled(self._root)
-            running = {pool.key for pool in self._gateway.pools() if pool.live()}
-            replaced = self._gateway.serve(catalog)
-            if any(name == "requirements.txt" for name in changed):
-                replaced = self._restart_all()
-            dev_screen.problems(catalog.problems)
-            names = [pool.spec.name for pool in replaced]
-            shown.reloaded(changed, catalog, names, time.monotonic() - began)
-            for pool in replaced:
-                if pool.key in running:
-                    self._front.tasks.spawn(self._rewarm(pool))
+    async def _reload(self, changed: tuple[str, ...]) -> None:
+        began = time.monotonic()
+        self._caller_env.update({**dotenv.values(), **os.environ})
+        catalog = await discover_settled(self._root)
+        running = {pool.key for pool in self._gateway.pools() if pool.live()}
+        replaced = self._gateway.serve(catalog)
+        if any(name == "requirements.txt" for name in changed):
+            replaced = self._restart_all()
+        dev_screen.problems(catalog.problems)
+        names = [pool.spec.name for pool in replaced]
+        self._shown.reloaded(changed, catalog, names, time.monotonic() - began)
+        for pool in replaced:
+            if pool.key in running:
+                self._front.tasks.spawn(self._rewarm(pool))
 
     def _restart_all(self) -> list[Pool]:
         pools = self._gateway.pools()

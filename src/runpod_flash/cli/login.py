@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from runpod_flash.cli import output
+from runpod_flash.cli.numbers import Number
 from runpod_flash.cli.servers import known_address
+from runpod_flash.cli.standard_input import read_input
 
 if TYPE_CHECKING:
     from runpod_flash.client.control import ControlClient
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     default=600.0,
     show_default=True,
     metavar="SECONDS",
@@ -174,7 +176,7 @@ def _show_code(address: str, code: str) -> None:
 
 def _given(api_key: str | None) -> str:
     if api_key in ("-", None):
-        api_key = sys.stdin.read()
+        api_key = read_input()
     key = str(api_key).strip()
     if not key:
         raise click.ClickException(

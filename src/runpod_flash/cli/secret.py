@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from runpod_flash.cli import output
 from runpod_flash.cli.json_output import json_option, print_json
 from runpod_flash.cli.place import chosen_place, path_of, place_options
 from runpod_flash.cli.servers import chosen_server, server_options
+from runpod_flash.cli.standard_input import read_input
 
 
 @click.group()
@@ -37,12 +36,12 @@ def set_(
 
     Example: flash secret set HF_TOKEN < token.txt
     """
+    piped = None if output.can_ask() else read_input().removesuffix("\n")
     client = chosen_server(server, insecure)
     place = chosen_place(client, app, environment)
-    if output.can_ask():
+    value = piped
+    if value is None:
         value = click.prompt(f"Value of {name}", hide_input=True, err=True)
-    else:
-        value = sys.stdin.read().removesuffix("\n")
     told = client.ask("PUT", f"{path_of(place)}/secrets/{name}", {"value": value})
     click.echo(f"{name} is set.{_replaced(told['replaced'])}")
 

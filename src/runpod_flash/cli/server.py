@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from runpod_flash.cli.numbers import Number
 from runpod_flash.loopback import is_loopback
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--store", help="Where jobs are kept instead: sqlite:///PATH.")
 @click.option(
     "--max-gb",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=10.0,
     show_default=True,
     help="Room for jobs and results.",
@@ -61,7 +62,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option(
     "--retention",
-    type=click.FloatRange(min=1),
+    type=Number(min=1),
     default=30.0,
     show_default=True,
     help="Minutes that results of /run are kept.",
@@ -105,7 +106,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--grace",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     help="Seconds that running jobs get when the server stops.",
 )
 @click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from click.core import ParameterSource
 
 from runpod_flash.cli import output
 from runpod_flash.cli.json_output import print_json
+from runpod_flash.cli.numbers import Number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,20 +24,10 @@ _TIMEOUTS = ("5", "60", "300", "900", "learned")
 _HOUR = 3600.0
 
 
-class _Number(click.FloatRange):
-    """A number of the range. (NaN is in every range to click, and infinity in open ones.)"""
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is no finite number.", param, ctx)
-        return number
-
-
 @click.command()
 @click.option("--trace", type=click.Path(path_type=Path), help="The calls: CSV or JSON lines.")
 @click.option("--shape", help="Made calls instead: steady, bursts, daily, mixed or azure.")
-@click.option("--hours", type=_Number(0.1, 24 * 60), default=24.0, show_default=True,
+@click.option("--hours", type=Number(0.1, 24 * 60), default=24.0, show_default=True,
               help="How long calls of a shape come.")  # fmt: skip
 @click.option("--seed", type=int, default=1, show_default=True, help="For a shape.")
 @click.option("--workers", metavar="[MIN-]MAX", default="0-3", show_default=True)
@@ -45,11 +35,11 @@ class _Number(click.FloatRange):
               help="May be given often.  [default: 5, 60, 300, 900 and learned]")  # fmt: skip
 @click.option("--scaler", type=click.Choice(["QUEUE_DELAY", "REQUEST_COUNT"]),
               default="QUEUE_DELAY", show_default=True)  # fmt: skip
-@click.option("--scaler-value", type=_Number(0.001, 1e6), default=4.0,
+@click.option("--scaler-value", type=Number(0.001, 1e6), default=4.0,
               show_default=True)  # fmt: skip
-@click.option("--start-seconds", type=_Number(0, 24 * 3600), default=10.0, show_default=True,
+@click.option("--start-seconds", type=Number(0, 24 * 3600), default=10.0, show_default=True,
               help="What a worker takes to be ready.")  # fmt: skip
-@click.option("--price", type=_Number(0, 1e9), help="Of an hour of a worker.")
+@click.option("--price", type=Number(0, 1e9), help="Of an hour of a worker.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def simulate(
     trace: Path | None, shape: str | None, hours: float, seed: int, workers: str,

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from runpod_flash.cli.json_output import json_option
+from runpod_flash.cli.numbers import Number
 from runpod_flash.cli.servers import chosen_address, chosen_server, server_options
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def env(
 )
 @click.option(
     "--grace",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=30.0,
     show_default=True,
     help="Seconds that running jobs get after Ctrl-C.",

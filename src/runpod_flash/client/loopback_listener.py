@@ -5,11 +5,10 @@ from __future__ import annotations
 import hmac
 import queue
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
-
-from runpod_flash.errors import FlashError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,8 +72,8 @@ class LoopbackListener:
             return Answered(error=given.get("error", "no code came"))
         try:
             return Answered(key=self._exchange(given["code"]))
-        except FlashError as error:
-            return Answered(error=str(error))
+        except Exception as error:  # whatever it is, somebody waits to hear of it
+            return Answered(error=str(error) or type(error).__name__)
 
     def tell(self, answered: Answered) -> None:
         self._answered.put(answered)
@@ -94,8 +93,11 @@ def _handler(listener: LoopbackListener) -> type[BaseHTTPRequestHandler]:
                 self._answer(400, _DROPPED)
                 return
             # (Not here: what came stays in no address bar.)
-            self._answer(303, b"", location=listener.page(answered))
-            listener.tell(answered)
+            try:
+                with suppress(OSError):  # the browser may have gone: the key is made all the same
+                    self._answer(303, b"", location=listener.page(answered))
+            finally:
+                listener.tell(answered)
 
         def _answer(self, status: int, body: bytes, **headers: str) -> None:
             self.send_response(status)

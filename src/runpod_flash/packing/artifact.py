@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import secrets
 import tarfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from runpod_flash.spec import PACKED
 
@@ -81,17 +82,24 @@ class Artifact:
     def write(self, path: Path) -> None:
         """As one archive; the same content gives the same bytes, whenever and wherever."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
+        # (Of this build alone: another may write to the same place.)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            with part.open("xb") as stream:
+                self._pack(stream)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _pack(self, stream: BinaryIO) -> None:
         text = json.dumps(self.manifest(), sort_keys=True, indent=1).encode()
         with (
-            part.open("wb") as stream,
             gzip.GzipFile("", "wb", compresslevel=6, fileobj=stream, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
         ):
             _add(archive, MANIFEST, text)
             for file in sorted(self.files):
                 _add(archive, file.path, self.content(file), executable=file.executable)
-        part.replace(path)
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes, *, executable: bool = False) -> None:

@@ -30,7 +30,7 @@ from runpod_flash.spec import PACKED
 from runpod_flash.suggest import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from runpod_flash.engines.base import Platform
     from runpod_flash.packing.locking import Package
@@ -45,7 +45,8 @@ _NAMED = 5
 class BuildOptions:
     """What may be asked of a build. `allowed` are files that may have credentials, `excluded`
     packages that are left out, `python` the version of endpoints that declare none. With
-    `bundle` all packages go along; with `no_deps` only those that are named are there.
+    `bundle` all packages go along; with `no_deps` only those that are named are there. `archive` is
+    where it is written: what an earlier build left there does not go along.
     """
 
     python: str | None = None
@@ -54,6 +55,7 @@ class BuildOptions:
     no_deps: bool = False
     excluded: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
+    archive: Path | None = None
 
 
 async def build(
@@ -119,16 +121,25 @@ class _Building:
         specs = [each.spec for each in self._catalog.endpoints]
         needed = list(needed_files(specs))
         _check_syntax(self._root, needed)
-        found = Tree(self._root).files([*needed, *(each.file for each in self._catalog.endpoints)])
-        self._say_what_stays(found)
+        needed += [each.file for each in self._catalog.endpoints]
+        written = self._written()
+        found = Tree(self._root).files(needed, without=written)
+        self._say_what_stays({file.path for file in found} | written)
         return [file for file in found if not file.path.startswith(f"{PACKED}/")]
 
-    def _say_what_stays(self, found: Iterable[TreeFile]) -> None:
+    def _written(self) -> set[str]:
+        """The path below the root of what this build writes, if it is there."""
+        archive = self._options.archive
+        if archive is None:
+            return set()
+        place, root = archive.parent.resolve() / archive.name, self._root.resolve()
+        return {place.relative_to(root).as_posix()} if place.is_relative_to(root) else set()
+
+    def _say_what_stays(self, known: Collection[str]) -> None:
         """Files beside the code that a folder which nothing marks as a project's does not send."""
         if is_root(self._root):
             return
-        sent = {file.path for file in found}
-        if stay := [path for path in kept_files(self._root) if path not in sent]:
+        if stay := [path for path in kept_files(self._root) if path not in known]:
             self._say(
                 f"not sent: {listed(stay, _NAMED)}, for nothing marks {self._root} as a "
                 "project, so that only what endpoints import goes; if they are needed, make a "

@@ -12,7 +12,7 @@ from runpod_flash.project.scan import kept_files
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 # What may travel: code and the files beside it. Weights and data belong on a volume.
 MAX_BYTES = 500_000_000
@@ -36,8 +36,10 @@ class Tree:
         self.root = root
         self._known: dict[str, tuple[tuple[int, ...], TreeFile]] = {}
 
-    def files(self, needed: Iterable[str] = ()) -> list[TreeFile]:
+    def files(self, needed: Iterable[str] = (), without: Collection[str] = ()) -> list[TreeFile]:
         """All that Git and the project do not ignore, and `needed`, which are paths below the root.
+
+        Paths of `without` do not count, but where they are needed.
 
         Where nothing marks the folder as a project's, it may hold anything: only the needed ones
         and `requirements.txt`. Links that lead out of the project are left out. Raises
@@ -46,7 +48,7 @@ class Tree:
         needed, inside = tuple(needed), self.root.resolve()
         paths = dict.fromkeys([*needed, "requirements.txt"])
         if is_root(self.root):
-            paths |= dict.fromkeys(kept_files(self.root))
+            paths |= dict.fromkeys(path for path in kept_files(self.root) if path not in without)
         states = ((path, self._state(path, inside)) for path in sorted(paths))
         found = {path: state for path, state in states if state is not None}
         for path in needed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING
 
@@ -42,27 +43,39 @@ async def changes(root: Path) -> AsyncIterator[tuple[str, ...]]:
 
     Each folder is watched by itself: a virtual environment in the project costs nothing.
     """
+    known = _stamps(root)
+    async for _ in _looks(root):
+        found = _stamps(root)
+        changed = {name for name, _ in found.items() ^ known.items()}
+        known = found
+        if changed:
+            yield tuple(sorted(changed))
+
+
+async def _looks(root: Path) -> AsyncIterator[None]:
+    """Whenever it is time to look: as soon as the system tells of a change, and now and then."""
     from watchfiles import awatch
 
-    known = _stamps(root)
     while True:
         watched = folders(root)
-        async for _ in awatch(
-            *watched,
-            recursive=False,
-            step=_STEP_MS,
-            debounce=_DEBOUNCE_MS,
-            watch_filter=None,
-            rust_timeout=_LOOK_MS,
-            yield_on_timeout=True,
-        ):
-            found = _stamps(root)
-            changed = {name for name, _ in found.items() ^ known.items()}
-            known = found
-            if changed:
-                yield tuple(sorted(changed))
-            if folders(root) != watched:
-                break
+        try:
+            async for _ in awatch(
+                *watched,
+                recursive=False,
+                step=_STEP_MS,
+                debounce=_DEBOUNCE_MS,
+                watch_filter=None,
+                rust_timeout=_LOOK_MS,
+                yield_on_timeout=True,
+            ):
+                yield
+                if folders(root) != watched:
+                    break
+        except Exception:
+            # A folder has gone since, its name is no UTF-8, or the system watches no more of them.
+            # (Some of that comes as the RuntimeError of watchfiles, or in a group of exceptions.)
+            await asyncio.sleep(_LOOK_MS / 1000)
+            yield
 
 
 def _stamps(root: Path) -> dict[str, tuple[int, int]]:
@@ -71,11 +84,14 @@ def _stamps(root: Path) -> dict[str, tuple[int, int]]:
     for folder in folders(root):
         try:
             with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".py") or entry.name in _ALSO:
-                        state = entry.stat()
-                        name = folder.joinpath(entry.name).relative_to(root).as_posix()
-                        found[name] = (state.st_mtime_ns, state.st_size)
+                there = [e for e in entries if e.name.endswith(".py") or e.name in _ALSO]
         except OSError:  # gone meanwhile: the next look finds it so
             continue
+        for entry in there:
+            try:
+                state = entry.stat()
+            except OSError:  # gone meanwhile; or a link to nowhere, as Emacs makes beside a file
+                continue
+            name = folder.joinpath(entry.name).relative_to(root).as_posix()
+            found[name] = (state.st_mtime_ns, state.st_size)
     return found
