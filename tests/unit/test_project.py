@@ -207,15 +207,12 @@ def test_what_only_running_could_tell_takes_the_whole_tree(project: Path, line: 
     assert found.files == ("dyn.py", "far/away.py", "main.py")
 
 
-def test_the_whole_tree_is_without_what_is_ignored_and_not_imported(project: Path) -> None:
-    write(project, main="import chosen\n__import__(name)", chosen="", settings="", far__in__away="")
-    write(project / "private", notes="")
-    write(project / "myenv" / "lib" / "site-packages", torch="")
+def test_the_whole_tree_is_without_virtual_environments(project: Path) -> None:
+    write(project, main="__import__(name)", far__in__away="")
+    write(project / "myenv" / "lib", torch="")
     (project / "myenv" / "pyvenv.cfg").touch()
-    (project / ".gitignore").write_text("settings.py\nchosen.py\n")
-    (project / ".flashignore").write_text("private/\n")
     found = find_closure(project, "main.py", ["."])
-    assert found == (("chosen.py", "far/away.py", "main.py"), False)
+    assert found == (("far/away.py", "main.py"), False)
 
 
 def test_a_folder_that_nothing_marks_is_never_taken_whole(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.project.root import is_root
-from runpod_flash.project.scan import kept_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +22,13 @@ _DYNAMIC = frozenset({"__import__", "import_module", "run_module", "load_module"
 _UNKNOWABLE = frozenset(
     {"run_path", "spec_from_file_location", "SourceFileLoader", "iter_modules", "walk_packages"}
 )
+_SKIPPED = frozenset({"__pycache__", "node_modules", "venv", "env", "build", "dist"})
+_VENV_MARK = "pyvenv.cfg"
 
 
 class Closure(NamedTuple):
     """Files by their POSIX path below the root. `exact` is false where the whole tree was taken,
-    but for what is ignored there, because a file imports what only running it could tell."""
+    because a file imports what only running it could tell."""
 
     files: tuple[str, ...]
     exact: bool
@@ -50,8 +52,7 @@ def find_closure(root: Path, file: str, search_path: Sequence[str]) -> Closure:
             pending += _files_of(name, path, folders)
     if not exact and is_root(root):
         # (A folder that nothing marks as a project may hold anything: a home, a download folder.)
-        found.update(root / name for name in kept_files(root, ".py"))
-        return Closure(_relative(root, found), exact=False)
+        return Closure(_whole_tree(root), exact=False)
     return Closure(_relative(root, found), exact)
 
 
@@ -69,7 +70,7 @@ def closure_digest(root: Path, file: str, search_path: Sequence[str]) -> str:
     machine."""
     digest = hashlib.sha256()
     for name in find_closure(root, file, search_path).files:
-        with suppress(OSError):  # gone meanwhile, or not for us
+        with suppress(OSError):  # gone meanwhile, or a link to nowhere, which does not travel
             content = (root / name).read_bytes()
             digest.update(f"{name}\0{len(content)}\0".encode())
             digest.update(content)
@@ -172,6 +173,19 @@ def _packages_of(path: Path) -> Iterator[Path]:
         if not package.is_file():
             return
         yield package
+
+
+def _whole_tree(root: Path) -> tuple[str, ...]:
+    # (Not by the rules of what the project ignores: workers have neither them nor who reads them.)
+    found: set[Path] = set()
+    for folder, subfolders, files in os.walk(root):
+        if _VENV_MARK in files:
+            subfolders.clear()
+            continue
+        subfolders[:] = [n for n in subfolders if n not in _SKIPPED and not n.startswith(".")]
+        names = (name for name in files if name.endswith(".py") and not name.startswith("."))
+        found.update(Path(folder, name) for name in names)
+    return _relative(root, found)
 
 
 def _relative(root: Path, files: set[Path]) -> tuple[str, ...]:
