@@ -204,19 +204,22 @@ def test_ctrl_c_leaves_a_job_alone_that_was_queued_before(place: Place) -> None:
 def test_a_job_and_the_logs_go_on_when_the_server_is_back(tmp_path: Path) -> None:
     place = Place(tmp_path)
     try:
-        logs = place.start("logs", "-f", "--tail", "0")
+        logs = place.start("logs", "-f", "--tail", "100")
         call = place.start("call", "slow", '{"seconds": 2}')
         assert call.stderr is not None
         assert call.stderr.readline() == "[slow] begun\n"
+        assert logs.stdout is not None
+        shown = [logs.stdout.readline()]
+        while not shown[-1].endswith("begun\n"):
+            shown.append(logs.stdout.readline())
+            assert shown[-1], shown
         place.kill()
         time.sleep(3)
         place.start_again()
         out, said = call.communicate(timeout=60)
         assert (call.returncode, out) == (0, "null\n"), said
         place.run("call", "greet", '{"name": "follower"}')
-        assert logs.stdout is not None
-        shown: list[str] = []
-        while not shown or "greeting follower" not in shown[-1]:
+        while "greeting follower" not in shown[-1]:
             shown.append(logs.stdout.readline())
             assert shown[-1], shown
         assert len([line for line in shown if line.endswith("begun\n")]) == 2, "one of each attempt"
