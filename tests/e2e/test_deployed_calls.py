@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
 
 from behaviour.programs import FORKS
@@ -14,8 +16,6 @@ from e2e.shop import Shop, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    import psutil
 
 FILES = {
     "outer.py": """
@@ -150,7 +150,12 @@ def test_a_worker_has_a_token_of_its_app_and_no_key_of_the_deployer(shop: Shop) 
 @pytest.mark.skipif(not FORKS, reason="there are no zygotes")
 def test_what_workers_are_forks_of_has_no_token(shop: Shop) -> None:
     def zygotes() -> list[psutil.Process]:
-        return [p for p in shop.processes() if "zygote.py" in " ".join(p.cmdline())]
+        found = []
+        for process in shop.processes():
+            with suppress(psutil.Error, OSError):  # it has ended
+                if "zygote.py" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
     shop.ask("variables")
     until(lambda: bool(zygotes()))

@@ -18,7 +18,7 @@ import uvloop
 
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
-from runpod_flash.project.watching import changes, discover_settled
+from runpod_flash.project.watching import changes, discover_settled, stamps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -804,10 +804,10 @@ def test_a_file_that_is_saved_while_it_is_looked_at_is_looked_at_again(tmp_path:
 
 async def _noticed(root: Path, name: str) -> tuple[str, ...]:
     """What is told when that file is saved."""
-    looking = asyncio.ensure_future(anext(changes(root)))
-    await asyncio.sleep(0)  # it knows what was there
+    looking = changes(root, stamps(root))
+    # (Even before it looks for the first time: what is served was read before.)
     (root / name).write_text("x = 1\n")
-    return await asyncio.wait_for(looking, 20)
+    return await asyncio.wait_for(anext(looking), 20)
 
 
 def test_a_link_to_nowhere_hides_no_other_file(tmp_path: Path) -> None:

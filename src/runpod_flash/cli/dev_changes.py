@@ -12,14 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from runpod_flash.project.watching import Stamps
 
-async def serve_changes(root: Path, serve: Callable[[tuple[str, ...]], Awaitable[None]]) -> None:
+
+async def serve_changes(
+    root: Path, known: Stamps, serve: Callable[[tuple[str, ...]], Awaitable[None]]
+) -> None:
     """Have `serve` serve the files that changed, by their paths below the root, for ever.
+
+    `known` are the files' stamps when what is served now was read.
 
     What cannot be served is said, and comes again with the next change.
     """
     missed: set[str] = set()
-    async for changed in changes(root):
+    async for changed in changes(root, known):
         names = tuple(sorted({*missed, *changed}))
         try:
             await serve(names)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runpod_flash.cli.dev_front import Options
+    from runpod_flash.project.watching import Stamps
 
 _RECONNECT_SECONDS = 0.5
 _CLOSE_SECONDS = 5.0
@@ -62,10 +63,10 @@ class RemoteSession:
         await self._bring()
         await self._front.open().start()
 
-    def follow(self) -> None:
+    def follow(self, known: Stamps) -> None:
         self._front.tasks.spawn(self._listen())
         if self._options.reload:
-            self._front.tasks.spawn(serve_changes(self._root, self._reload))
+            self._front.tasks.spawn(serve_changes(self._root, known, self._reload))
 
     async def _there(self, work: Coroutine[Any, Any, Any]) -> Any:
         """The result of what the connection's thread does."""

@@ -32,12 +32,13 @@ from runpod_flash.plane.events import JobEnded, Logged, Notice
 from runpod_flash.plane.store.memory import MemoryStore
 from runpod_flash.project.catalog import Catalog
 from runpod_flash.project.discovery import discover
-from runpod_flash.project.watching import discover_settled
+from runpod_flash.project.watching import discover_settled, stamps
 from runpod_flash.wire.failures import capture
 
 if TYPE_CHECKING:
     from runpod_flash.cli.dev_front import Options
     from runpod_flash.plane.pool import Pool
+    from runpod_flash.project.watching import Stamps
 
 # So many environments are built at once.
 _AT_ONCE = 3
@@ -52,6 +53,7 @@ async def _serve(options: Options) -> int:
     began = time.monotonic()
     root = Path.cwd()
     stop = event_loop.stop_signal()
+    known = stamps(root)
     discovering = asyncio.create_task(discover(root))
     session: Session = _Session(root, options)
     if options.target:
@@ -68,7 +70,7 @@ async def _serve(options: Options) -> int:
             return 1
         await session.start(catalog)
         dev_screen.ready(catalog, session.address, options.port, time.monotonic() - began)
-        session.follow()
+        session.follow(known)
         await stop.wait()
     except FlashError as error:
         output.error(str(error))
@@ -104,8 +106,11 @@ class Session(Protocol):
 
     async def start(self, catalog: Catalog) -> None: ...
 
-    def follow(self) -> None:
-        """Watch the files, and have workers ready, as the options say."""
+    def follow(self, known: Stamps) -> None:
+        """Watch the files, and have workers ready, as the options say.
+
+        `known` are the files' stamps from before the catalog.
+        """
 
     async def close(self, *, stopped: bool) -> None: ...
 
@@ -150,12 +155,12 @@ class _Session:
         # For this user's programs that are run with FLASH_TARGET.
         self._key_file = keep_key(server.address, self._key)
 
-    def follow(self) -> None:
+    def follow(self, known: Stamps) -> None:
         """Watch the files, and have workers ready, as the options say."""
         if self._options.auto_provision:
             self._front.tasks.spawn(self._provision())
         if self._options.reload:
-            self._front.tasks.spawn(serve_changes(self._root, self._reload))
+            self._front.tasks.spawn(serve_changes(self._root, known, self._reload))
 
     # Workers before the first request
 

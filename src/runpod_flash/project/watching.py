@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from runpod_flash.project.catalog import Catalog
 
+    Stamps = dict[str, tuple[int, int]]
+
 _ALSO = frozenset({".env", ".gitignore", ".flashignore", "requirements.txt", "pyproject.toml"})
 # Editors write a file in several steps.
 _STEP_MS = 10
@@ -31,21 +33,21 @@ async def discover_settled(root: Path) -> Catalog:
     A tree that never rests is taken as it was found last.
     """
     for _ in range(_TRIES):
-        before = _stamps(root)
+        before = stamps(root)
         catalog = await discover(root)
-        if _stamps(root) == before:
+        if stamps(root) == before:
             break
     return catalog
 
 
-async def changes(root: Path) -> AsyncIterator[tuple[str, ...]]:
+async def changes(root: Path, known: Stamps) -> AsyncIterator[tuple[str, ...]]:
     """The POSIX paths below the root that changed together; folders that are ignored do not count.
 
-    Each folder is watched by itself: a virtual environment in the project costs nothing.
+    `known` are the files' `stamps` when they were read. Each folder is watched by itself: a virtual
+    environment in the project costs nothing.
     """
-    known = _stamps(root)
     async for _ in _looks(root):
-        found = _stamps(root)
+        found = stamps(root)
         changed = {name for name, _ in found.items() ^ known.items()}
         known = found
         if changed:
@@ -78,7 +80,7 @@ async def _looks(root: Path) -> AsyncIterator[None]:
             yield
 
 
-def _stamps(root: Path) -> dict[str, tuple[int, int]]:
+def stamps(root: Path) -> Stamps:
     """Time and size of every file that matters."""
     found = {}
     for folder in folders(root):
