@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from typing import TYPE_CHECKING
 
+from runpod_flash.control.made_once import made_once
 from runpod_flash.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -38,23 +37,4 @@ class Vault:
     def _key(self) -> bytes:
         from cryptography.fernet import Fernet
 
-        try:
-            return self._file.read_bytes()
-        except FileNotFoundError:
-            pass
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        key = Fernet.generate_key()
-        # (Another thread may be about to do the same.)
-        part = self._file.with_suffix(f".{secrets.token_hex(8)}")
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as stream:  # noqa: PTH123 - it is a descriptor
-            stream.write(key)
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(part, self._file)
-        except FileExistsError:  # another thread was first
-            key = self._file.read_bytes()
-        finally:
-            part.unlink()
-        return key
+        return made_once(self._file, Fernet.generate_key)

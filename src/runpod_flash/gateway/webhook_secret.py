@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import tempfile
 from base64 import b64encode
-from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runpod_flash.control.made_once import made_once
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def new_secret() -> str:
@@ -20,27 +22,4 @@ def kept_secret(folder: Path) -> str:
 
     Raises OSError where it can be neither read nor written.
     """
-    file = folder / "webhook-secret"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if found := _read(file):
-        return found
-    descriptor, part = tempfile.mkstemp(dir=folder, prefix=".new-")
-    try:
-        with open(descriptor, "w", encoding="ascii") as stream:  # noqa: PTH123 - (a descriptor)
-            stream.write(f"{new_secret()}\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        with suppress(FileExistsError):  # another call was first
-            os.link(part, file)
-        if not _read(file):  # what a write that did not end has left
-            Path(part).replace(file)
-        return _read(file)
-    finally:
-        Path(part).unlink(missing_ok=True)
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        return ""
+    return made_once(folder / "webhook-secret", lambda: f"{new_secret()}\n".encode()).decode()
