@@ -52,20 +52,21 @@ def interpreters() -> dict[str, str]:
     folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     found = {}
     for minor in MINORS:
-        # (A shim of pyenv takes a third of a second each time.)
         candidates = [*pyenv.glob(f"versions/{minor}.*/bin/python{minor}")]
         candidates += [folder / f"python{minor}" for folder in folders]
-        working = (str(path) for path in candidates if _runs(path, minor))
-        found[minor] = next(working, "")
+        named = (_itself(path, minor) for path in candidates)
+        found[minor] = next(filter(None, named), "")
     return {minor: path for minor, path in found.items() if path}
 
 
-def _runs(path: Path, minor: str) -> bool:
+def _itself(path: Path, minor: str) -> str:
+    """The interpreter that the command runs, which a shim of pyenv only looks for, each time."""
     if not os.access(path, os.X_OK):
-        return False
-    command = [str(path), "-Ic", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() == minor
+        return ""
+    say = "import sys; print('%d.%d' % sys.version_info[:2], sys.executable)"
+    done = subprocess.run([str(path), "-Ic", say], capture_output=True, text=True, check=False)
+    version, _, executable = done.stdout.strip().partition(" ")
+    return executable if version == minor else ""
 
 
 @dataclass(frozen=True)
