@@ -7,7 +7,6 @@ import contextlib
 import contextvars
 import functools
 import inspect
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,11 @@ from runpod_flash.wire import failures
 from runpod_flash.wire.carried import carried
 from runpod_flash.wire.codec import Payload, decode, encode
 from runpod_flash.wire.failures import Failure
-from runpod_flash.worker import undeclared
+from runpod_flash.worker import eager, undeclared
 from runpod_flash.worker.arguments import bind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.frames import Frame
@@ -30,15 +29,6 @@ if TYPE_CHECKING:
 
 _END = object()
 _UNTOLD = ("runpod_flash.errors", "SerializationError")
-
-if sys.version_info >= (3, 12):
-
-    def _task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        # At once to its first await: most jobs are spared a turn of the loop.
-        return asyncio.Task(work, loop=asyncio.get_running_loop(), eager_start=True)
-
-else:
-    _task = asyncio.create_task
 
 
 class _Running:
@@ -126,7 +116,7 @@ class JobRunner:
         if frame.type == "job":
             job = _Running(frame)
             self._jobs[job.id] = job
-            job.task = _task(self._run(job))
+            job.task = eager.task(self._run(job))
             return
         found = self._jobs.get(frame.fields.get("job", ""))
         if found is None or found.attempt != frame.fields["attempt"]:
