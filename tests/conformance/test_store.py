@@ -572,6 +572,22 @@ def test_forget_drops_ended_jobs_only(store: Store) -> None:
     assert state(store, "b") is JobState.IN_QUEUE
 
 
+@pytest.mark.parametrize("claimed", [True, False])
+def test_a_job_that_is_not_kept_is_forgotten_with_its_end(store: Store, claimed: bool) -> None:
+    lease = own(store)
+    submit(store, job("a")._replace(kept=False), job("b"))
+    if claimed:
+        ended = do(store.finish(claim(store, lease, 1)[0].ref, DONE))
+    else:
+        ended = do(store.end("a", DONE))
+    assert ended is not None and ended.outcome == DONE
+    assert do(store.get("a")) is None
+    assert do(store.counts("e"))[:2] == (1, 0)
+    assert do(store.tally("e")).completed == 1
+    assert [each.id for each in claim(store, lease)] == ["b"]
+    assert [each.id for each in do(store.recent("e"))] == ["b"]
+
+
 def test_retire_forgets_jobs_that_ended_long_ago(store: Store, clock: ManualClock) -> None:
     submit(store, *[job(name) for name in "abc"])
     do(store.end("b", CANCELLED))

@@ -133,6 +133,7 @@ class EmbeddedBackend:
                     submission.call,
                     submission.policy,
                     credits=submission.credits,
+                    kept=reader is None,
                 ),
                 reader,
             )

@@ -83,7 +83,8 @@ class HttpBackend:
         job_id = submission.job_id
         if on_end is not None and reader is not None:
             # Nobody but the caller knows the job: one request submits it and brings its end.
-            self._sent[job_id] = self._connection.spawn(self._run(submission, on_end))
+            running = self._sent[job_id] = self._connection.spawn(self._run(submission, on_end))
+            running.add_done_callback(lambda _: self._sent.pop(job_id, None))
             return
         sent = self._connection.spawn(self._accept(submission))
         self._sent[job_id] = self._left[job_id] = sent

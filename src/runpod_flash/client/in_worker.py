@@ -44,9 +44,16 @@ class InWorkerBackend:
             "credits": submission.credits,
         }
         self._worker.call("submit", fields, call.payload, call.constructor)
-        if on_end is not None:
-            ended = on_end
-            self.wait(submission.job_id, lambda end: ended(end or Ended("UNKNOWN")))
+        if on_end is None:
+            return
+        tell, job_id = on_end, submission.job_id
+
+        def told(end: Ended | None) -> None:
+            tell(end or Ended("UNKNOWN"))
+            if reader is not None:
+                self.forget(job_id)
+
+        self.wait(job_id, told)
 
     def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
         self._ask("wait", {"job": job_id}, lambda answer: on_end(_ended(answer)))

@@ -77,7 +77,8 @@ class NewJob(NamedTuple):
 
     `parent` is the job whose code submitted this one. `credits` is how many stream chunks its
     consumer takes before it grants more; 0 for no bound. `webhook` is told of the job's end;
-    `extras` are other fields of the request, as the text of a JSON object.
+    `extras` are other fields of the request, as the text of a JSON object. Whoever submits one that
+    is not `kept` is told of its end, and nobody asks for the job after that.
     """
 
     id: str
@@ -88,6 +89,7 @@ class NewJob(NamedTuple):
     credits: int = 0
     webhook: str = ""
     extras: str = ""
+    kept: bool = True
 
 
 class Outcome(NamedTuple):

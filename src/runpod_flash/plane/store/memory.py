@@ -71,7 +71,8 @@ class MemoryStore:
         self._passing: list[tuple[float, str]] = []  # a heap: those with a retention of their own
         self._owing: dict[str, Row] = {}  # ended, with a webhook that is still to be told
         self._queues: dict[str, Queue] = {}
-        self._changes: deque[Change] = deque(maxlen=_CHANGES_KEPT)
+        # (Plain tuples: every job has two, and few are ever looked at.)
+        self._changes: deque[tuple[int, str, str, JobState, int]] = deque(maxlen=_CHANGES_KEPT)
         self._cursor = 0
         self._watchers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -370,7 +371,8 @@ class MemoryStore:
         missed = self._cursor - seen
         if missed > len(self._changes):
             raise CursorLostError(f"changes after {seen} are no longer kept")
-        return list(islice(reversed(self._changes), missed))[::-1]
+        fresh = list(islice(reversed(self._changes), missed))[::-1]
+        return [Change(*each) for each in fresh]
 
     def _queue(self, endpoint: str) -> Queue:
         queue = self._queues.get(endpoint)
@@ -407,8 +409,11 @@ class MemoryStore:
         row.progress = None
         queue.tell(row.state)
         self._keep_tally(row.new.endpoint, queue)
-        self._file(row)
         self._note(row)
+        if row.new.kept:
+            self._file(row)
+        else:
+            self._drop(row)
 
     def _file(self, row: Row) -> None:
         """Put an ended job where it is found when its time is over."""
@@ -445,8 +450,8 @@ class MemoryStore:
         self._keep(row)
         self._cursor += 1
         new = row.new
-        self._changes.append(Change(self._cursor, new.id, new.endpoint, row.state, row.streamed))
-        for watcher in list(self._watchers):
+        self._changes.append((self._cursor, new.id, new.endpoint, row.state, row.streamed))
+        for watcher in self._watchers and list(self._watchers):
             loop, wake = watcher
             try:
                 loop.call_soon_threadsafe(wake.set)
