@@ -49,8 +49,6 @@ async def value(invocation: Invocation) -> Any:
     except asyncio.CancelledError:
         backend.cancel(submission.job_id)
         raise
-    # (Soon: a caller who calls again at once has the worker at work meanwhile.)
-    loop.call_soon(backend.forget, submission.job_id)
     return result_of(end, backend.names)
 
 
@@ -120,7 +118,7 @@ def submit(invocation: Invocation) -> EndpointJob:
 def submit_input(target: Target, value: Any, webhook: str = "") -> EndpointJob:
     """Queue a job with an `input` as the queue API has it; a server tells `webhook` of its end."""
     method, rest = target.split_input(value)
-    backend = backend_for(target.name, by_id=target.by_id)
+    backend = backend_for(target)
     payload = encode(rest, backend.names, backend.room)
     submission = _submission(target, payload, "input", method)
     return _queued(backend, target, submission._replace(webhook=webhook) if webhook else submission)
@@ -185,7 +183,7 @@ def _backend(invocation: Invocation) -> Backend:
     """The backend, for a call that can be: a wrong one starts nothing."""
     target, args, kwargs, method, _ = invocation
     target.check(args, kwargs, method)
-    return backend_for(target.name, by_id=target.by_id)
+    return backend_for(target)
 
 
 def _call(backend: Backend, invocation: Invocation, window: int = 0) -> Submission:

@@ -215,7 +215,7 @@ async def find_job(job_id: str, target: Target) -> EndpointJob:
     from runpod_flash.client.backend import backend_for
 
     job = EndpointJob({"id": job_id, "status": "UNKNOWN"}, target.endpoint)
-    job._attach(backend_for(target.name, by_id=target.by_id))
+    job._attach(backend_for(target))
     if await job.status() == "UNKNOWN":
         raise LookupError(f"job {job_id!r} is not known: it never was, or ended too long ago")
     return job

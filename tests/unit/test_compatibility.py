@@ -20,6 +20,7 @@ from runpod_flash import Endpoint, EndpointJob, GpuType, NetworkVolume, PodTempl
 from runpod_flash.client.backend import backend_for
 from runpod_flash.endpoint import PARAMETERS
 from runpod_flash.errors import NotAvailableError
+from runpod_flash.functions import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -235,7 +236,7 @@ def page() -> str:
 def at_a_target() -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLASH_TARGET", "http://localhost:1")
-        return backend_for("x")
+        return backend_for(Target(Endpoint(name="x"), None))
 
 
 def webhook() -> Any:

@@ -139,8 +139,8 @@ def test_a_working_directory_that_is_gone_is_no_error(project: Path) -> None:
 
 
 def test_a_key_of_the_hosted_service_chooses_no_target(project: Path) -> None:
-    code = "from runpod_flash.client import backend, embedded\n"
-    code += "found = backend.backend_for('x')\n"
+    code = "from runpod_flash import functions\nfrom runpod_flash.client import backend, embedded\n"
+    code += "found = backend.backend_for(functions.Target(None, None))\n"
     code += "print(isinstance(found, embedded.EmbeddedBackend))\n"
     found = run(project, code=code, RUNPOD_API_KEY="rpa_key", HOME=str(project))
     assert (found.stdout, found.stderr) == ("True\n", "")
@@ -152,7 +152,7 @@ def test_a_config_file_of_the_hosted_service_chooses_no_target_and_stays_as_it_i
     config = project / "home" / ".runpod" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_text('[default]\napi_key = "rpa_key"\n')
-    code = "from runpod_flash.client import backend, embedded\n"
-    code += "print(type(backend.backend_for('x')).__name__)\n"
+    code = "from runpod_flash import functions\nfrom runpod_flash.client import backend, embedded\n"
+    code += "print(type(backend.backend_for(functions.Target(None, None))).__name__)\n"
     assert run(project, code=code, HOME=str(project / "home")).stdout == "EmbeddedBackend\n"
     assert config.read_text() == '[default]\napi_key = "rpa_key"\n'

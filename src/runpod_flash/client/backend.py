@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
+    from runpod_flash.functions import Target
     from runpod_flash.plane.store.base import Call, Policy
     from runpod_flash.plane.views import Ended, Snapshot
     from runpod_flash.project.catalog import Discovered
@@ -60,7 +61,11 @@ class Backend(Protocol):
         on_end: Callable[[Ended], None] | None = None,
         reader: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """Send a job. `reader` is the running loop, if it will await the end: it may bring it."""
+        """Send a job.
+
+        `reader` is the running loop, if it awaits the end: it may bring it. Nobody but the caller
+        knows such a job, which is forgotten with its end.
+        """
 
     def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
         """Call back when the job has ended; None if it is not known."""
@@ -82,17 +87,17 @@ class Backend(Protocol):
         """Say that nobody will ask for this ended job again."""
 
 
-def backend_for(endpoint: str, *, by_id: bool = False) -> Backend:
+def backend_for(declared: Target) -> Backend:
     """The backend of this process: a worker's plane, the target, or the embedded plane.
 
-    An endpoint that is named by its id is the target's, wherever this runs. Raises
+    An endpoint that is known by its id only is the target's, wherever this runs. Raises
     `UnguardedCallError` while a worker imports the module that calls, `ConfigurationError` for
     a target that is no address, and `FlashError` for a first call at the program's very end.
     """
     worker = context.current
     if worker is not None:
-        refuse_while_importing(endpoint)
-        if not by_id:
+        refuse_while_importing(declared.name)
+        if not declared.by_id:
             from runpod_flash.client.in_worker import InWorkerBackend
 
             return InWorkerBackend(worker)
@@ -103,10 +108,10 @@ def backend_for(endpoint: str, *, by_id: bool = False) -> Backend:
         if worker is not None:
             from runpod_flash.client.from_worker import backend_at_server
 
-            return backend_at_server(target, endpoint)
+            return backend_at_server(target, declared.name)
         from runpod_flash.client.target import backend_at
 
-        return backend_at(target, endpoint)
+        return backend_at(target, declared.name)
     from runpod_flash.client.embedded import embedded_backend
 
     return embedded_backend()

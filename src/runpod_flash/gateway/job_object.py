@@ -11,7 +11,7 @@ from runpod_flash.gateway.messages import Answer
 from runpod_flash.gateway.results import NotJsonError, error_text, to_json
 from runpod_flash.plane.store.base import JobState
 from runpod_flash.plane.store.memory import now
-from runpod_flash.wire.dumps import dumper
+from runpod_flash.wire.json_text import dumper
 
 if TYPE_CHECKING:
     from runpod_flash.plane.plane import Plane

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.errors import SerializationError
-from runpod_flash.wire.dumps import dumper
+from runpod_flash.wire.json_text import dumper, scan
 from runpod_flash.wire.module_names import NO_ALIAS
 from runpod_flash.wire.tags import (
     MAX_DEPTH,
@@ -41,7 +41,6 @@ _STR = frozenset({str})
 
 # Checks for cycles and non-finite floats are the caller's: is_plain() bounds the depth.
 _dump_text = dumper(ensure_ascii=False, allow_nan=False)
-_load_start = json.JSONDecoder().raw_decode
 
 
 class Payload(NamedTuple):
@@ -117,25 +116,34 @@ def decode(payload: Payload, *, trusted: bool, names: ModuleNames = NO_ALIAS) ->
 
     Raises SerializationError, also for malformed payloads.
     """
-    pickled = payload.pickled
-    if pickled:
-        if not trusted:
-            raise SerializationError(
-                "The value is pickled and its sender is not trusted here: send JSON values, bytes, "
-                "dates or NumPy arrays instead of objects of other classes."
-            )
-        from runpod_flash.wire.unpickling import read_pickle
     try:
-        if pickled:
-            return read_pickle(json.loads(payload.body), payload.buffers, names)
-        text = str(payload.body, "utf-8")
-        if not payload.plain:
-            return read_tagged(text, payload.buffers)
-        value, end = _load_start(text.strip())
-        return value if end == len(text) else json.loads(text)
+        if payload.plain:
+            return _load(str(payload.body, "utf-8"))
+        if payload.pickled:
+            return _unpickle(payload, trusted, names)
+        return read_tagged(str(payload.body, "utf-8"), payload.buffers)
     except (ValueError, RecursionError) as error:
         message = f"The value cannot be read, for its encoding is malformed: {error}"
         raise SerializationError(message) from error
+
+
+def _load(text: str) -> Any:
+    try:
+        value, end = scan(text, 0)
+    except StopIteration:
+        end = -1
+    return value if end == len(text) else json.loads(text)
+
+
+def _unpickle(payload: Payload, trusted: bool, names: ModuleNames) -> Any:
+    if not trusted:
+        raise SerializationError(
+            "The value is pickled and its sender is not trusted here: send JSON values, bytes, "
+            "dates or NumPy arrays instead of objects of other classes."
+        )
+    from runpod_flash.wire.unpickling import read_pickle
+
+    return read_pickle(json.loads(payload.body), payload.buffers, names)
 
 
 def _is_plain(value: Any, depth: int) -> bool:

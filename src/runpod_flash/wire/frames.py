@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
 import os
 import socket
 import struct
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash.wire.dumps import dumper
+from runpod_flash.wire.json_text import dumper, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,7 +46,6 @@ _ANCILLARY = socket.CMSG_SPACE(_MAX_FDS * array.array("i").itemsize)
 _dumps = dumper(ensure_ascii=True, allow_nan=True)
 # The text of a string as JSON.
 quoted = encode_basestring_ascii
-_scan = json.JSONDecoder().raw_decode
 _LENGTHS = [struct.Struct(f"!{count}Q") for count in range(8)]
 
 
@@ -160,8 +158,10 @@ def rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
 
 def _header(text: bytearray) -> Frame:
     try:
-        fields, end = _scan(text.decode())
+        fields, end = scan(text.decode(), 0)
         type_ = fields.pop("t")
+    except StopIteration:
+        raise FrameError(f"a frame header that is not JSON: {text[:80]!r}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FrameError(f"a frame header that is not JSON with a type: {error}") from None
     if not isinstance(type_, str) or end != len(text):

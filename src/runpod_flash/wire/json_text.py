@@ -1,4 +1,4 @@
-"""JSON text, written by one encoder for all values.
+"""JSON text, written and read with less around it than `json` has: most values are small.
 
 `json.JSONEncoder.encode` makes an encoder for each value, which takes longer than to write a small
 one, as those of a warm call are.
@@ -7,11 +7,17 @@ one, as those of a warm call are.
 from __future__ import annotations
 
 import json
-from json import encoder
+from json import encoder, scanner
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# The value that a text has at a place, and where it ends; raises `StopIteration` where none is, and
+# `ValueError` for one that is not whole.
+scan: Callable[[str, int], tuple[Any, int]]
+scan = scanner.make_scanner(json.JSONDecoder())  # type: ignore[arg-type]
 
 
 def dumper(

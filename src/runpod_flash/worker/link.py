@@ -16,6 +16,9 @@ from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
 from runpod_flash.wire.shared_memory import SharedMemory, Sharing, most_bytes
 from runpod_flash.wire.tags import no_room
 
+# Frames that are, at least in part, for the link itself.
+_OWN = frozenset({"start", "copied"})
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
@@ -69,7 +72,11 @@ class PlaneLink:
 
     def _read(self, *, wait: bool) -> list[Frame] | None:
         arrived = self._reader.read(wait=wait)
-        return arrived and [frame for frame in arrived if not self._taken(frame)]
+        return arrived and [
+            frame
+            for frame in arrived
+            if not ((frame.fds or frame.type in _OWN) and self._taken(frame))
+        ]
 
     def _taken(self, frame: Frame) -> bool:
         """Whether a frame is for the link alone; others get what comes by shared memory."""
