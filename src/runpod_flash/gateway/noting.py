@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 import secrets
@@ -84,7 +85,10 @@ class Noting:
                 if note.route:  # the id that an application repeats is this one
                     own = [each for each in own if each[0].lower() != _NAME]
                 message["headers"] = [*own, *more]
-                self._answered(scope, note, status, began)
+                note.told = True
+                # (Soon: the answer is on its way by then.)
+                seconds = time.perf_counter() - began
+                asyncio.get_running_loop().call_soon(self._answered, scope, note, status, seconds)
             return send(message)
 
         return noted
@@ -93,12 +97,10 @@ class Noting:
         """An id that no other request has, here or elsewhere."""
         return f"{self._prefix}{next(self._numbers):012x}"
 
-    def _answered(self, scope: Scope, note: _Note, status: int, began: float) -> None:
-        note.told = True
+    def _answered(self, scope: Scope, note: _Note, status: int, seconds: float) -> None:
         operation = "route" if note.route else operation_of(scope["path"])
         self._tallies.answered(operation, status, note.route, note.app)
         if self._tell is not None:
-            seconds = time.perf_counter() - began
             method = "WS" if scope["type"] == "websocket" else scope["method"]
             told = Answered(method, scope["path"], status, seconds, note.id, note.route)
             self._tell(told)

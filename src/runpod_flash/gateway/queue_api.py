@@ -6,6 +6,7 @@ JSON has no words for (docs/protocol.md).
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.gateway import idempotency
@@ -28,7 +29,7 @@ from runpod_flash.gateway.native import NOT_KNOWN, NativeApi
 from runpod_flash.gateway.openai import OpenAiApi
 from runpod_flash.gateway.sentinel import SENTINEL, named_by_headers, without_marker
 from runpod_flash.gateway.submission import read_submission
-from runpod_flash.plane.store.base import JobState, NewJob
+from runpod_flash.plane.store.base import JobState, NewJob, Policy
 from runpod_flash.plane.store.memory import now
 from runpod_flash.project.catalog import choose_method
 from runpod_flash.suggest import did_you_mean, near
@@ -169,7 +170,8 @@ class QueueApi:
             ended = await self._jobs.end(new.id, seconds)
         if ended is None:
             return self._jobs.pending(new.id)
-        self._jobs.delivered(ended)
+        # (Soon: the answer is on its way by then.)
+        asyncio.get_running_loop().call_soon(self._jobs.delivered, ended)
         return self._jobs.objects.answer(ended, kept=True)
 
     def _new(
@@ -181,11 +183,13 @@ class QueueApi:
             self._jobs.targets.check(asked.webhook, scope)
         pool = self._pool_of(endpoint)
         own = policy_of(pool)
-        policy = own._replace(
-            execution_timeout_ms=asked.execution_timeout_ms or own.execution_timeout_ms,
-            ttl_ms=asked.ttl_ms or self._jobs.settings.ttl_ms,
-            low_priority=asked.low_priority,
-            retention_ms=retention_ms,
+        policy = Policy(
+            own.max_attempts,
+            own.restartable,
+            asked.execution_timeout_ms or own.execution_timeout_ms,
+            asked.ttl_ms or self._jobs.settings.ttl_ms,
+            asked.low_priority,
+            retention_ms,
         )
         new = NewJob(
             idempotency.job_id(scope, pool.key, verb), pool.key, call_of(value, method),
