@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from integration.stores import claim, job, new, opened, value
-from runpod_flash.plane.store.base import Call, Chunk, JobState, NewJob, Outcome
+from runpod_flash.plane.store.base import Call, Chunk, JobState, NewJob, Outcome, Tally
 from runpod_flash.wire.codec import Payload, encode
 from runpod_flash.wire.failures import Failure
 
@@ -86,6 +86,7 @@ async def check(store: SqliteStore) -> None:
         assert (await job(store, job_id)).state is JobState.FAILED
     waiting = [found.id for found in await store.waiting("e")]
     assert waiting == ["nested", "running", "plain", "large", "method", "policy"]
+    assert await store.tally("e") == Tally(2, 4, 0)  # with two that were cut off
     counts = await store.counts("e")
     assert (counts.queued, counts.nested, counts.patient) == (6, 1, 1)
     for found in await claim(store, 100):

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
+
+import pytest
 
 from runpod_flash.plane.store.base import (
     Call,
@@ -57,6 +61,47 @@ def test_a_webhook_that_was_not_told_is_owed_after_a_restart(tmp_path: Path) -> 
         third = SqliteStore(tmp_path / "flash.db", time.time)
         assert not await third.owed()
         await third.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("size", [10, 10_000])
+def test_a_job_that_ended_before_it_was_written_is_there_whole(tmp_path: Path, size: int) -> None:
+    call = Call(Payload(b'"' + b"x" * size + b'"'), "input", "method", Payload(b"[]"))
+
+    async def scenario() -> None:
+        store = SqliteStore(tmp_path / "flash.db", time.time)
+        epoch = await store.own("e", "plane", 60)
+        assert epoch is not None
+        lease = Lease("plane", epoch, 60)
+        ((ended, _),) = await store.submit([NewJob("job", "e", call)], lease, "worker")
+        await store.finish(ended.ref, FAILED)
+        await store.durable()
+        written = await store.get("job")
+        await store.close()
+        with closing(sqlite3.connect(tmp_path / "flash.db")) as file:
+            (apart,) = file.execute("SELECT count(*) FROM calls").fetchone()
+            assert apart == (size > 4096)
+
+        again = SqliteStore(tmp_path / "flash.db", time.time)
+        found = await again.get("job")
+        assert found == written and found is not None
+        assert (found.call, found.outcome) == (call, FAILED)
+        assert await again.retry("job") is not None
+        await again.close()
+        third = SqliteStore(tmp_path / "flash.db", time.time)
+        epoch = await third.own("e", "plane", 60)
+        assert epoch is not None
+        (claimed,) = await third.claim("e", 1, Lease("plane", epoch, 60))
+        assert (claimed.call, claimed.attempt) == (call, 2)
+        assert await third.tally("e") == Tally(0, 1, 1)
+        await third.finish(claimed.ref, DONE)
+        await third.forget(["job"])
+        assert await third.tally("e") == Tally(1, 1, 1)
+        await third.close()
+        last = SqliteStore(tmp_path / "flash.db", time.time)
+        assert await last.tally("e") == Tally(1, 1, 1)
+        await last.close()
 
     asyncio.run(scenario())
 

@@ -91,6 +91,13 @@ class NewJob(NamedTuple):
     extras: str = ""
     kept: bool = True
 
+    @property
+    def nbytes(self) -> int:
+        """Size of what it carries."""
+        payload, constructor = self.call.payload, self.call.constructor
+        more = 0 if constructor is None else constructor.nbytes
+        return payload.nbytes + more + len(self.extras)
+
 
 class Outcome(NamedTuple):
     """How a job ended: a final state with the result's `payload`, or the `failure`."""
@@ -176,6 +183,10 @@ class Tally(NamedTuple):
     completed: int = 0
     failed: int = 0
     retried: int = 0
+
+    def plus(self, other: Tally) -> Tally:
+        """Both together."""
+        return Tally(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
 class Counts(NamedTuple):

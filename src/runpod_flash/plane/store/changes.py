@@ -17,7 +17,8 @@ Write = tuple[str, "list[tuple[object, ...]]"]  # a statement, and its parameter
 
 _INSERT = (
     "INSERT INTO jobs (key, id, endpoint, depth, number, state, attempt, deaths, worker,"
-    " created_at, started_at, finished_at, told, outcome) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    " created_at, started_at, finished_at, told, outcome, call)"
+    " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 )
 _ADD_CALL = "INSERT INTO calls (job, value) VALUES (?,?)"
 _UPDATE = (
@@ -34,6 +35,8 @@ _TALLY = "INSERT OR REPLACE INTO tallies (endpoint, completed, failed, retried) 
 # What is light has at most so many rows, and bytes of values.
 _LIGHT_ROWS = 64
 _LIGHT_BYTES = 256 << 10
+# A call of so many bytes has a row of its own: that of its job is written anew when it changes.
+_SMALL_BYTES = 4 << 10
 
 
 class _Seen(NamedTuple):
@@ -43,6 +46,11 @@ class _Seen(NamedTuple):
     known: bool
     state: tuple[object, ...]
     outcome: Outcome | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether its call is written with it: its row is not written again, or that is cheap."""
+        return self.outcome is not None and self.row.new.nbytes <= _SMALL_BYTES
 
 
 @dataclass(slots=True)
@@ -108,7 +116,7 @@ class Changes:
             (_DELETE, [(key,) for key in self.gone]),
             (_DROP_CHUNKS, [(key,) for key in self.restarted]),
             (_INSERT, [_inserted(each) for each in seen if not each.known]),
-            (_ADD_CALL, [_call(each.row) for each in seen if not each.known]),
+            (_ADD_CALL, [_call(each.row) for each in seen if not (each.known or each.whole)]),
             (_UPDATE, [_updated(each) for each in seen if each.known]),
             (_ADD_CHUNK, [_added(row, chunk) for row, chunk in self.chunks]),
             (_TELL, [(row.told, row.key) for row in self.told]),
@@ -126,7 +134,8 @@ def _has(row: Row, chunk: Chunk) -> bool:
 
 def _inserted(seen: _Seen) -> tuple[object, ...]:
     new = seen.row.new
-    return (seen.row.key, new.id, new.endpoint, seen.row.depth, *seen.state, _outcome(seen))
+    call = records.call_to_bytes(new) if seen.whole else None
+    return (seen.row.key, new.id, new.endpoint, seen.row.depth, *seen.state, _outcome(seen), call)
 
 
 def _call(row: Row) -> tuple[object, ...]:

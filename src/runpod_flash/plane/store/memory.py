@@ -206,7 +206,7 @@ class MemoryStore:
             self._accepted += 1
             row.number, row.created_at, row.deaths = self._accepted, self._clock(), 0
             row.finished_at = row.outcome = row.stream = None
-            self._keep_no_chunks(row)
+            self._begin_again(row)
             self._limit_life(row)
             self._requeue(row)
             return row.job()
@@ -395,7 +395,6 @@ class MemoryStore:
         row.attempt += 1
         if row.attempt > 1:
             queue.tell_again()
-            self._keep_tally(row.new.endpoint, queue)
         row.started_at, row.leased_until = clock, clock + lease.seconds
         queue.running[row.new.id] = row
         self._note(row)
@@ -408,7 +407,6 @@ class MemoryStore:
         row.state, row.outcome, row.finished_at = outcome.state, outcome, self._clock()
         row.progress = None
         queue.tell(row.state)
-        self._keep_tally(row.new.endpoint, queue)
         self._note(row)
         if row.new.kept:
             self._file(row)
@@ -432,14 +430,11 @@ class MemoryStore:
     def _keep_chunk(self, row: Row, chunk: Chunk) -> None:
         """Its stream has grown."""
 
-    def _keep_no_chunks(self, row: Row) -> None:
-        """Its stream begins anew."""
+    def _begin_again(self, row: Row) -> None:
+        """It has failed, and is queued as new, without its stream."""
 
     def _keep_told(self, row: Row) -> None:
         """The webhook of an ended job was told."""
-
-    def _keep_tally(self, endpoint: str, queue: Queue) -> None:
-        """An endpoint's tally has grown."""
 
     def _drop(self, row: Row) -> None:
         """Forget an ended job."""

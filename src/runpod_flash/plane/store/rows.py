@@ -53,6 +53,12 @@ class Row:
         """Whether the job has ended and its webhook is still to be told."""
         return bool(self.new.webhook) and self.state.final and not self.told
 
+    @property
+    def tally(self) -> Tally:
+        """What the row shows of what has been."""
+        failed = self.state in (JobState.FAILED, JobState.TIMED_OUT)
+        return Tally(self.state is JobState.COMPLETED, failed, max(self.attempt - 1, 0))
+
     def job(self) -> Job:
         new = self.new
         return Job(

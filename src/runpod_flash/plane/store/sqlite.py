@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from runpod_flash.links.base import JobRef
     from runpod_flash.plane.store.base import Accepted, Job, Lease, NewJob
     from runpod_flash.plane.store.changes import Write
-    from runpod_flash.plane.store.rows import Queue
 
 # In the place of a value that is in the file only.
 _IN_FILE = Payload(b"")
@@ -41,9 +40,14 @@ _IN_FILE = Payload(b"")
 _HEADROOM = 1.25
 # (Not sorted by SQLite, which would copy all values to sort them.)
 _LOAD = (
-    "SELECT key, id, endpoint, depth, value, number, state, attempt, deaths, worker, created_at,"
-    " started_at, finished_at, told, (SELECT count(*) FROM chunks WHERE job=key) FROM jobs"
-    " JOIN calls ON job=key"
+    "SELECT key, id, endpoint, depth, coalesce(call, value), number, state, attempt, deaths,"
+    " worker, created_at, started_at, finished_at, told,"
+    " (SELECT count(*) FROM chunks WHERE job=key) FROM jobs LEFT JOIN calls ON job=key"
+)
+_CALL = "SELECT coalesce(call, value) FROM jobs LEFT JOIN calls ON job=key WHERE key=?"
+_SHOWN = (
+    "SELECT endpoint, sum(state='COMPLETED'), sum(state IN ('FAILED', 'TIMED_OUT')),"
+    " sum(max(attempt - 1, 0)) FROM jobs GROUP BY endpoint"
 )
 
 
@@ -72,6 +76,8 @@ class SqliteStore(MemoryStore):
         self._dirty = Changes()
         self._taken = self._dirty
         self._unheard: list[Row] = []
+        # What has become of jobs whose rows do not show it any more.
+        self._gone: dict[str, Tally] = {}
         self._reader = connect(path)
         self._reading = threading.Lock()
         most = int(bounds.max_bytes * _HEADROOM)
@@ -164,7 +170,7 @@ class SqliteStore(MemoryStore):
     def _with_call(self, job: Job) -> Job:
         if job.call.payload is not _IN_FILE:
             return job
-        data = self._read("SELECT value FROM calls WHERE job=?", job.id)
+        data = self._read(_CALL, job.id)
         new = records.call_from_bytes(job.id, job.endpoint, data)
         return job._replace(call=new.call, extras=new.extras)
 
@@ -198,11 +204,13 @@ class SqliteStore(MemoryStore):
     def _keep_chunk(self, row: Row, chunk: Chunk) -> None:
         self._dirty.chunks.append((row, chunk))
 
-    def _keep_no_chunks(self, row: Row) -> None:
+    def _begin_again(self, row: Row) -> None:
         self._dirty.restart(row)
+        self._no_longer_shown(row.new.endpoint, Tally(failed=1))
 
     def _drop(self, row: Row) -> None:
         super()._drop(row)
+        self._no_longer_shown(row.new.endpoint, row.tally)
         self._dirty.drop(row)
         self._journal.changed()
 
@@ -211,8 +219,9 @@ class SqliteStore(MemoryStore):
         self._dirty.told.append(row)
         self._journal.changed()
 
-    def _keep_tally(self, endpoint: str, queue: Queue) -> None:
-        self._dirty.tallies[endpoint] = queue.tally
+    def _no_longer_shown(self, endpoint: str, tally: Tally) -> None:
+        gone = self._gone[endpoint] = self._gone.get(endpoint, Tally()).plus(tally)
+        self._dirty.tallies[endpoint] = gone
 
     # On the thread that commits
 
@@ -239,10 +248,9 @@ class SqliteStore(MemoryStore):
             self._taken = Changes()
 
     def _lighten(self, row: Row) -> None:
-        new, call = row.new, row.new.call
-        size = call.payload.nbytes + _size(call.constructor) + len(new.extras)
-        if size > self.LARGE:
-            call = call._replace(payload=_IN_FILE, constructor=None)
+        new = row.new
+        if new.nbytes > self.LARGE:
+            call = new.call._replace(payload=_IN_FILE, constructor=None)
             row.new = new._replace(call=call, extras="")
         changed = row.new.id in self._dirty.rows
         if not changed and row.outcome is not None and _outcome_size(row.outcome) > self.LARGE:
@@ -283,7 +291,10 @@ class SqliteStore(MemoryStore):
         try:
             with self._lock:
                 for endpoint, *tally in self._reader.execute("SELECT * FROM tallies"):
-                    self._queue(endpoint).tally = Tally(*tally)
+                    self._queue(endpoint).tally = self._gone[endpoint] = Tally(*tally)
+                for endpoint, *tally in self._reader.execute(_SHOWN):
+                    queue = self._queue(endpoint)
+                    queue.tally = queue.tally.plus(Tally(*tally))
                 rows = [self._restored(*found) for found in self._reader.execute(_LOAD)]
                 self._enter(sorted(rows, key=lambda row: row.number))
         except (sqlite3.DatabaseError, FrameError) as error:
