@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uv
 
+from integration.package_index import PackageIndex, package_index
 from runpod_flash.engines.local.environments.environments import (
     Environment,
     EnvironmentRequest,
@@ -283,6 +284,82 @@ def test_equal_locks_share_one_environment_and_the_order_of_lines_does_not_matte
     first = room.ensure("zztiny", "zzother")
     assert room.ensure("zzother", "zztiny==1.0") == first
     assert len(room.built()) == 1
+
+
+# Adding to what is there
+
+
+@pytest.fixture
+def index(room: Room, monkeypatch: pytest.MonkeyPatch) -> Iterator[PackageIndex]:
+    """The room's wheels at an index, which may have others by the next build."""
+    with package_index(room.wheels) as index:
+        for name in ("PIP_NO_INDEX", "UV_OFFLINE", "UV_FIND_LINKS"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("UV_DEFAULT_INDEX", index.url)
+        yield index
+
+
+def versions(environment: Environment, *modules: str) -> str:
+    listed = ", ".join(f"{module}.version" for module in modules)
+    return run(environment, f"import {', '.join(modules)}; print({listed})")
+
+
+def test_what_is_added_leaves_the_other_versions_as_they_are(
+    room: Room, index: PackageIndex
+) -> None:
+    room.wheel("alpha", requires="beta")
+    room.wheel("beta")
+    before = room.ensure("alpha")
+    (before.path / "flash-imports.json").write_text('{"modules": ["alpha"]}')
+    facts = (before.path / "flash-environment.json").read_text()
+    room.wheel("alpha", "2.0")
+    room.wheel("beta", "2.0")
+    room.wheel("gamma", requires="beta")
+    index.fetched.clear()
+    after = room.ensure("alpha", "gamma")
+    assert not [name for name in index.fetched if name.startswith("alpha")]
+    assert versions(after, "alpha", "beta", "gamma") == "1.0 1.0 1.0"
+    assert (after.path / "flash-imports.json").read_text() == '{"modules": ["alpha"]}'
+    assert "gamma" not in facts == (before.path / "flash-environment.json").read_text()
+    assert not imports(before, "gamma")
+    assert room.open().cached(room.request("gamma", "alpha")) == after
+    assert versions(room.ensure("alpha", "gamma", "beta"), "beta") == "1.0"
+
+
+@pytest.mark.usefixtures("index")
+def test_what_does_not_go_with_the_earlier_versions_has_all_chosen_anew(room: Room) -> None:
+    room.wheel("alpha", requires="beta")
+    room.wheel("beta")
+    room.ensure("alpha")
+    room.wheel("beta", "2.0")
+    room.wheel("gamma", requires="beta>=2")
+    assert versions(room.ensure("alpha", "gamma"), "beta", "gamma") == "2.0 1.0"
+    assert [name for name in room.built() if name.startswith(".")] == []
+
+
+@pytest.mark.usefixtures("index")
+def test_without_the_earlier_environment_all_is_built_anew(room: Room) -> None:
+    room.wheel("alpha")
+    key = room.ensure("alpha").key
+    room.environments.release(key)
+    assert room.environments.remove(key)
+    room.wheel("alpha", "2.0")
+    room.wheel("gamma")
+    assert versions(room.ensure("alpha", "gamma"), "alpha", "gamma") == "2.0 1.0"
+    assert len(room.built()) == 1
+
+
+def test_a_file_system_without_links_has_copies(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    room.wheel("alpha")
+    room.wheel("gamma")
+    room.ensure("alpha")
+    monkeypatch.setattr(os, "link", refused)
+    assert versions(room.ensure("alpha", "gamma"), "alpha", "gamma") == "1.0 1.0"
 
 
 def test_a_second_program_finds_the_environment_without_starting_a_process(

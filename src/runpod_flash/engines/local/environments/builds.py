@@ -32,13 +32,16 @@ _FACTS = "flash-environment.json"
 
 
 @asynccontextmanager
-async def begun(plan: Plan, folder: Path, name: str) -> AsyncIterator[Awaitable[Path]]:
-    """An environment without packages, for `build`: made meanwhile, and gone again if not built.
+async def begun(
+    plan: Plan, folder: Path, name: str, like: Path | None = None
+) -> AsyncIterator[Awaitable[Path]]:
+    """An environment for `build`: made meanwhile, and gone again if not built.
 
-    What a kill leaves in `folder` has a name by which the caller's lock on `name` is found.
+    It is without packages, or has those of the one at `like`. What a kill leaves in `folder` has a
+    name by which the caller's lock on `name` is found.
     """
     new = folder / f".new-{name}-{secrets.token_hex(4)}"
-    making = asyncio.ensure_future(_create(plan, new))
+    making = asyncio.ensure_future(_create(plan, new) if like is None else _copy(like, new))
     try:
         yield making
     finally:
@@ -48,18 +51,25 @@ async def begun(plan: Plan, folder: Path, name: str) -> AsyncIterator[Awaitable[
 
 
 async def build(
-    plan: Plan, lock: Lock, path: Path, empty: Awaitable[Path], say: Callable[[str], None]
+    plan: Plan,
+    lock: Lock,
+    path: Path,
+    begun: Awaitable[Path],
+    say: Callable[[str], None],
+    there: str = "",
 ) -> None:
-    """Make the environment of `lock` at `path` of an `empty` one; the caller holds its lock.
+    """Make the environment of `lock` at `path` of one that is `begun`; the caller holds its lock.
 
-    Raises `EnvironmentBuildError`. A failure, a cancellation or a kill leaves nothing at `path`.
+    `there` are lines of the lock that it has already. Raises `EnvironmentBuildError`. A failure, a
+    cancellation or a kill leaves nothing at `path`.
     """
     started = time.monotonic()
     say(f"building environment: {described(plan)}")
     discard(path)  # one whose interpreter is gone
-    new = await empty
-    if lock.text.strip():
-        await _install(plan, lock, new, say)
+    new = await begun
+    text = "\n".join(line for line in lock.text.splitlines() if line not in there.splitlines())
+    if text.strip():
+        await _install(plan, lock, text, new, say)
     size = tree_bytes(new)
     facts = {"requirements": plan.requirements.names, "bytes": size}
     (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
@@ -75,7 +85,33 @@ async def _create(plan: Plan, new: Path) -> Path:
     return new
 
 
-async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]) -> None:
+async def _copy(like: Path, new: Path) -> Path:
+    """One with the same files, which no installer changes in their place."""
+    copying = asyncio.ensure_future(asyncio.to_thread(_link_tree, like, new))
+    try:
+        await asyncio.shield(copying)
+    except asyncio.CancelledError:
+        await asyncio.gather(copying, return_exceptions=True)  # the thread cannot be stopped
+        raise
+    return new
+
+
+def _link_tree(like: Path, new: Path) -> None:
+    own = shutil.ignore_patterns(_FACTS)
+    shutil.copytree(like, new, symlinks=True, ignore=own, copy_function=_link)
+
+
+def _link(file: str, new: str) -> None:
+    try:
+        os.link(file, new)
+    except OSError:  # the file system has no links, or no more of that file
+        shutil.copy2(file, new)
+
+
+async def _install(
+    plan: Plan, lock: Lock, text: str, new: Path, say: Callable[[str], None]
+) -> None:
+    """Install these lines of a lock."""
     for archive in plan.requirements.local_archives:
         await asyncio.to_thread(check_archive, archive)
     local = plan.requirements.local_names
@@ -84,23 +120,23 @@ async def _install(plan: Plan, lock: Lock, new: Path, say: Callable[[str], None]
         say("offline: uv takes a local package as unchanged while its project file is")
     if only_cache or not local:
         # Versions are exact: what the cache has is right, and the index would take longer.
-        finished = await _uv_install(plan, lock, new, say, "--offline")
+        finished = await _uv_install(plan, text, new, say, "--offline")
         if not finished.offline:
             _check(plan, finished)
             return
         if only_cache:
             raise offline(plan.request.endpoint)
-    finished = await _uv_install(plan, lock, new, say, *plan.refresh_options())
+    finished = await _uv_install(plan, text, new, say, *plan.refresh_options())
     if address := finished.unreachable:
         if local:  # (else the cache was asked first)
-            finished = await _uv_install(plan, lock, new, say, "--offline")
+            finished = await _uv_install(plan, text, new, say, "--offline")
         if finished.code:
             raise unreachable(plan.request.endpoint, address, locked=plan.request.locked)
     _check(plan, finished)
 
 
 async def _uv_install(
-    plan: Plan, lock: Lock, new: Path, say: Callable[[str], None], *options: str
+    plan: Plan, text: str, new: Path, say: Callable[[str], None], *options: str
 ) -> Finished:
     def on_line(line: str) -> None:
         if progress := large_download(line):
@@ -112,7 +148,7 @@ async def _uv_install(
         command,
         env=plan.uv_variables(),
         cwd=plan.directory,
-        text=plan.install_text(lock),
+        text=plan.install_text(text),
         on_line=on_line,
     )
 

@@ -310,18 +310,39 @@ class Environments:
         if held is None:
             return await self._built_once(plan, await self._resolver.resolve(plan, say), say)
         try:
+            if grown := await self._grown(plan, name, say):
+                return grown
             async with begun(plan, self._built, name) as empty:
                 lock = await self._resolver.resolve(plan, say)
                 return await self._built_once(plan, lock, say, empty)
         finally:
             held.release(remove=True)
 
+    async def _grown(self, plan: Plan, name: str, say: Callable[[str], None]) -> Environment | None:
+        """One that is there, with what was added since; None where that cannot be."""
+        earlier = self._resolver.earlier(plan)
+        there = self._built / earlier.lock.key if earlier is not None else None
+        if earlier is None or there is None or not (there / "bin" / "python").exists():
+            return None
+        used = FileLock.try_acquire(self._lock_file(there.name), shared=True)
+        if used is None:  # it is being removed
+            return None
+        try:
+            async with begun(plan, self._built, name, like=there) as copy:
+                lock = await self._resolver.grow(plan, earlier)
+                if lock is None:
+                    return None
+                return await self._built_once(plan, lock, say, copy, earlier.lock.text)
+        finally:
+            used.release()
+
     async def _built_once(
         self,
         plan: Plan,
         lock: Lock,
         say: Callable[[str], None],
-        empty: Awaitable[Path] | None = None,
+        ready: Awaitable[Path] | None = None,
+        there: str = "",
     ) -> Environment:
         waited = built = False
         while True:
@@ -340,10 +361,10 @@ class Environments:
                 path = self._built / lock.key
                 if not (path / "bin" / "python").exists():
                     beginning = (
-                        begun(plan, self._built, lock.key) if empty is None else nullcontext(empty)
+                        begun(plan, self._built, lock.key) if ready is None else nullcontext(ready)
                     )
                     async with beginning as new:
-                        await build(plan, lock, path, new, say)
+                        await build(plan, lock, path, new, say, there)
                     built = True
             finally:
                 held.release()

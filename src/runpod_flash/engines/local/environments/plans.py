@@ -9,7 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.engines.local.environments.credentials import (
     with_credentials,
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 _LAYOUT = "1"
 # uv never takes another program of this name from an index, not even for a dependency's sake.
 _OVERRIDES = 'runpod-flash ; python_version < "0"\n'
+# So many locks of one family are remembered to be grown.
+_FAMILY = 16
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,19 @@ class Lock:
     offline: bool = False
 
 
+class Earlier(NamedTuple):
+    """A lock that some of a plan's lines have had, and the lines that are `added`."""
+
+    lock: Lock
+    added: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A request with everything that decides its outcome; `memo` is the digest of all that."""
+    """A request with everything that decides its outcome; `memo` is the digest of all that.
+
+    `family` is that of all but the requirement lines.
+    """
 
     request: EnvironmentRequest
     interpreter: Interpreter
@@ -88,6 +100,7 @@ class Plan:
     settings: IndexSettings
     directory: Path
     memo: str
+    family: str
 
     @cached_property
     def torch(self) -> TorchBuild:
@@ -111,11 +124,17 @@ class Plan:
             variables["UV_INSECURE_HOST"] = " ".join(hosts)
         return variables
 
-    def install_text(self, lock: Lock) -> str:
-        """The lock as uv installs it; may hold credentials, so it is never written to a file."""
+    @property
+    def grows(self) -> bool:
+        """Whether an earlier lock of fewer lines may be a part of this one's."""
+        files = self.requirements.stamps() or self.requirements.hashes
+        return bool(self.requirements.lines) and not (self.request.locked or files)
+
+    def install_text(self, text: str) -> str:
+        """A lock's text as uv installs it; may hold credentials, so no file is to have it."""
         if self.request.locked:
             return self.uv_text("\n".join(self.requirements.lines))
-        lines = with_credentials(lock.text, self.requirements.lines).splitlines()
+        lines = with_credentials(text, self.requirements.lines).splitlines()
         hashes = self.requirements.hashes
         hashed = (f"{line} {hashes.get(requirement_name(line) or '', '')}" for line in lines)
         return self.uv_text("\n".join(map(str.rstrip, hashed)))
@@ -140,14 +159,18 @@ def make_plan(request: EnvironmentRequest, interpreter: Interpreter, home: Path)
     directory = request.root if request.root and request.root.is_dir() else home
     requirements = parse_requirements(request.requirements, directory)
     settings = index_settings(os.environ, directory, Path(sys.prefix))
-    parts = [
+    around = [
         [_LAYOUT, interpreter.identity, settings.fingerprint],
-        [requirements.lines, requirements.options, requirements.stamps()],
+        [requirements.options, requirements.stamps()],
         [listing(place) for place in requirements.values("--find-links")],
         [request.cuda, request.platform],
     ]
-    memo = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return Plan(request, interpreter, requirements, settings, directory, memo)
+    memo, family = _digest([requirements.lines, around]), _digest(around)
+    return Plan(request, interpreter, requirements, settings, directory, memo, family)
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 class Resolver:
@@ -179,9 +202,55 @@ class Resolver:
             raise offline(plan.request.endpoint)
         if finished.code:
             raise unresolved(plan, finished)
-        text = without_credentials(finished.stdout)
+        lock = self._remember(plan, without_credentials(finished.stdout))
+        return replace(lock, offline=from_cache)
+
+    def earlier(self, plan: Plan) -> Earlier | None:
+        """The lock of the most of this plan's lines, where there is one of some of them."""
+        if not plan.grows:
+            return None
+        lines = set(plan.requirements.lines)
+        fitting = [
+            each
+            for each in self._family(plan)
+            if set(each["lines"]) < lines and each["torch"] == plan.torch.shown
+        ]
+        if not fitting:
+            return None
+        most = max(fitting, key=lambda each: len(each["lines"]))
+        added = [line for line in plan.requirements.lines if line not in most["lines"]]
+        return Earlier(self._lock(plan, most["lock"]), tuple(added))
+
+    async def grow(self, plan: Plan, earlier: Earlier) -> Lock | None:
+        """Choose versions of what is added to an earlier lock, which stays as it is.
+
+        None where that cannot be: they do not go together, or the index cannot be reached.
+        """
+        check_lines(plan.requirements)
+        before = earlier.lock.text
+        finished = await self.compile(plan, earlier.added, "--constraints", self._input(before))
+        if finished.code:
+            return None
+        found = (*before.splitlines(), *without_credentials(finished.stdout).splitlines())
+        by_name = {requirement_name(line) or line: line for line in found}
+        return self._remember(plan, "".join(f"{by_name[name]}\n" for name in sorted(by_name)))
+
+    def _remember(self, plan: Plan, text: str) -> Lock:
         write_atomically(self._file(plan), json.dumps({"lock": text}))
-        return replace(self._lock(plan, text), offline=from_cache)
+        if plan.grows and " @ " not in text:
+            lines = list(plan.requirements.lines)
+            others = [each for each in self._family(plan) if each["lines"] != lines]
+            newest = {"lines": lines, "torch": plan.torch.shown, "lock": text}
+            family = {"locks": [newest, *others][:_FAMILY]}
+            write_atomically(self._family_file(plan), json.dumps(family))
+        return self._lock(plan, text)
+
+    def _family(self, plan: Plan) -> list[dict[str, Any]]:
+        found = read_json(self._family_file(plan)).get("locks")
+        return found if isinstance(found, list) else []
+
+    def _family_file(self, plan: Plan) -> Path:
+        return self._home / f"family-{plan.family}.json"
 
     async def compile(self, plan: Plan, lines: Sequence[str], *options: str) -> Finished:
         """Have uv resolve these lines, with all else as the plan says."""

@@ -40,6 +40,11 @@ class TorchBuild:
     backend: str | None = None
     constraint: str | None = None
 
+    @property
+    def shown(self) -> str:
+        """Both, to be compared."""
+        return f"{self.backend or ''} {self.constraint or ''}"
+
 
 def choose_torch_build(
     requirements: Requirements,
