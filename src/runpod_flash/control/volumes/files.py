@@ -256,15 +256,18 @@ class Incoming:
         """The next bytes. Raises `NoRoomError` where the disk is full."""
         file = self._file
         assert file is not None
-        for piece in data:
-            with _room():
-                view = memoryview(piece)
-                while view:
-                    count = os.pwrite(file.descriptor, view, self._at + self.written)
-                    self.written += count
-                    view = view[count:]
-            if self._hash is not None:
-                self._hash.update(piece)
+        try:
+            for piece in data:
+                with _room():
+                    view = memoryview(piece)
+                    while view:
+                        count = os.pwrite(file.descriptor, view, self._at + self.written)
+                        self.written += count
+                        view = view[count:]
+                if self._hash is not None:
+                    self._hash.update(piece)
+        finally:
+            del file  # the traceback of what went wrong must not keep it open
 
     def sha256(self) -> str:
         """Of all that was written."""
