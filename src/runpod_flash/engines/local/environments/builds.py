@@ -69,7 +69,7 @@ async def build(
     new = await begun
     text = "\n".join(line for line in lock.text.splitlines() if line not in there.splitlines())
     if text.strip():
-        await _install(plan, lock, text, new, say)
+        await _install(plan, lock, text, new, say, few=bool(there))
     size = tree_bytes(new)
     facts = {"requirements": plan.requirements.names, "bytes": size}
     (new / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
@@ -109,17 +109,18 @@ def _link(file: str, new: str) -> None:
 
 
 async def _install(
-    plan: Plan, lock: Lock, text: str, new: Path, say: Callable[[str], None]
+    plan: Plan, lock: Lock, text: str, new: Path, say: Callable[[str], None], *, few: bool
 ) -> None:
-    """Install these lines of a lock."""
+    """Install these lines of a lock; `few` of many."""
     for archive in plan.requirements.local_archives:
         await asyncio.to_thread(check_archive, archive)
     local = plan.requirements.local_names
     only_cache = lock.offline or plan.settings.variables.get("UV_OFFLINE")
     if only_cache and local:
         say("offline: uv takes a local package as unchanged while its project file is")
-    if only_cache or not local:
-        # Versions are exact: what the cache has is right, and the index would take longer.
+    index_first = not only_cache and (few or local)
+    if not index_first:
+        # Versions are exact: what the cache has is right, and the index takes longer for many.
         finished = await _uv_install(plan, text, new, say, "--offline")
         if not finished.offline:
             _check(plan, finished)
@@ -128,7 +129,7 @@ async def _install(
             raise offline(plan.request.endpoint)
     finished = await _uv_install(plan, text, new, say, *plan.refresh_options())
     if address := finished.unreachable:
-        if local:  # (else the cache was asked first)
+        if index_first:
             finished = await _uv_install(plan, text, new, say, "--offline")
         if finished.code:
             raise unreachable(plan.request.endpoint, address, locked=plan.request.locked)
