@@ -6,6 +6,7 @@ import asyncio
 import os
 from concurrent.futures import Future
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.client.backend import STREAM_WINDOW, Submission, backend_for
@@ -43,7 +44,7 @@ async def value(invocation: Invocation) -> Any:
     submission = _call(backend, invocation)
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Ended] = loop.create_future()
-    backend.submit(submission, lambda end: settle(loop, future, end), loop)
+    backend.submit(submission, partial(settle, loop, future), loop)
     try:
         end = await future
     except asyncio.CancelledError:

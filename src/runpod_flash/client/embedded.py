@@ -17,10 +17,11 @@ from runpod_flash.client import ending, terminal
 from runpod_flash.client.console import TerminalConsole
 from runpod_flash.client.machine import machine_plane
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
+from runpod_flash.plane import views
 from runpod_flash.plane.events import JobEnded, Logged, Notice
 from runpod_flash.plane.store.base import NewJob
 from runpod_flash.plane.store.memory import MemoryStore
-from runpod_flash.plane.views import Ended, JobViews, ended
+from runpod_flash.plane.views import Ended, JobViews
 from runpod_flash.project.entry import module_names
 from runpod_flash.wire.failures import capture
 from runpod_flash.wire.remote_traceback import format_remote
@@ -56,7 +57,6 @@ class EmbeddedBackend:
         self.names = module_names()
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._went_wrong)
-        self._finishing: threading.Event | None = None
         self._fault: Failure | None = None
         self._console = TerminalConsole()
         self._memory = SharedMemory(most_bytes(), self._later)
@@ -70,7 +70,6 @@ class EmbeddedBackend:
             raise
         self._views = JobViews(self.plane)
         self.plane.events.subscribe(terminal.Printer(self._console.line), Logged, Notice)
-        self.plane.events.subscribe(self._job_ended, JobEnded)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -121,7 +120,7 @@ class EmbeddedBackend:
 
             def follow(event: Event) -> None:
                 if isinstance(event, JobEnded):
-                    callback(ended(event.job))
+                    callback(views.ended(event.job))
 
             self.plane.events.follow(job_id, follow)
         try:
@@ -154,13 +153,13 @@ class EmbeddedBackend:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
-        self._views.wait(job_id, lambda job: on_end(None if job is None else ended(job)))
+        self._views.wait(job_id, lambda job: on_end(None if job is None else views.ended(job)))
 
     def chunks(
         self, job_id: str, start: int, on_chunks: Callable[[Sequence[Payload], Ended | None], None]
     ) -> None:
         def arrived(chunks: Sequence[Chunk], job: Job | None) -> None:
-            end = ended(job) if job is not None else None if chunks else Ended("UNKNOWN")
+            end = views.ended(job) if job is not None else None if chunks else Ended("UNKNOWN")
             on_chunks([chunk.payload for chunk in chunks], end)
 
         self._views.chunks(job_id, start, arrived)
@@ -175,10 +174,6 @@ class EmbeddedBackend:
         self._views.forget(job_id)
 
     # The program's end
-
-    def _job_ended(self, event: Event) -> None:
-        if self._finishing is not None and isinstance(event, JobEnded):
-            self._finishing.set()
 
     def finish(self) -> None:
         """Let jobs that nobody awaits come to their end (Ctrl-C cancels them), then stop all.
@@ -198,12 +193,13 @@ class EmbeddedBackend:
 
     def _all_ended(self, seconds: float | None = None) -> bool:
         """Whether all jobs have come to their end within the time."""
-        self._finishing = threading.Event()
+        ended = threading.Event()
+        self.plane.events.subscribe(lambda _: ended.set(), JobEnded)
         until = None if seconds is None else time.monotonic() + seconds
         while self.plane.unfinished():
-            if not self._finishing.wait(until and max(until - time.monotonic(), 0)):
+            if not ended.wait(until and max(until - time.monotonic(), 0)):
                 return False
-            self._finishing.clear()
+            ended.clear()
         return True
 
     def close(self) -> None:
@@ -275,7 +271,7 @@ _default = _Default()
 
 def embedded_backend() -> EmbeddedBackend:
     """The embedded plane of this process, made on first use."""
-    return _default.get()
+    return _default.backend or _default.get()
 
 
 def use_machine(node: Node) -> None:

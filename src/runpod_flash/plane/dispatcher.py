@@ -88,7 +88,7 @@ class Dispatcher:
             else:
                 worker = None
                 pool.backlog = True
-        if is_new:
+        if is_new and self._events.heard(JobAccepted):
             self._events.publish(JobAccepted(job))
         if worker is None:
             self._changed(pool)
@@ -108,7 +108,8 @@ class Dispatcher:
         if job.policy.execution_timeout_ms:
             self._loop.call_soon_threadsafe(self._arm, job)
         assert worker.link is not None
-        self._events.publish(JobStarted(job))
+        if self._events.heard(JobStarted):
+            self._events.publish(JobStarted(job))
         try:
             worker.link.run(job, trusted=True)
         except Exception as error:  # such as more buffers than a frame can carry

@@ -116,6 +116,10 @@ class EventStream:
             # (Somebody may be going through the old list.)
             self._by_kind[kind] = [each for each in callbacks if each != callback]
 
+    def heard(self, kind: type) -> bool:
+        """Whether somebody subscribes to events of a kind; others need not be made."""
+        return bool(self._by_kind.get(kind))
+
     def follow(self, job_id: str, callback: Callable[[Event], None]) -> None:
         """Get the events of one job, until it has ended or `unfollow`."""
         with self._lock:

@@ -52,10 +52,10 @@ class Snapshot(NamedTuple):
 
 def ended(job: Job) -> Ended:
     """The end of a job that has ended."""
-    outcome = job.outcome
+    outcome, state = job.outcome, job.state._value_
     if outcome is None:
-        return Ended(job.state.value)
-    return Ended(job.state.value, outcome.payload, outcome.failure)
+        return Ended(state)
+    return Ended(state, outcome.payload, outcome.failure)
 
 
 class JobViews:

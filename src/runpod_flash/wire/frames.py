@@ -255,8 +255,10 @@ class FrameReader:
                     fds = array.array("i")
                     fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
                     self._fds.extend(fds)
-        if count:
+        if self._head:
             self._head += memoryview(self._scratch)[:count]
+        else:
+            self._head = self._scratch[:count]
         self.drained = count < _READ
         return count or -1
 

@@ -394,7 +394,7 @@ class MemoryStore:
         row.state, row.owner, row.worker = JobState.IN_PROGRESS, lease.owner, worker
         row.attempt += 1
         if row.attempt > 1:
-            queue.tell_again()
+            queue.retried += 1
         row.started_at, row.leased_until = clock, clock + lease.seconds
         queue.running[row.new.id] = row
         self._note(row)

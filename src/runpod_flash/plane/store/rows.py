@@ -80,7 +80,9 @@ class Queue:
     queued: int = 0
     nested: int = 0
     patient: int = 0
-    tally: Tally = field(default_factory=Tally)
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
     running: dict[str, Row] = field(default_factory=dict)
     owner: str = ""
     epoch: int = 0
@@ -123,12 +125,18 @@ class Queue:
 
     def tell(self, state: JobState) -> None:
         """Count an end."""
-        completed, failed, retried = self.tally
         if state is JobState.COMPLETED:
-            self.tally = Tally(completed + 1, failed, retried)
+            self.completed += 1
         elif state is not JobState.CANCELLED:
-            self.tally = Tally(completed, failed + 1, retried)
+            self.failed += 1
 
-    def tell_again(self) -> None:
-        """Count a job that is begun anew."""
-        self.tally = self.tally._replace(retried=self.tally.retried + 1)
+    @property
+    def tally(self) -> Tally:
+        """What has become of its jobs."""
+        return Tally(self.completed, self.failed, self.retried)
+
+    def add(self, tally: Tally) -> None:
+        """Count what was before."""
+        self.completed += tally.completed
+        self.failed += tally.failed
+        self.retried += tally.retried

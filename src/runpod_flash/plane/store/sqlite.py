@@ -291,10 +291,10 @@ class SqliteStore(MemoryStore):
         try:
             with self._lock:
                 for endpoint, *tally in self._reader.execute("SELECT * FROM tallies"):
-                    self._queue(endpoint).tally = self._gone[endpoint] = Tally(*tally)
+                    self._gone[endpoint] = Tally(*tally)
+                    self._queue(endpoint).add(Tally(*tally))
                 for endpoint, *tally in self._reader.execute(_SHOWN):
-                    queue = self._queue(endpoint)
-                    queue.tally = queue.tally.plus(Tally(*tally))
+                    self._queue(endpoint).add(Tally(*tally))
                 rows = [self._restored(*found) for found in self._reader.execute(_LOAD)]
                 self._enter(sorted(rows, key=lambda row: row.number))
         except (sqlite3.DatabaseError, FrameError) as error:
