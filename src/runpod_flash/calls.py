@@ -208,15 +208,12 @@ def _submission(
     window: int = 0,
 ) -> Submission:
     spec = target.spec
-    placement = spec.placement
     return Submission(
         job_id=os.urandom(16).hex(),
         spec=spec,
         env=target.env,
         call=Call(payload, form, method, constructor),
-        policy=Policy(
-            placement.max_attempts, placement.restartable, placement.execution_timeout_ms
-        ),
+        policy=Policy.of(spec.placement),
         credits=window,
         describe=target.discovered,
     )

@@ -50,9 +50,9 @@ class Jobs:
 
     def submit(self, pool: Pool, value: Any, method: str = "") -> str:
         """Queue a job with an `input`; its id."""
-        job_id = new_id()
-        self.accept(pool, NewJob(job_id, pool.key, call_of(value, method), policy_of(pool)))
-        return job_id
+        new = self._new(pool, value, method)
+        self.accept(pool, new)
+        return new.id
 
     def accept(self, pool: Pool, new: NewJob) -> None:
         """Queue a job. One of that id that is there already stays as it is."""
@@ -60,9 +60,12 @@ class Jobs:
 
     def run(self, pool: Pool, value: Any, method: str = "") -> tuple[str, asyncio.Future[Job]]:
         """Queue a job, and a future that has it once it has ended."""
-        job_id = new_id()
-        new = NewJob(job_id, pool.key, call_of(value, method), policy_of(pool))
-        return job_id, self.run_new(pool, new)
+        new = self._new(pool, value, method)
+        return new.id, self.run_new(pool, new)
+
+    def _new(self, pool: Pool, value: Any, method: str) -> NewJob:
+        policy = Policy.of(pool.spec.placement)
+        return NewJob(new_id(), pool.key, call_of(value, method), policy)
 
     def run_new(self, pool: Pool, new: NewJob) -> asyncio.Future[Job]:
         """Queue it; a future that has the job once it has ended, and no crash can change that."""
@@ -180,12 +183,6 @@ def call_of(value: Any, method: str = "") -> Call:
     if payload is None:
         raise Refusal(400, "the input is nested too deeply: at most 100 levels can be passed on")
     return Call(payload, "input", method)
-
-
-def policy_of(pool: Pool) -> Policy:
-    """What the endpoint says for all of its jobs."""
-    placement = pool.spec.placement
-    return Policy(placement.max_attempts, placement.restartable, placement.execution_timeout_ms)
 
 
 async def within(seconds: float, future: asyncio.Future[_T], otherwise: _O) -> _T | _O:

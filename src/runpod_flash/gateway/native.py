@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runpod_flash.gateway.jobs import policy_of
 from runpod_flash.gateway.messages import Refusal, body_pieces, whole_number
-from runpod_flash.plane.store.base import Call, NewJob
+from runpod_flash.plane.store.base import Call, NewJob, Policy
 from runpod_flash.plane.views import ended
 from runpod_flash.project.catalog import choose_method
 from runpod_flash.wire import frames
@@ -83,7 +82,7 @@ class NativeApi:
         call = Call(payload, fields["form"], method, constructor)
         # Of one that is only submitted, the end may be asked for by another program.
         kept_ms = self._jobs.settings.run_retention_ms if verb == "run" else 0
-        policy = policy_of(pool)._replace(retention_ms=kept_ms)
+        policy = Policy.of(pool.spec.placement)._replace(retention_ms=kept_ms)
         credits_, webhook = fields.get("credits", 0), str(fields.get("webhook", ""))
         if webhook:
             self._jobs.targets.check(webhook, scope)

@@ -12,7 +12,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from runpod_flash.gateway.functions import REMEDY, RUNSYNC_LIMIT
-from runpod_flash.gateway.jobs import call_of, policy_of
+from runpod_flash.gateway.jobs import call_of
 from runpod_flash.gateway.messages import (
     Answer,
     Refusal,
@@ -34,7 +34,7 @@ from runpod_flash.gateway.openai_shapes import (
 from runpod_flash.gateway.results import NotJsonError, error_text, to_json
 from runpod_flash.gateway.waiting import until_gone
 from runpod_flash.links.leaving import leaving
-from runpod_flash.plane.store.base import JobState, NewJob
+from runpod_flash.plane.store.base import JobState, NewJob, Policy
 from runpod_flash.plane.store.memory import now
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class OpenAiApi:
             )
             raise Refusal(404, text)
         kept = self._jobs.settings.sync_retention_ms
-        policy = policy_of(pool)._replace(ttl_ms=self._jobs.settings.ttl_ms, retention_ms=kept)
+        own = Policy.of(pool.spec.placement)
+        policy = own._replace(ttl_ms=self._jobs.settings.ttl_ms, retention_ms=kept)
         return NewJob(asked.job_id, pool.key, call_of(value, methods[0]), policy)
 
     def _whole(self, asked: Asked, job: Job) -> Answer:

@@ -15,7 +15,7 @@ from runpod_flash.gateway.addresses import prefix_of
 from runpod_flash.gateway.functions import REMEDY, RUN_LIMIT, RUNSYNC_LIMIT
 from runpod_flash.gateway.health import health, metrics
 from runpod_flash.gateway.job_object import summary
-from runpod_flash.gateway.jobs import call_of, policy_of, within
+from runpod_flash.gateway.jobs import call_of, within
 from runpod_flash.gateway.messages import (
     Answer,
     Refusal,
@@ -182,7 +182,7 @@ class QueueApi:
         if asked.webhook:
             self._jobs.targets.check(asked.webhook, scope)
         pool = self._pool_of(endpoint)
-        own = policy_of(pool)
+        own = pool.spec.placement
         policy = Policy(
             own.max_attempts,
             own.restartable,

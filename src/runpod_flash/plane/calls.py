@@ -76,7 +76,6 @@ class NestedCalls:
         if pool is None:
             _refuse_code_of_others(worker, spec)
             pool = self._plane.declare(spec, fields["env"], worker.pool.caller_env)
-        placement = spec.placement
         assert call.payload is not None
         self._plane.submit(
             pool,
@@ -84,11 +83,7 @@ class NestedCalls:
                 id=fields["job"],
                 endpoint=spec.key,
                 call=Call(call.payload, fields["form"], fields["method"], call.constructor),
-                policy=Policy(
-                    placement.max_attempts,
-                    placement.restartable,
-                    placement.execution_timeout_ms,
-                ),
+                policy=Policy.of(spec.placement),
                 parent=fields["parent"],
                 credits=fields["credits"],
             ),

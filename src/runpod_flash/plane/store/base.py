@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from runpod_flash.errors import StoreFullError
+    from runpod_flash.spec import Placement
     from runpod_flash.wire.codec import Payload
     from runpod_flash.wire.failures import Failure
 
@@ -70,6 +71,11 @@ class Policy(NamedTuple):
     ttl_ms: int = 0
     low_priority: bool = False
     retention_ms: int = 0
+
+    @classmethod
+    def of(cls, placement: Placement) -> Policy:
+        """What an endpoint says for all of its jobs."""
+        return cls(placement.max_attempts, placement.restartable, placement.execution_timeout_ms)
 
 
 class NewJob(NamedTuple):
