@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
-from typing import TYPE_CHECKING
+import gc
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any
 
 from runpod_flash.worker import eager
 
@@ -29,6 +30,7 @@ def in_turn(body: Callable[[asyncio.AbstractEventLoop], object]) -> None:
 
         loop.call_soon(call)
         await done
+        await asyncio.sleep(0)
         while len(asyncio.all_tasks()) > 1:
             await asyncio.sleep(0)
 
@@ -68,6 +70,54 @@ def test_what_awaits_goes_on_later_and_can_be_cancelled() -> None:
 
     in_turn(body)
     assert sorted(order[2:]) == ["a callback", "cancelled: True", "one ends"]
+
+
+def test_what_a_collection_finalizes_meanwhile_calls_back_as_ever() -> None:
+    woken: list[int] = []
+
+    class Told:
+        def __init__(self, loop: asyncio.AbstractEventLoop, number: int) -> None:
+            self.cycle, self.loop, self.number = self, loop, number
+
+        def __del__(self) -> None:
+            self.loop.call_soon(woken.append, self.number, context=copy_context())
+
+    async def work() -> None: ...
+
+    def body(loop: asyncio.AbstractEventLoop) -> None:
+        before = gc.get_threshold()
+        gc.set_threshold(1)
+        try:
+            for number in range(100):
+                Told(loop, number)
+                assert eager.task(work()).done()
+        finally:
+            gc.set_threshold(*before)
+            gc.collect()
+
+    in_turn(body)
+    assert sorted(woken) == list(range(100))
+
+
+def test_what_is_on_the_loop_already_stays_there() -> None:
+    called: list[object] = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().call_soon(called.append, "from the task")
+
+    def body(loop: asyncio.AbstractEventLoop) -> None:
+        held, own = vars(loop), loop.call_soon
+
+        def wrapped(call: Any, *args: Any, context: Any = None) -> Any:
+            called.append("the wrapper")
+            return own(call, *args, context=context)
+
+        held["call_soon"] = wrapped
+        eager.task(work())
+        assert held.pop("call_soon") is wrapped
+
+    in_turn(body)
+    assert called == ["the wrapper", "from the task"]
 
 
 def test_a_task_has_a_context_of_its_own() -> None:

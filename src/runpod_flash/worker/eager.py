@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
-    from contextvars import Context
 
 if sys.version_info >= (3, 12):
 
@@ -28,16 +27,25 @@ else:
         if not isinstance(loop, asyncio.BaseEventLoop):  # the user's choice
             return loop.create_task(work)
         steps: list[Callable[[], None]] = []
+        held = vars(loop)
+        own, before = loop.call_soon, held.get("call_soon")
 
-        def soon(step: Callable[[], None], context: Context) -> None:
-            steps.append(functools.partial(context.run, step))
+        def soon(call: Any, *args: Any, context: Any = None) -> Any:
+            # (Others may call as well: what a collection of garbage in between finalizes.)
+            task = getattr(call, "__self__", None)
+            if not (isinstance(task, asyncio.Task) and task.get_coro() is work):
+                return own(call, *args, context=context)
+            steps.append(functools.partial(context.run, call))
+            return None
 
-        held: Any = loop
-        held.call_soon = soon  # what the new task would have done soon is done now
+        held["call_soon"] = soon  # what the new task would have done soon is done now
         try:
             made: asyncio.Task[None] = asyncio.Task(work, loop=loop)
         finally:
-            del held.call_soon
+            if before is None:
+                del held["call_soon"]
+            else:
+                held["call_soon"] = before
         (first_step,) = steps
         first_step()
         return made
