@@ -72,13 +72,17 @@ class _Joining:
     def write(self, data: bytes) -> None:
         if self._head and len(data) <= _JOINED_BYTES:
             data, self._head = self._head + data, b""
-        elif data.startswith(b"HTTP/1.1 "):
+        elif data[:9] == b"HTTP/1.1 ":
             self._send_head()
             self._head = data
-            self._loop.call_soon(self._send_head)
+            self._loop.call_soon(self._end_turn)
             return
         self._send_head()
         self._transport.write(data)
+
+    def _end_turn(self) -> None:
+        if not self._transport.is_closing():  # as after a reset
+            self._send_head()
 
     def _send_head(self) -> None:
         head, self._head = self._head, b""

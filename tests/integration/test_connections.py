@@ -1,0 +1,97 @@
+"""How answers come over a connection: whole, and no later than they could."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvloop
+
+from runpod_flash.gateway.server import GatewayServer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Application = Callable[[Any, Any, Any], Awaitable[None]]
+    Scenario = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def run(loop: asyncio.AbstractEventLoop, app: Application, scenario: Scenario) -> None:
+    """Serve the application, and have the scenario talk to it."""
+
+    async def main() -> None:
+        server = GatewayServer(app, "127.0.0.1", 0)
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            await asyncio.wait_for(scenario(reader, writer), 20)
+        finally:
+            writer.close()
+            await server.stop(1)
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+async def start(send: Any, size: int) -> None:
+    headers = [(b"content-length", b"%d" % size)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@pytest.mark.parametrize("size", [0, 5, 300_000])
+def test_an_answer_is_whole_whatever_its_body_is(new_loop: Any, kind: Any, size: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send, size)
+        await send({"type": "http.response.body", "body": kind(b"x" * size)})
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(GET)
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert await reader.readexactly(size) == b"x" * size
+
+    run(new_loop(), app, scenario)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_the_head_of_a_stream_does_not_wait_for_its_first_chunk(new_loop: Any) -> None:
+    go_on = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send, 4)
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"ab", "more_body": True})
+        await send({"type": "http.response.body", "body": b"cd"})
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET)
+        await reader.readuntil(b"\r\n\r\n")
+        go_on.set()
+        assert await reader.readexactly(4) == b"abcd"
+
+    run(new_loop(), app, scenario)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_short_answer_comes_in_one_piece_and_before_the_connection_ends(new_loop: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await start(send, 4)
+        await send({"type": "http.response.body", "body": b"abcd"})
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET.replace(b"Host", b"Connection: close\r\nHost"))
+        answer = await reader.read(1000)
+        assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+        assert answer.endswith(b"\r\n\r\nabcd")
+        assert await reader.read(1000) == b""
+
+    run(new_loop(), app, scenario)
