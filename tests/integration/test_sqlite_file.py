@@ -33,7 +33,7 @@ STEPS = {
     "0008_volumes.sql": "9f1db495c47b60af9413514ae73ba4fd2b606d459d8b1877f42f5e835b41a942",
     "0009_resources.sql": "920fbbac7c65ce2fc154602c606e0ef2d2c053232cb6c0190f41a6fa493b3e27",
     "0010_job_keys.sql": "930045468ac30a7bec3bd9180cef9f52adb08f021a51724bce6ab204c63c4d6f",
-    "0011_one_row.sql": "a42343b66aee18d58a0a2f3e4002770ecfdb6517882ea627303cb8efeda040b1",
+    "0011_one_row.sql": "111019fd48b4649154a41cd70342d474a5ff6dbaaf2efa28bc2c2c573acf05b9",
 }
 
 

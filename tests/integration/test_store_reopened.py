@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runpod_flash.errors import ConfigurationError
 from runpod_flash.plane.store.base import (
     Call,
     JobState,
@@ -102,6 +103,20 @@ def test_a_job_that_ended_before_it_was_written_is_there_whole(tmp_path: Path, s
         last = SqliteStore(tmp_path / "flash.db", time.time)
         assert await last.tally("e") == Tally(1, 1, 1)
         await last.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_row_that_lacks_its_call_is_said_to_be_damage(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        store = SqliteStore(tmp_path / "flash.db", time.time)
+        await run(store, DONE)
+        await store.close()
+        with closing(sqlite3.connect(tmp_path / "flash.db")) as file, file:
+            file.execute("DELETE FROM calls")
+            file.execute("UPDATE jobs SET call = NULL")
+        with pytest.raises(ConfigurationError, match="is damaged: the job job-0 has no call"):
+            SqliteStore(tmp_path / "flash.db", time.time)
 
     asyncio.run(scenario())
 

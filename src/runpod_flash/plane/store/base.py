@@ -84,7 +84,7 @@ class NewJob(NamedTuple):
     `parent` is the job whose code submitted this one. `credits` is how many stream chunks its
     consumer takes before it grants more; 0 for no bound. `webhook` is told of the job's end;
     `extras` are other fields of the request, as the text of a JSON object. Whoever submits one that
-    is not `kept` is told of its end, and nobody asks for the job after that.
+    is not `kept` is told of its end, and nobody asks for the job after that: one of that id is new.
     """
 
     id: str

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BUSY_SECONDS = 30.0
-# Of a new file. A job of some hundred bytes changes three pages, each of which is written whole; a
-# value of a megabyte takes a third longer than in pages of 16 KiB.
+# Of a new file. A job of some hundred bytes changes one page, or three where it was written before
+# it ended; each is written whole. A value of a megabyte takes a third longer than in 16 KiB pages.
 PAGE_BYTES = 4 << 10
 
 

@@ -310,7 +310,7 @@ class SqliteStore(MemoryStore):
         job_id: str,
         endpoint: str,
         depth: int,
-        call: bytes,
+        call: bytes | None,
         number: int,
         state: str,
         attempt: int,
@@ -322,6 +322,8 @@ class SqliteStore(MemoryStore):
         told: int,
         chunks: int,
     ) -> Row:
+        if call is None:
+            raise FrameError(f"the job {job_id} has no call")
         row = Row(records.call_from_bytes(job_id, endpoint, call), key, number, depth, created_at)
         row.state, row.attempt, row.deaths = JobState(state), attempt, deaths
         row.worker, row.started_at, row.finished_at = worker, started_at, finished_at

@@ -2,14 +2,9 @@
 -- the rows show is not counted again. Tallies are of those that are not kept any more.
 ALTER TABLE jobs ADD COLUMN call BLOB;
 
-UPDATE tallies SET
-    completed = completed - (
-        SELECT count(*) FROM jobs WHERE endpoint = tallies.endpoint AND state = 'COMPLETED'
-    ),
-    failed = failed - (
-        SELECT count(*) FROM jobs
-        WHERE endpoint = tallies.endpoint AND state IN ('FAILED', 'TIMED_OUT')
-    ),
-    retried = retried - (
-        SELECT coalesce(sum(max(attempt - 1, 0)), 0) FROM jobs WHERE endpoint = tallies.endpoint
-    );
+INSERT OR REPLACE INTO tallies
+SELECT endpoint, completed - c, failed - f, retried - r FROM tallies JOIN (
+    SELECT endpoint, sum(state = 'COMPLETED') AS c, sum(state IN ('FAILED', 'TIMED_OUT')) AS f,
+        sum(max(attempt - 1, 0)) AS r
+    FROM jobs GROUP BY endpoint
+) USING (endpoint);
