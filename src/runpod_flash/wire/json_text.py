@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# The value that a text has at a place, and where it ends; raises `StopIteration` where none is, and
-# `ValueError` for one that is not whole.
+# The value that a text has at a place, and where it ends; raises `StopIteration` or `ValueError`
+# where none is, or not a whole one.
 scan: Callable[[str, int], tuple[Any, int]]
 scan = scanner.make_scanner(json.JSONDecoder())  # type: ignore[arg-type]
 

@@ -63,7 +63,8 @@ class _Parameters:
         return [rest.pop(p.name, p.default) for p in self._positional], rest
 
     def _mismatch(self, value: Mapping[str, Any]) -> str:
-        missing = [p.name for p in self._all if p.name in self._required - value.keys()]
+        lacking = self._required - value.keys()
+        missing = [p.name for p in self._all if p.name in lacking]
         unknown = [str(name) for name in value if name not in self._names]
         parts = []
         if missing:
@@ -76,7 +77,8 @@ class _Parameters:
         return ", ".join(repr(p.name) for p in self._all) or "no parameters"
 
 
-# (To look at a signature takes as long as all else of a short job.)
+# (To look at a signature takes as long as all else of a short job. Methods are kept with their
+# objects, which a worker keeps anyway.)
 @functools.lru_cache(maxsize=1000)
 def _parameters(function: Callable[..., Any]) -> _Parameters:
     return _Parameters(inspect.signature(function))

@@ -16,15 +16,15 @@ from runpod_flash.wire.frames import PROTOCOL, Frame, FrameReader
 from runpod_flash.wire.shared_memory import SharedMemory, Sharing, most_bytes
 from runpod_flash.wire.tags import no_room
 
-# Frames that are, at least in part, for the link itself.
-_OWN = frozenset({"start", "copied"})
-
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping
 
     from runpod_flash.wire.failures import Failure
     from runpod_flash.wire.tags import Room
+
+# Frames that are, at least in part, for the link itself.
+_OWN = frozenset({"start", "copied"})
 
 
 class PlaneLink:
