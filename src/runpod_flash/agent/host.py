@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from runpod_flash.agent.connection import ServerConnection
     from runpod_flash.engines.base import WorkerExit
     from runpod_flash.engines.local.devices.leasing import GpuFallback
-    from runpod_flash.engines.local.engine import LocalEngine, LocalWorker
+    from runpod_flash.engines.local.engine import LocalEngine
+    from runpod_flash.engines.local.worker import LocalWorker
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.2, 10.0
 # A worker that has run so long did not fail at its start.

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import signal
 import socket
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from runpod_flash.engines.base import CapacityError, Refusal, WorkerExit
+from runpod_flash.engines.base import CapacityError, Refusal
 from runpod_flash.engines.local import variables
 from runpod_flash.engines.local.capacity import peak_bytes, worker_bytes, worker_limit
 from runpod_flash.engines.local.devices.gpu_pool import visible_devices
-from runpod_flash.engines.local.devices.leasing import NODE, Leasing
+from runpod_flash.engines.local.devices.leasing import Leasing
 from runpod_flash.engines.local.environments.imports import Imports
 from runpod_flash.engines.local.isolation import interpreter_folder, packages_in
 from runpod_flash.engines.local.preparation import (
@@ -30,7 +29,6 @@ from runpod_flash.engines.local.processes.launcher import (
     LaunchOrder,
     Mount,
     Snapshot,
-    describe,
 )
 from runpod_flash.engines.local.support import support_tree
 from runpod_flash.engines.local.volumes import (
@@ -40,8 +38,8 @@ from runpod_flash.engines.local.volumes import (
     volume_of,
     warn_of_quota,
 )
+from runpod_flash.engines.local.worker import LocalWorker
 from runpod_flash.errors import ConfigurationError, WorkerStartError
-from runpod_flash.links.framed import FramedLink
 from runpod_flash.spec import Scaling
 
 if TYPE_CHECKING:
@@ -58,12 +56,11 @@ if TYPE_CHECKING:
     )
     from runpod_flash.engines.local.isolation import Isolation
     from runpod_flash.engines.local.node import Node
-    from runpod_flash.engines.local.processes.launcher import Launcher, Process, ProcessExit
+    from runpod_flash.engines.local.processes.launcher import Launcher
     from runpod_flash.engines.local.volumes import Volumes
     from runpod_flash.spec import EndpointSpec
     from runpod_flash.wire.shared_memory import SharedMemory
 
-_OUTPUT_KEPT = 20
 # What the declarations in a user's file need, and calls from it.
 _ALL_IMPORT = (
     "runpod_flash.functions",
@@ -80,53 +77,6 @@ _ROUTES_IMPORT = (
     "runpod_flash.worker.exchanges",
     "runpod_flash.worker.routes",
 )
-
-
-@dataclass(eq=False)
-class LocalWorker:
-    """`WorkerHandle` of a process, and its side of the process's events.
-
-    `stream` is the other end of the worker's link, which greets with `token`. It is the link's, or
-    that of whoever passes its bytes on.
-    """
-
-    engine: LocalEngine
-    order: StartOrder
-    events: EngineEvents
-    stream: socket.socket
-    token: str
-    lease: GpuLease | None
-    cpus: frozenset[int] = frozenset()
-    node: str = NODE
-    launched: LaunchOrder | None = None
-    process: Process | None = None
-    stopped: bool = False
-    advice: str = ""
-    output_tail: deque[str] = field(default_factory=lambda: deque(maxlen=_OUTPUT_KEPT))
-
-    @property
-    def worker_id(self) -> str:
-        return self.order.worker_id
-
-    @cached_property
-    def link(self) -> FramedLink:
-        loop, learn = asyncio.get_running_loop(), partial(self.engine.learn, self)
-        name, memory = self.order.worker_id, self.engine.shared_memory
-        return FramedLink(self.stream, loop, name, self.token, learn, memory)
-
-    @property
-    def devices(self) -> tuple[str, ...]:
-        return tuple(gpu.name for gpu in self.lease.devices) if self.lease is not None else ()
-
-    def output(self, worker_id: str, line: str) -> None:
-        self.output_tail.append(line)
-        self.events.worker_output(worker_id, line)
-
-    def exited(self, exit: ProcessExit) -> None:
-        self.engine.forget(self)
-        ended = self.stopped and exit.returncode == -signal.SIGKILL
-        reason = "was ended by Flash" if ended else describe(exit.returncode)
-        self.events.worker_exited(WorkerExit(self.worker_id, reason, "\n".join(self.output_tail)))
 
 
 class _Site(NamedTuple):
