@@ -7,6 +7,7 @@ JSON has no words for (docs/protocol.md).
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.gateway import idempotency
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 _WAIT_MS = (1000, 300_000)
 _DEFAULT_WAIT_MS = 90_000
 _REQUESTS = (1, 1000)
+# (Jobs of one endpoint have few, and those that are kept share them.)
+_policy = functools.lru_cache(maxsize=1000)(Policy)
 
 
 class _Verb(NamedTuple):
@@ -183,7 +186,7 @@ class QueueApi:
             self._jobs.targets.check(asked.webhook, scope)
         pool = self._pool_of(endpoint)
         own = pool.spec.placement
-        policy = Policy(
+        policy = _policy(
             own.max_attempts,
             own.restartable,
             asked.execution_timeout_ms or own.execution_timeout_ms,

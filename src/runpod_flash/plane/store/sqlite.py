@@ -1,9 +1,10 @@
 """The server's store: that of memory, with all that changes written to a SQLite file.
 
 Commands act on memory at once, so that dispatch never waits for a disk; `durable` is what every
-answer to a client waits for. Large values are dropped from memory once they are in the file, and
-read again when they are needed. One process has the file (`control/data_dir`), so that whatever ran
-when it is opened has lost its plane: it is queued again, which costs no attempt.
+answer to a client waits for. Large values, and all of jobs that have ended, are dropped from memory
+once they are in the file, and read again when they are needed. One process has the file
+(`control/data_dir`), so that whatever ran when it is opened has lost its plane: it is queued again,
+which costs no attempt.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from runpod_flash.errors import ConfigurationError, PayloadTooLargeError, StoreFullError
 from runpod_flash.plane.store import records
-from runpod_flash.plane.store.base import Chunk, JobState, Outcome, Tally
+from runpod_flash.plane.store.base import Call, Chunk, JobState, Outcome, Tally
 from runpod_flash.plane.store.changes import Changes
 from runpod_flash.plane.store.database import connect, prepare
 from runpod_flash.plane.store.journal import Journal
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from runpod_flash.plane.store.base import Accepted, Job, Lease, NewJob
     from runpod_flash.plane.store.changes import Write
 
-# In the place of a value that is in the file only.
+# In the place of values that are in the file only.
 _IN_FILE = Payload(b"")
+_CALL_IN_FILE = Call(_IN_FILE)
+_ENDS_IN_FILE = {state: Outcome(state, _IN_FILE) for state in JobState if state.final}
 # Results of accepted jobs find room where new jobs do not.
 _HEADROOM = 1.25
 # (Not sorted by SQLite, which would copy all values to sort them.)
@@ -66,7 +69,7 @@ class Bounds:
 class SqliteStore(MemoryStore):
     """`Store` in the file `path`; `clock` gives seconds since 1970."""
 
-    # Values above so many bytes do not stay in memory.
+    # What has ended has no values in memory, other jobs none above so many bytes.
     LARGE = 4 << 10
 
     def __init__(self, path: Path, clock: Callable[[], float], bounds: Bounds = Bounds()) -> None:
@@ -249,12 +252,12 @@ class SqliteStore(MemoryStore):
 
     def _lighten(self, row: Row) -> None:
         new = row.new
-        if new.nbytes > self.LARGE:
-            call = new.call._replace(payload=_IN_FILE, constructor=None)
-            row.new = new._replace(call=call, extras="")
-        changed = row.new.id in self._dirty.rows
-        if not changed and row.outcome is not None and _outcome_size(row.outcome) > self.LARGE:
-            row.outcome = row.outcome._replace(payload=_IN_FILE, failure=None)
+        written = new.id not in self._dirty.rows
+        ended = written and row.state.final
+        if ended or new.nbytes > self.LARGE:
+            row.new = new._replace(call=_CALL_IN_FILE, extras="")
+        if ended and row.outcome is not None:
+            row.outcome = _ENDS_IN_FILE[row.state]
 
     def _lighten_chunk(self, row: Row, chunk: Chunk) -> None:
         stream = row.stream
@@ -330,7 +333,7 @@ class SqliteStore(MemoryStore):
         row.stream = [Chunk(index, _IN_FILE) for index in range(chunks)]
         row.told, row.mark = bool(told), 1
         if row.state.final:
-            row.outcome = Outcome(row.state, _IN_FILE)
+            row.outcome = _ENDS_IN_FILE[row.state]
         self._lighten(row)
         return row
 
@@ -353,11 +356,6 @@ class SqliteStore(MemoryStore):
 
 def _end(row: Row) -> float:
     return row.finished_at or 0.0
-
-
-def _outcome_size(outcome: Outcome) -> int:
-    failure = outcome.failure
-    return _size(outcome.payload) + (0 if failure is None else len(failure.traceback))
 
 
 def _size(payload: Payload | None) -> int:
