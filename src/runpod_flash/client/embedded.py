@@ -17,11 +17,10 @@ from runpod_flash.client import ending, terminal
 from runpod_flash.client.console import TerminalConsole
 from runpod_flash.client.machine import machine_plane
 from runpod_flash.errors import ConfigurationError, ConnectionClosedError, FlashError
-from runpod_flash.plane import views
 from runpod_flash.plane.events import JobEnded, Logged, Notice
 from runpod_flash.plane.store.base import NewJob
 from runpod_flash.plane.store.memory import MemoryStore
-from runpod_flash.plane.views import Ended, JobViews
+from runpod_flash.plane.views import Ended, JobViews, ended
 from runpod_flash.project.entry import module_names
 from runpod_flash.wire.failures import capture
 from runpod_flash.wire.remote_traceback import format_remote
@@ -120,7 +119,7 @@ class EmbeddedBackend:
 
             def follow(event: Event) -> None:
                 if isinstance(event, JobEnded):
-                    callback(views.ended(event.job))
+                    callback(ended(event.job))
 
             self.plane.events.follow(job_id, follow)
         try:
@@ -153,13 +152,13 @@ class EmbeddedBackend:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def wait(self, job_id: str, on_end: Callable[[Ended | None], None]) -> None:
-        self._views.wait(job_id, lambda job: on_end(None if job is None else views.ended(job)))
+        self._views.wait(job_id, lambda job: on_end(None if job is None else ended(job)))
 
     def chunks(
         self, job_id: str, start: int, on_chunks: Callable[[Sequence[Payload], Ended | None], None]
     ) -> None:
         def arrived(chunks: Sequence[Chunk], job: Job | None) -> None:
-            end = views.ended(job) if job is not None else None if chunks else Ended("UNKNOWN")
+            end = ended(job) if job is not None else None if chunks else Ended("UNKNOWN")
             on_chunks([chunk.payload for chunk in chunks], end)
 
         self._views.chunks(job_id, start, arrived)
@@ -193,13 +192,13 @@ class EmbeddedBackend:
 
     def _all_ended(self, seconds: float | None = None) -> bool:
         """Whether all jobs have come to their end within the time."""
-        ended = threading.Event()
-        self.plane.events.subscribe(lambda _: ended.set(), JobEnded)
+        one_ended = threading.Event()
+        self.plane.events.subscribe(lambda _: one_ended.set(), JobEnded)
         until = None if seconds is None else time.monotonic() + seconds
         while self.plane.unfinished():
-            if not ended.wait(until and max(until - time.monotonic(), 0)):
+            if not one_ended.wait(until and max(until - time.monotonic(), 0)):
                 return False
-            ended.clear()
+            one_ended.clear()
         return True
 
     def close(self) -> None:
@@ -271,7 +270,7 @@ _default = _Default()
 
 def embedded_backend() -> EmbeddedBackend:
     """The embedded plane of this process, made on first use."""
-    return _default.backend or _default.get()
+    return _default.get()
 
 
 def use_machine(node: Node) -> None:

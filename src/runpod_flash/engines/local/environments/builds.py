@@ -54,11 +54,11 @@ async def build(
     plan: Plan,
     lock: Lock,
     path: Path,
-    begun: Awaitable[Path],
+    ready: Awaitable[Path],
     say: Callable[[str], None],
     there: str = "",
 ) -> None:
-    """Make the environment of `lock` at `path` of one that is `begun`; the caller holds its lock.
+    """Make the environment of `lock` at `path` of what `begun` gives; the caller holds its lock.
 
     `there` are lines of the lock that it has already. Raises `EnvironmentBuildError`. A failure, a
     cancellation or a kill leaves nothing at `path`.
@@ -66,8 +66,9 @@ async def build(
     started = time.monotonic()
     say(f"building environment: {described(plan)}")
     discard(path)  # one whose interpreter is gone
-    new = await begun
-    text = "\n".join(line for line in lock.text.splitlines() if line not in there.splitlines())
+    new = await ready
+    known = set(there.splitlines())
+    text = "\n".join(line for line in lock.text.splitlines() if line not in known)
     if text.strip():
         await _install(plan, lock, text, new, say, few=bool(there))
     size = tree_bytes(new)

@@ -321,8 +321,10 @@ class Environments:
     async def _grown(self, plan: Plan, name: str, say: Callable[[str], None]) -> Environment | None:
         """One that is there, with what was added since; None where that cannot be."""
         earlier = self._resolver.earlier(plan)
-        there = self._built / earlier.lock.key if earlier is not None else None
-        if earlier is None or there is None or not (there / "bin" / "python").exists():
+        if earlier is None:
+            return None
+        there = self._built / earlier.lock.key
+        if not (there / "bin" / "python").exists():
             return None
         used = FileLock.try_acquire(self._lock_file(there.name), shared=True)
         if used is None:  # it is being removed
