@@ -87,7 +87,10 @@ class Worker:
         def readable() -> None:
             arrived = self.link.receive(wait=False)
             if arrived is None:
-                os._exit(0)  # the plane is gone: nothing that is left to do matters to anyone
+                with contextlib.suppress(OSError):  # user code may have closed all descriptors
+                    os.fstat(self.link.fileno())
+                    os._exit(0)  # the plane is gone: nothing that is left to do matters to anyone
+                return
             for frame in arrived:
                 if frame.type == "stop":
                     done.set()
