@@ -253,3 +253,26 @@ def test_the_header_is_json_that_other_programs_can_read() -> None:
     size, buffers, fds = struct.unpack_from("!IHH", data)
     assert json.loads(data[8 : 8 + size]) == {"t": "log", "text": "é"}
     assert (buffers, fds) == (0, 0)
+
+
+@given(st.lists(st.binary(max_size=30_000), max_size=10))
+def test_a_kept_frame_is_taken_apart_as_a_reader_does(buffers: list[bytes]) -> None:
+    data = joined(Frame("call", {"form": "input"}, tuple(buffers)))
+    header, found = frames.take_apart(data)
+    assert frames.fields_of(header) == {"form": "input"}
+    assert found == buffers
+    (read,) = frames.decode(data)
+    assert plain(read) == ("call", {"form": "input"}, buffers)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 7, b"\0\0\0\1\0\0\0\0", b"\0\0\0\0\xff\xff\0\0"])
+def test_what_is_no_whole_frame_is_not_taken_apart(data: bytes) -> None:
+    with pytest.raises(FrameError):
+        frames.take_apart(data)
+
+
+@pytest.mark.parametrize("end", [-1, 1])
+def test_a_frame_that_was_cut_or_grew_is_not_taken_apart(end: int) -> None:
+    whole = joined(Frame("call", {}, (b"value",)))
+    with pytest.raises(FrameError):
+        frames.take_apart((whole + b"x")[: len(whole) + end])

@@ -34,6 +34,8 @@ MEDIA_TYPE = "application/x-flash-frames"
 Buffer = bytes | bytearray | memoryview
 
 _PREFIX = struct.Struct("!IHH")
+_ONE_BUFFER = struct.Struct("!IHHQ")  # prefix and length of a frame with one, as most have
+_JOINED = 16384
 _MAX_HEADER = 16 << 20
 _MAX_BUFFERS = 0xFFFF
 _MAX_FDS = 64
@@ -100,12 +102,14 @@ def assemble(header: bytes, buffers: tuple[Buffer, ...], fds: int = 0) -> list[B
             f"a frame of {len(buffers)} buffers, {len(header)} header bytes and {fds} descriptors "
             f"({header[:80]!r}); at most {_MAX_BUFFERS}, {_MAX_HEADER} and {_MAX_FDS} travel"
         )
+    if len(buffers) == 1 and (size := _size(buffers[0])) <= _JOINED:
+        return [_ONE_BUFFER.pack(len(header), 1, fds, size) + header + buffers[0]]
     prefix = _PREFIX.pack(len(header), len(buffers), fds)
     if not buffers:
         return [prefix + header]
     sizes = [_size(buffer) for buffer in buffers]
     head = prefix + _lengths(len(buffers)).pack(*sizes) + header
-    if sum(sizes) <= 16384:
+    if sum(sizes) <= _JOINED:
         return [b"".join([head, *buffers])]
     return [head, *(b for b in buffers if _size(b))]
 
@@ -125,7 +129,7 @@ def send_all(sock: socket.socket, frame: Frame) -> None:
 
 def send_pieces(sock: socket.socket, encoded: list[Buffer], fds: tuple[int, ...] = ()) -> None:
     """Write what was encoded to a blocking socket, whole."""
-    if not fds and len(encoded) > 1 and sum(map(_size, encoded)) <= 16384:
+    if not fds and len(encoded) > 1 and sum(map(_size, encoded)) <= _JOINED:
         encoded = [b"".join(encoded)]
     if len(encoded) == 1 and not fds:
         sock.sendall(encoded[0])
@@ -181,6 +185,32 @@ def decode(data: bytes | bytearray) -> list[Frame]:
     if not reader.between_frames:
         raise FrameError(f"{len(data)} bytes that end within a frame")
     return found
+
+
+def take_apart(data: bytes) -> tuple[bytes, list[bytes]]:
+    """The header and the buffers of one whole frame, for whoever has many with the same header.
+
+    Raises `FrameError` where it is none.
+    """
+    try:
+        size, count, _ = _PREFIX.unpack_from(data)
+        lengths = _lengths(count).unpack_from(data, _PREFIX.size)
+    except struct.error:
+        raise FrameError(f"{len(data)} bytes that are no frame") from None
+    start = _PREFIX.size + 8 * count
+    at = start + size
+    if at + sum(lengths) != len(data):
+        raise FrameError(f"{len(data)} bytes that are no frame")
+    header, buffers = data[start:at], []
+    for length in lengths:
+        buffers.append(data[at : at + length])
+        at += length
+    return header, buffers
+
+
+def fields_of(header: bytes) -> dict[str, Any]:
+    """What a header says, without its type."""
+    return _header(bytearray(header)).fields
 
 
 def close_fds(fds: Iterable[int]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.plane.store.base import Call, JobState, NewJob, Outcome, Policy
 from runpod_flash.wire import failures, frames
 from runpod_flash.wire.codec import Payload, payload_of
 from runpod_flash.wire.failures import Failure
 from runpod_flash.wire.frames import FrameError
+
+if TYPE_CHECKING:
+    from runpod_flash.plane.store.base import CallForm
 
 # SQLite keeps values below a gigabyte.
 MOST_BYTES = 900_000_000
@@ -60,22 +64,34 @@ def _call_header(
 
 
 def call_from_bytes(job_id: str, endpoint: str, data: bytes) -> NewJob:
-    (frame,) = frames.decode(data)
-    fields = frame.fields
-    *buffers, extras = frame.buffers if fields["extras"] else (*frame.buffers, b"")
-    split = fields["constructor"]
-    payload = payload_of(tuple(buffers[:split]))
+    header, buffers = frames.take_apart(data)
+    known = _call_known(header)
+    extras = buffers.pop().decode() if known.extras else ""
+    payload = payload_of(buffers[: known.constructor])
     assert payload is not None
+    call = Call(payload, known.form, known.method, payload_of(buffers[known.constructor :]))
     return NewJob(
-        id=job_id,
-        endpoint=endpoint,
-        call=Call(payload, fields["form"], fields["method"], payload_of(tuple(buffers[split:]))),
-        policy=Policy(**fields["policy"]),
-        parent=fields["parent"],
-        credits=fields["credits"],
-        webhook=fields["webhook"],
-        extras=bytes(extras).decode(),
+        job_id, endpoint, call, known.policy, known.parent, known.credits, known.webhook, extras
     )
+
+
+class _Known(NamedTuple):
+    """What the header of a call says; see `_call_header`."""
+
+    form: CallForm
+    method: str
+    policy: Policy
+    parent: str
+    credits: int
+    webhook: str
+    extras: bool
+    constructor: int
+
+
+@functools.lru_cache(maxsize=1000)
+def _call_known(header: bytes) -> _Known:
+    fields = frames.fields_of(header)
+    return _Known(**{**fields, "policy": Policy(**fields["policy"])})
 
 
 def outcome_to_bytes(outcome: Outcome) -> bytes:
@@ -121,4 +137,5 @@ def _buffers(payload: Payload) -> tuple[frames.Buffer, ...]:
 
 
 def _bytes(header: bytes, buffers: tuple[frames.Buffer, ...]) -> bytes:
-    return b"".join(frames.assemble(header, buffers))
+    pieces = frames.assemble(header, buffers)
+    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
