@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     Scenario = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+asked: ContextVar[str] = ContextVar("asked", default="")
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -95,3 +97,68 @@ def test_a_short_answer_comes_in_one_piece_and_before_the_connection_ends(new_lo
         assert await reader.read(1000) == b""
 
     run(new_loop(), app, scenario)
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the path and the body; waits in between where the path says so."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body, more = body + message["body"], message["more_body"]
+    if scope["path"].startswith("/slow"):
+        await asyncio.sleep(0.05)
+    said = f"{scope['path']} {body.decode()}".encode()
+    await start(send, len(said))
+    await send({"type": "http.response.body", "body": said})
+
+
+def post(path: str, body: bytes) -> bytes:
+    return b"POST %s HTTP/1.1\r\nHost: localhost\r\ncontent-length: %d\r\n\r\n%s" % (
+        path.encode(),
+        len(body),
+        body,
+    )
+
+
+async def answered(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.readuntil(b"\r\n\r\n")
+    (size,) = [line for line in head.split(b"\r\n") if line.startswith(b"content-length")]
+    return await reader.readexactly(int(size.partition(b":")[2]))
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_requests_that_come_in_one_piece_are_answered_in_their_order(new_loop: Any) -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        paths = ["/one", "/slow/two", "/three", "/slow/four", "/five"]
+        writer.write(b"".join(post(path, b"x") for path in paths))
+        assert [await answered(reader) for _ in paths] == [f"{p} x".encode() for p in paths]
+
+    run(new_loop(), echo, scenario)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_body_may_come_after_its_head_and_in_pieces(new_loop: Any) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert asyncio.current_task() is not None
+        assert asked.get() == "", "what the request before has set is not seen"
+        asked.set(scope["path"])
+        await echo(scope, receive, send)
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for path in ("/one", "/slow/two"):
+            for piece in (post(path, b"abcdef")[:-6], b"abc", b"def"):
+                writer.write(piece)
+                await asyncio.sleep(0.02)
+            assert await answered(reader) == f"{path} abcdef".encode()
+
+    run(new_loop(), app, scenario)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_nonsense_after_a_request_ends_the_connection_with_an_answer(new_loop: Any) -> None:
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(post("/slow", b"x") + b"no request\r\n\r\n")
+        said = await reader.read()
+        assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+
+    run(new_loop(), echo, scenario)
