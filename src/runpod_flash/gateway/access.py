@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # In the place of Authorization, where that is the business of the user's code.
 KEY_HEADER = b"x-flash-key"
+_CARRIERS = (KEY_HEADER, b"authorization")
 # Where a request's identity is in its ASGI scope.
 _PLACE = "flash.identity"
 # Whether it is for another app than those that the outermost gateway serves.
@@ -54,6 +55,9 @@ class Identity(NamedTuple):
     def owner(self) -> bool:
         """Whether the caller may have the server's workers unpickle what it sends."""
         return self.key is not None and self.key.may("deploy")
+
+
+NOBODY = Identity()
 
 
 class Access(Protocol):
@@ -143,9 +147,9 @@ def headers_for_routes(scope: Scope) -> Headers:
 
 
 def _identity(ring: KeyRing, scope: Scope) -> Identity:
+    if not any(name in _CARRIERS for name, _ in scope["headers"]):
+        return NOBODY
     given = _values(scope, KEY_HEADER) or _values(scope, b"authorization")
-    if not given:
-        return Identity()
     if len(given) > 1:
         # Whatever is in between may have checked the other one.
         raise Refusal(400, "the request has several Authorization headers; send one")

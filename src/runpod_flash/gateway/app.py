@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runpod_flash.control.key import KeyRing
 from runpod_flash.errors import (
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.releases import AppEnv
     from runpod_flash.gateway.access import Access
+    from runpod_flash.gateway.hosted.graphql import HostedApi
+    from runpod_flash.gateway.management import Answering
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
     from runpod_flash.gateway.noting import Answered
     from runpod_flash.gateway.rate_limit import RateLimiter
@@ -65,6 +67,21 @@ if TYPE_CHECKING:
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered, Problem
     from runpod_flash.spec import EndpointSpec
+
+
+# Of so many paths, each up to so long, it is remembered what is there.
+_PARTS = 1000
+_USUAL_PATH = 200
+
+
+class _Part(NamedTuple):
+    """What is at a path that is neither an endpoint's nor an app's: all false where nothing is."""
+
+    workers: Workers | None
+    uploads: HostedApi | None
+    control: bool
+    brought: bool
+    managed: Answering | None
 
 
 class Gateway:
@@ -127,6 +144,7 @@ class Gateway:
             tokens_api = WorkersControl(plane, self._tokens, self._named, self._serve_again)
         self._management = Management(plane, jobs, records, self._deployments, tokens_api)
         self._documents = Documents(self._describe, self._management.described)
+        self._parts: dict[str, _Part] = {}
 
     # What is served
 
@@ -292,12 +310,30 @@ class Gateway:
             text = f"an internal error in Flash's server: {error!r}; please report it"
             await _refuse(scope, self._management.worded(scope, Refusal(500, text)), noted)
 
+    def _part(self, path: str) -> _Part:
+        """What is at the path; few paths are asked for often."""
+        part = self._parts.get(path)
+        if part is None:
+            part = _Part(
+                self._workers if self._workers is not None and self._workers.asked(path) else None,
+                self._management.uploads(path),
+                is_control(path),
+                path.startswith(("/v2/sessions/", "/v2/blobs")),
+                self._management.of(path),
+            )
+            if len(self._parts) >= _PARTS:
+                self._parts.clear()
+            if len(path) <= _USUAL_PATH:
+                self._parts[path] = part
+        return part
+
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._workers is not None and self._workers.asked(scope["path"]):
-            await (await self._workers.answer(scope, receive)).send(send)  # they have other keys
+        part = self._part(scope["path"])
+        if part.workers is not None:
+            await (await part.workers.answer(scope, receive)).send(send)  # they have other keys
             return
-        if (hosted := self._management.uploads(scope["path"])) is not None:
-            await (await hosted.upload(scope, receive)).send(send)
+        if part.uploads is not None:
+            await (await part.uploads.upload(scope, receive)).send(send)
             return
         if (inner := self._apps.within(scope)) is not None:
             gateway, scope = inner
@@ -309,8 +345,9 @@ class Gateway:
         found = preflight(scope) if endpoint is None else None
         if found is None:
             admit(self._access, scope, self._endpoint_at, self._prefix)
-            self._check_rate(scope, endpoint)
-        if found is not None:
+            if self._limiter is not None:
+                self._check_rate(self._limiter, scope, endpoint)
+        else:
             await found.send(send)
             return
         key = identity_of(scope).key
@@ -339,15 +376,13 @@ class Gateway:
         method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
         return self._addresses.endpoint_at(scope["path"], method)
 
-    def _check_rate(self, scope: Scope, routed: Discovered | None) -> None:
+    def _check_rate(self, limiter: RateLimiter, scope: Scope, routed: Discovered | None) -> None:
         """Refuse whoever asks an endpoint too often."""
-        if self._limiter is None:
-            return
         endpoint = routed or self._endpoint_at(scope)
         if endpoint is not None:
             key = identity_of(scope).key
             operation = operation_of(scope["path"]) if routed is None else "route"
-            self._limiter.check(Caller("" if key is None else key.id, endpoint.spec.key, operation))
+            limiter.check(Caller("" if key is None else key.id, endpoint.spec.key, operation))
 
     def _makes_workers(self, scope: Scope) -> bool:
         """Whether it is about tokens of workers; reading what there is, is the control API's."""
@@ -356,16 +391,16 @@ class Gateway:
         return changes and path.startswith("/v2/serverless/")
 
     async def _answer(self, scope: Scope, receive: Receive) -> Sendable:
-        path = scope["path"]
-        if is_control(path) and not self._makes_workers(scope):
+        part = self._part(scope["path"])
+        if part.control and not self._makes_workers(scope):
             return await self._control.answer(scope, receive)
-        if path.startswith(("/v2/sessions/", "/v2/blobs")):
+        if part.brought:
             require(scope, "deploy")
             own = await self._sessions.answer(scope, receive)
             if own is not None:
                 return own
-        if (managed := self._management.of(path)) is not None:
-            return await managed.answer(scope, receive)
+        if part.managed is not None:
+            return await part.managed.answer(scope, receive)
         found = await self._of_jobs(scope, receive)
         if found is not None:
             if not (isinstance(found, Answer) and found.kept):
@@ -411,7 +446,8 @@ class Gateway:
             endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
             if endpoint is None:
                 raise self._unknown(scope)
-            self._check_rate(scope, endpoint)
+            if self._limiter is not None:
+                self._check_rate(self._limiter, scope, endpoint)
         except Refusal as refusal:
             if "websocket.http.response" not in scope.get("extensions", {}):
                 raise

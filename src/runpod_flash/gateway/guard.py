@@ -125,8 +125,10 @@ def cors_headers(scope: Scope) -> Headers:
 
 def preflight(scope: Scope) -> Answer | None:
     """The answer to a browser that asks whether a page may send; None for other requests."""
+    if scope["method"] != "OPTIONS":
+        return None
     asked = header(scope, b"access-control-request-method")
-    if scope["method"] != "OPTIONS" or asked is None:
+    if asked is None:
         return None
     headers = [
         (b"access-control-allow-methods", asked.encode("latin-1")),

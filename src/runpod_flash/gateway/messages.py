@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runpod_flash.errors import ConnectionClosedError
+from runpod_flash.wire.json_text import loader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
@@ -109,7 +110,7 @@ def whole_number(
     scope: Scope, name: str, default: int, allowed: tuple[int, int], unit: str = ""
 ) -> int:
     """A number of the query, within what is allowed."""
-    given = query(scope).get(name)
+    given = query(scope).get(name) if scope["query_string"] else None
     if given is None:
         return default
     low, high = allowed
@@ -177,13 +178,13 @@ def _refuse_constant(name: str) -> Any:
 
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")  # as JSON writes one
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_load = loader(parse_constant=_refuse_constant)
 
 
 def parse_json(body: bytes) -> Any:
     """The body's value; 400 says where it is not JSON."""
     try:
-        return _DECODER.decode(str(body, "utf-8"))
+        return _load(str(body, "utf-8"))
     except UnicodeDecodeError as error:
         raise Refusal(400, f"the body is not UTF-8 (byte {error.start})") from None
     except json.JSONDecodeError as error:

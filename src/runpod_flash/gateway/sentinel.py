@@ -42,7 +42,7 @@ def naming(scope: Scope, name: str) -> Scope:
 
 def at_own_path(scope: Scope, find: Callable[[str, str, str], Discovered | None]) -> Scope:
     """A request for a route of the endpoint that its headers name, at the route's own address."""
-    if header(scope, _NAME) is None or scope["path"].startswith("/v2/"):
+    if scope["path"].startswith("/v2/") or header(scope, _NAME) is None:
         return scope
     app, environment, name = named_by_headers(scope)
     endpoint = find(app, environment, name)

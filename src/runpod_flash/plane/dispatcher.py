@@ -212,14 +212,14 @@ class Dispatcher:
         try:
             if worker.pool.backlog:
                 self.pump(worker.pool)
-            if loop is self._loop:
-                self._settle(worker)
         finally:
-            # After the rest, for it wakes the caller, who then wants the interpreter to himself;
-            # but on the caller's own loop before it: once he has called again, nobody is idle.
             if job is not None:
                 self._publish(job)
-            if loop is not self._loop:
+            # Whoever waits for the job comes first: perhaps he has work again, and nobody is idle.
+            # (On the plane's loop its end may have to be written down before he hears of it.)
+            if loop is self._loop:
+                loop.call_soon(loop.call_soon, self._settle, worker)
+            else:
                 loop.call_soon(self._settle, worker)
 
     def stopped(self, worker: Worker, ref: JobRef) -> None:

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runpod_flash.errors import SerializationError
-from runpod_flash.wire.json_text import dumper, scan
+from runpod_flash.wire.json_text import dumper, loader
 from runpod_flash.wire.module_names import NO_ALIAS
 from runpod_flash.wire.tags import (
     MAX_DEPTH,
@@ -41,6 +41,7 @@ _STR = frozenset({str})
 
 # Checks for cycles and non-finite floats are the caller's: is_plain() bounds the depth.
 _dump_text = dumper(ensure_ascii=False, allow_nan=False)
+_load = loader()
 
 
 class Payload(NamedTuple):
@@ -125,14 +126,6 @@ def decode(payload: Payload, *, trusted: bool, names: ModuleNames = NO_ALIAS) ->
     except (ValueError, RecursionError) as error:
         message = f"The value cannot be read, for its encoding is malformed: {error}"
         raise SerializationError(message) from error
-
-
-def _load(text: str) -> Any:
-    try:
-        value, end = scan(text, 0)
-    except StopIteration:
-        end = -1
-    return value if end == len(text) else json.loads(text)
 
 
 def _unpickle(payload: Payload, trusted: bool, names: ModuleNames) -> Any:

@@ -20,6 +20,22 @@ scan: Callable[[str, int], tuple[Any, int]]
 scan = scanner.make_scanner(json.JSONDecoder())  # type: ignore[arg-type]
 
 
+def loader(**options: Any) -> Callable[[str], Any]:
+    """Reads JSON as a `json.JSONDecoder` with these options does."""
+    decoder = json.JSONDecoder(**options)
+    whole = scanner.make_scanner(decoder)  # type: ignore[arg-type]
+
+    def load(text: str) -> Any:
+        try:
+            value, end = whole(text, 0)
+        except StopIteration:
+            end = -1
+        # (Else there is white space around it, or an error that says where.)
+        return value if end == len(text) else decoder.decode(text)
+
+    return load
+
+
 def dumper(
     *, ensure_ascii: bool, allow_nan: bool, separators: tuple[str, str] = (",", ":")
 ) -> Callable[[Any], str]:

@@ -40,17 +40,16 @@ _SMALL_BYTES = 4 << 10
 
 
 class _Seen(NamedTuple):
-    """A row at one moment: others go on changing it."""
+    """A row at one moment: others go on changing it.
+
+    `whole` is whether its call is written with it: the row is not written again, or that is cheap.
+    """
 
     row: Row
     known: bool
+    whole: bool
     state: tuple[object, ...]
     outcome: Outcome | None
-
-    @property
-    def whole(self) -> bool:
-        """Whether its call is written with it: its row is not written again, or that is cheap."""
-        return self.outcome is not None and self.row.new.nbytes <= _SMALL_BYTES
 
 
 @dataclass(slots=True)
@@ -108,15 +107,16 @@ class Changes:
 
     def look(self) -> list[_Seen]:
         """The changed rows as they are now."""
-        return [_Seen(row, bool(row.mark), _state(row), row.outcome) for row in self.rows.values()]
+        return [_seen(row) for row in self.rows.values()]
 
     def statements(self, seen: list[_Seen]) -> list[Write]:
         """What `look` saw, and all else, in an order in which it can be written."""
+        new = [each for each in seen if not each.known]
         writes: list[Write] = [
             (_DELETE, [(key,) for key in self.gone]),
             (_DROP_CHUNKS, [(key,) for key in self.restarted]),
-            (_INSERT, [_inserted(each) for each in seen if not each.known]),
-            (_ADD_CALL, [_call(each.row) for each in seen if not (each.known or each.whole)]),
+            (_INSERT, [_inserted(each) for each in new]),
+            (_ADD_CALL, [_call(each.row) for each in new if not each.whole]),
             (_UPDATE, [_updated(each) for each in seen if each.known]),
             (_ADD_CHUNK, [_added(row, chunk) for row, chunk in self.chunks]),
             (_TELL, [(row.told, row.key) for row in self.told]),
@@ -130,6 +130,12 @@ def _has(row: Row, chunk: Chunk) -> bool:
     return (
         chunk.index < row.streamed and row.stream is not None and row.stream[chunk.index] is chunk
     )
+
+
+def _seen(row: Row) -> _Seen:
+    outcome = row.outcome
+    whole = outcome is not None and row.new.nbytes <= _SMALL_BYTES
+    return _Seen(row, bool(row.mark), whole, _state(row), outcome)
 
 
 def _inserted(seen: _Seen) -> tuple[object, ...]:

@@ -333,7 +333,7 @@ def _call_back(waiters: list[_Waiter], error: StoreFullError | None) -> None:
 
 def _size(row: tuple[object, ...]) -> int:
     """The bytes of its values, which the other columns come to nothing beside."""
-    return sum([len(value) for value in row if isinstance(value, bytes)])
+    return sum([len(value) for value in row if type(value) is bytes])
 
 
 def _refusal(cause: str) -> str:

@@ -93,10 +93,10 @@ class SqliteStore(MemoryStore):
         self, jobs: Sequence[NewJob], claim: Lease | None = None, worker: str = ""
     ) -> Sequence[Accepted]:
         """Raises `PayloadTooLargeError` for arguments that no file could hold, too."""
-        if any(new.id not in self._rows for new in jobs):
-            self._check_room()
         for new in jobs:
-            if new.call.payload.nbytes + _size(new.call.constructor) > records.MOST_BYTES:
+            if new.id not in self._rows:
+                self._check_room()
+            if new.nbytes > records.MOST_BYTES:
                 raise PayloadTooLargeError(_too_large(f"the arguments of job {new.id}"))
         return await super().submit(jobs, claim, worker)
 
