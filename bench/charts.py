@@ -123,7 +123,7 @@ def serving() -> str:
         peers = [
             Bar(_name(row), row["ratio"], f"{row['ratio']:.2f}", _ours(row))
             for row in rows(found, figure)
-            if row["name"] != "the unavoidable"  # which serves nobody
+            if row["name"] not in ("the unavoidable", "by hand")  # which serve nobody
         ]
         body += bars(left, top, 340, title, peers)
     height = top + STEP * len(peers) + 22

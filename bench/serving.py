@@ -8,7 +8,8 @@ that outlives a failure of the machine. Flash's worker has `max_concurrency=32`,
 of peers that ask for a number; all but Celery run an async handler. `wrk` asks where there is HTTP.
 Clients of Celery and arq are Python programs that submit a job and wait for its result, with no
 HTTP in between.
-*The unavoidable* is a twin of no use: see `peers/unavoidable.py`.
+*The unavoidable* is a twin of no use (`peers/unavoidable.py`), *by hand* one that answers this one
+request as the API has it, and does nothing else (`peers/by_hand.py`).
 """
 
 from __future__ import annotations
@@ -160,6 +161,7 @@ PEERS: dict[str, Start] = {
     "runpod --rp_serve_api": partial(by_http, file("runpod_echo.py"), "/runsync", RUNPOD),
     "Celery with Redis": partial(by_redis, "celery_echo.py"),
     "arq": partial(by_redis, "arq_echo.py"),
+    "by hand": partial(by_http, file("by_hand.py"), "/v2/echo/runsync", ["{port}"]),
     "the unavoidable": partial(by_http, file("unavoidable.py"), "/", ["{port}"]),
 }
 VERSIONS = ("litserve", "bentoml", "ray", "runpod", "celery", "arq", "redis-server", "uvicorn")

@@ -11,17 +11,19 @@ import socket
 import sqlite3
 import sys
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def work(theirs: socket.socket) -> None:
     """Be the worker's process: send back what comes."""
     while sent := theirs.recv(65536):
         theirs.sendall(sent)
-    os._exit(0)
 
 
 class Twin:
@@ -54,18 +56,25 @@ class Twin:
         await send({"type": "http.response.body", "body": result})
 
 
-async def serve(ours: socket.socket, port: int) -> None:
-    twin = Twin(ours)
+async def serve(twin: Any, ours: socket.socket, port: int) -> None:
     asyncio.get_running_loop().add_reader(ours, twin.readable)
     options: dict[str, Any] = {"log_level": "critical", "lifespan": "off"}
     await uvicorn.Server(uvicorn.Config(twin, "127.0.0.1", port, **options)).serve()
 
 
-if __name__ == "__main__":
+def main(
+    twin_of: Callable[[socket.socket], Any], be_worker: Callable[[socket.socket], None]
+) -> None:
+    """Serve a twin, with a worker beside it, on the port that the command line names."""
     ours, theirs = socket.socketpair()
     if not os.fork():
         ours.close()
-        work(theirs)
+        be_worker(theirs)
+        os._exit(0)
     theirs.close()
     ours.setblocking(False)
-    uvloop.run(serve(ours, int(sys.argv[1])))
+    uvloop.run(serve(twin_of(ours), ours, int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main(Twin, work)
