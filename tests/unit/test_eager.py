@@ -1,4 +1,4 @@
-"""Tasks that begin at once (eager.py)."""
+"""Tasks that begin at once (worker/eager.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash import eager
+from runpod_flash.worker import eager
 
 if TYPE_CHECKING:
     from collections.abc import Callable

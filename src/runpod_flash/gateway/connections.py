@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from runpod_flash import eager
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -103,32 +101,11 @@ class KeptHTTPProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
         super().__init__(*args, **kwargs)
         self._connection = Connection(self.timeout_keep_alive_handler)
         self._peer_closed = False
-        self._receives = False
-        self._due: tuple[Any, Any] | None = None
         state: dict[str, Any] = vars(self)["app_state"]
         self.app_state = {**state, _PLACE: self._connection}
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(_Joining(transport))
-
-    def data_received(self, data: bytes) -> None:
-        self._receives = True
-        try:
-            super().data_received(data)
-        finally:
-            self._receives = False
-        if self._due is not None:
-            (cycle, app), self._due = self._due, None
-            task = eager.task(cycle.run_asgi(app))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        # What comes with a body begins at once, when all of it is read that has come.
-        if self._receives:
-            self._due = cycle, app
-        else:
-            super()._start_asgi_task(cycle, app)
 
     def timeout_keep_alive_handler(self) -> None:
         """It has been idle for a while."""

@@ -11,13 +11,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from runpod_flash import eager
 from runpod_flash.context import current_job
 from runpod_flash.wire import failures
 from runpod_flash.wire.carried import carried
 from runpod_flash.wire.codec import Payload, decode, encode
 from runpod_flash.wire.failures import Failure
-from runpod_flash.worker import undeclared
+from runpod_flash.worker import eager, undeclared
 from runpod_flash.worker.arguments import bind
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Tasks that run at once to their first await, as `eager_start` has them from Python 3.12 on.
 
-Most jobs are over by then, and most requests have come to a worker: a turn of the loop is spared.
+Most jobs are over by then, and are spared a turn of the loop.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ else:
     def task(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of the running loop; call it where none is running."""
         loop = asyncio.get_running_loop()
-        held = getattr(loop, "__dict__", None)
-        if held is None:  # a loop of the user's choice, whose methods cannot be replaced
+        if not isinstance(loop, asyncio.BaseEventLoop):  # the user's choice
             return loop.create_task(work)
         steps: list[Callable[[], None]] = []
+        held = vars(loop)
         own, before = loop.call_soon, held.get("call_soon")
 
         def soon(call: Any, *args: Any, context: Any = None) -> Any:
