@@ -789,17 +789,25 @@ def test_many_files_take_little_time(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10  # it is a tenth of a second or two, on a free machine
 
 
-def test_a_file_that_is_saved_while_it_is_looked_at_is_looked_at_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", [0, 0.15])
+def test_a_file_that_is_saved_while_it_is_looked_at_is_looked_at_again(
+    tmp_path: Path, later: float
+) -> None:
     app = tmp_path / "app.py"
     app.write_text("")  # as an editor leaves it for a moment
 
     async def scenario() -> Catalog:
         looking = asyncio.create_task(discover_settled(tmp_path))
-        await asyncio.sleep(0)  # it has seen the empty file
+        await asyncio.sleep(later)  # it has seen the empty file
         app.write_text(QUEUE.format("f"))
         return await looking
 
     assert [each.spec.name for each in asyncio.run(scenario()).endpoints] == ["f"]
+
+
+def test_a_file_that_stays_empty_is_taken_so(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("")
+    assert asyncio.run(discover_settled(tmp_path)).endpoints == ()
 
 
 async def _noticed(root: Path, name: str) -> tuple[str, ...]:

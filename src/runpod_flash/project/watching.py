@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from typing import TYPE_CHECKING
 
 from runpod_flash.project.discovery import discover
@@ -25,6 +26,9 @@ _DEBOUNCE_MS = 200
 _LOOK_MS = 1000
 # Files that change while they are looked at are looked at again so often.
 _TRIES = 5
+# One that has been empty for less than this may be about to be written: that is waited for.
+_SAVED_NS = 300_000_000
+_PAUSE_SECONDS = 0.1
 
 
 async def discover_settled(root: Path) -> Catalog:
@@ -36,8 +40,15 @@ async def discover_settled(root: Path) -> Catalog:
         before = stamps(root)
         catalog = await discover(root)
         if stamps(root) == before:
-            break
+            if not _is_saving(before):
+                break
+            await asyncio.sleep(_PAUSE_SECONDS)
     return catalog
+
+
+def _is_saving(found: Stamps) -> bool:
+    now = time.time_ns()
+    return any(size == 0 and abs(now - changed) < _SAVED_NS for changed, size in found.values())
 
 
 async def changes(root: Path, known: Stamps) -> AsyncIterator[tuple[str, ...]]:
