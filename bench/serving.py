@@ -167,8 +167,8 @@ PEERS: dict[str, Start] = {
 VERSIONS = ("litserve", "bentoml", "ray", "runpod", "celery", "arq", "redis-server", "uvicorn")
 
 
-def in_turns(name: str) -> dict[Figure, tuple[list[float], list[float]]]:
-    """Flash's samples and the peer's, of each figure."""
+def in_turns(name: str, result: Result) -> dict[Figure, tuple[list[float], list[float]]]:
+    """Flash's samples and the peer's, of each figure; without those that the peer cannot have."""
     loads: dict[int, list[tuple[Load, Load]]] = {}
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -177,15 +177,20 @@ def in_turns(name: str) -> dict[Figure, tuple[list[float], list[float]]]:
             (root / side).mkdir()
             asks.append(stack.enter_context(start(root / side)))
         for clients in CLIENTS:
-            for each in asks:
-                each(clients)  # warm up
-            loads[clients] = [(asks[0](clients), asks[1](clients)) for _ in range(ROUNDS)]
+            try:
+                for each in asks:
+                    each(clients)  # warm up
+                loads[clients] = [(asks[0](clients), asks[1](clients)) for _ in range(ROUNDS)]
+            except RuntimeError as error:
+                result.leave_out(f"{name} ({clients})", str(error))
+                break
     return {
         figure: tuple(
             [getattr(each, figure.of) for each in side]
             for side in zip(*loads[figure.clients], strict=True)
         )
         for figure in FIGURES
+        if figure.clients in loads
     }
 
 
@@ -200,12 +205,14 @@ def main() -> None:
             continue
         began = time.monotonic()
         try:
-            found[name] = in_turns(name)
+            found[name] = in_turns(name, result)
         except RuntimeError as error:
             result.leave_out(name, str(error))
         print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
     for figure in FIGURES:
-        pairs = {name: figures[figure] for name, figures in found.items()}
+        pairs = {name: each[figure] for name, each in found.items() if figure in each}
+        if not pairs:
+            continue
         ours = [sample for mine, _ in pairs.values() for sample in mine]
         rows = [
             Row(name, figure.unit, theirs, ratio(theirs, mine))
