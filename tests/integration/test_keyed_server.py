@@ -286,6 +286,37 @@ def test_frames_are_for_keys_that_may_deploy(tmp_path: Path) -> None:
     guarded(tmp_path, scenario, Keyless)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"form": ["input"]},
+        {"form": 'input","t":"stop'},
+        {"form": None},
+        {"credits": '1,"t":"stop"'},
+        {"credits": -1},
+        {"credits": True},
+        {"job": ["x"]},
+        {"job": "x" * 2000},
+    ],
+    ids=str,
+)
+def test_frames_that_are_no_job_are_refused_and_hurt_no_other(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    async def scenario(served: Served, keys: Keys) -> None:
+        key = await bearer(keys, "deploy", "deploy")
+        fields = {"job": "one", "form": "input", **wrong}
+        frame = frames.Frame("submit", fields, (b'{"value": 2}',))
+        body = b"".join(map(bytes, frames.encode(frame)))
+        headers = {**key, "content-type": MEDIA_TYPE}
+        answer = await served.http.post("/v2/double/run", content=body, headers=headers)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith("the body is no job of this version")
+        assert (await served.post("/v2/double/runsync", RUN)).json()["status"] == "COMPLETED"
+
+    guarded(tmp_path, scenario, Keyless)
+
+
 def test_a_program_brings_code_only_with_a_key_that_may_deploy(tmp_path: Path) -> None:
     session = "0" * 32
     places = [

@@ -70,16 +70,17 @@ class NativeApi:
             fields = frame.fields
             payload, constructor = carried(frame)
             job_id: str = fields["job"]
+            form = fields["form"]
         except (ValueError, KeyError, TypeError) as error:
             raise Refusal(400, f"the body is no job of this version: {error}") from None
         if payload is None:
             raise Refusal(400, "the body is no job of this version: it lacks the arguments")
         method = fields.get("method", "")
-        if fields["form"] == "input" and endpoint.owner and not method:
+        if form == "input" and endpoint.owner and not method:
             method, payload = _split(endpoint, payload)
         if bool(method) != bool(endpoint.owner):
             raise Refusal(409, f"{endpoint.spec.name} is another kind of endpoint than here")
-        call = Call(payload, fields["form"], method, constructor)
+        call = Call(payload, form, method, constructor)
         # Of one that is only submitted, the end may be asked for by another program.
         kept_ms = self._jobs.settings.run_retention_ms if verb == "run" else 0
         policy = Policy.of(pool.spec.placement)._replace(retention_ms=kept_ms)
@@ -87,6 +88,10 @@ class NativeApi:
         if webhook:
             self._jobs.targets.check(webhook, scope)
         new = NewJob(job_id, pool.key, call, policy, credits=credits_, webhook=webhook)
+        try:
+            new.check()
+        except ValueError as error:
+            raise Refusal(400, f"the body is no job of this version: {error}") from None
         self._jobs.accept(pool, new)
         return job_id
 

@@ -77,17 +77,16 @@ class NestedCalls:
             _refuse_code_of_others(worker, spec)
             pool = self._plane.declare(spec, fields["env"], worker.pool.caller_env)
         assert call.payload is not None
-        self._plane.submit(
-            pool,
-            NewJob(
-                id=fields["job"],
-                endpoint=spec.key,
-                call=Call(call.payload, fields["form"], fields["method"], call.constructor),
-                policy=Policy.of(spec.placement),
-                parent=fields["parent"],
-                credits=fields["credits"],
-            ),
+        new = NewJob(
+            id=fields["job"],
+            endpoint=spec.key,
+            call=Call(call.payload, fields["form"], fields["method"], call.constructor),
+            policy=Policy.of(spec.placement),
+            parent=fields["parent"],
+            credits=fields["credits"],
         )
+        new.check()
+        self._plane.submit(pool, new)
 
     def _wait(self, worker: Worker, call: WorkerCall) -> None:
         self._views.wait(call.fields["job"], lambda job: _answer_end(worker, call, job))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runpod_flash.wire.failures import Failure
 
 CallForm = Literal["call", "input"]
+_LONGEST_NAME = 1000
 
 
 class JobState(str, Enum):
@@ -96,6 +97,16 @@ class NewJob(NamedTuple):
     webhook: str = ""
     extras: str = ""
     kept: bool = True
+
+    def check(self) -> None:
+        """Raise `ValueError` where another program has put it together wrongly."""
+        names = (self.id, self.call.method, self.parent)
+        if not all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in names):
+            raise ValueError("an id or a method that is no name")
+        if self.call.form not in ("call", "input"):
+            raise ValueError(f"the form {self.call.form!r:.80} of its arguments is not known")
+        if type(self.credits) is not int or self.credits < 0:
+            raise ValueError(f"credits of {self.credits!r:.80}")
 
     @property
     def nbytes(self) -> int:
