@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from runpod_flash import context, starting
 from runpod_flash.bytecode import distrust_young_files
@@ -87,10 +87,7 @@ class Worker:
         def readable() -> None:
             arrived = self.link.receive(wait=False)
             if arrived is None:
-                with contextlib.suppress(OSError):  # user code may have closed all descriptors
-                    os.fstat(self.link.fileno())
-                    os._exit(0)  # the plane is gone: nothing that is left to do matters to anyone
-                return
+                _end(self.link)
             for frame in arrived:
                 if frame.type == "stop":
                     done.set()
@@ -133,6 +130,15 @@ class Worker:
     def refuse(self, error: BaseException) -> None:
         """Tell the plane why this worker cannot start."""
         self.link.failure("start_failed", _start_failure(self.spec, error), {})
+
+
+def _end(link: PlaneLink) -> NoReturn:
+    """The plane is gone: nothing that is left to do matters to anyone."""
+    try:
+        os.fstat(link.fileno())
+    except OSError:
+        time.sleep(1)  # user code has closed it: the plane sees that, and is to say so
+    os._exit(0)
 
 
 def main(fd: int, worker_id: str, token: str) -> None:
