@@ -162,3 +162,32 @@ def test_nonsense_after_a_request_ends_the_connection_with_an_answer(new_loop: A
         assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n")
 
     run(new_loop(), echo, scenario)
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_what_was_read_first_begins_first(new_loop: Any) -> None:
+    """As jobs do that a program queues one after the other, over several connections."""
+    begun: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+        begun.append(scope["path"])
+        await start(send, 0)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        address = writer.get_extra_info("peername")
+        other_reader, other = await asyncio.open_connection(*address)
+        for _ in range(20):
+            begun.clear()
+            writer.write(post("/first", b"x")[:-1])
+            await asyncio.sleep(0.01)
+            writer.write(b"x")
+            other.write(post("/second", b"x"))
+            await reader.readuntil(b"\r\n\r\n")
+            await other_reader.readuntil(b"\r\n\r\n")
+            assert begun == ["/first", "/second"]
+        other.close()
+
+    run(new_loop(), app, scenario)

@@ -17,9 +17,11 @@ from runpod_flash.plane.store.base import (
     Lease,
     NewJob,
     Outcome,
+    Policy,
     Tally,
 )
 from runpod_flash.plane.store.sqlite import SqliteStore
+from runpod_flash.wire import frames
 from runpod_flash.wire.codec import Payload
 from runpod_flash.wire.failures import Failure
 
@@ -116,6 +118,46 @@ def test_a_row_that_lacks_its_call_is_said_to_be_damage(tmp_path: Path) -> None:
             file.execute("DELETE FROM calls")
             file.execute("UPDATE jobs SET call = NULL")
         with pytest.raises(ConfigurationError, match="is damaged: the job job-0 has no call"):
+            SqliteStore(tmp_path / "flash.db", time.time)
+
+    asyncio.run(scenario())
+
+
+def damaged(fields: dict[str, object], *buffers: bytes) -> bytes:
+    return b"".join(frames.assemble(frames.header_of("call", fields), buffers))
+
+
+GOOD = {
+    "form": "call",
+    "method": "",
+    "policy": Policy()._asdict(),
+    "parent": "",
+    "credits": 0,
+    "webhook": "",
+    "extras": False,
+    "constructor": 1,
+}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        damaged(GOOD, b"[]")[:-1],
+        damaged({"form": "call"}, b"[]"),
+        damaged({**GOOD, "unknown": 1}, b"[]"),
+        damaged({**GOOD, "policy": []}, b"[]"),
+        damaged(GOOD),
+        damaged({**GOOD, "extras": True}, b"[]", b"\xff"),
+    ],
+)
+def test_a_call_that_cannot_be_read_is_said_to_be_damage(tmp_path: Path, call: bytes) -> None:
+    async def scenario() -> None:
+        store = SqliteStore(tmp_path / "flash.db", time.time)
+        await run(store, DONE)
+        await store.close()
+        with closing(sqlite3.connect(tmp_path / "flash.db")) as file, file:
+            file.execute("UPDATE jobs SET call = ?", (call,))
+        with pytest.raises(ConfigurationError, match=r"is damaged: .* put a backup in its place"):
             SqliteStore(tmp_path / "flash.db", time.time)
 
     asyncio.run(scenario())

@@ -20,6 +20,9 @@ scan: Callable[[str, int], tuple[Any, int]]
 scan = scanner.make_scanner(json.JSONDecoder())  # type: ignore[arg-type]
 
 
+_SPACE = " \t\n\r"
+
+
 def loader(**options: Any) -> Callable[[str], Any]:
     """Reads JSON as a `json.JSONDecoder` with these options does."""
     decoder = json.JSONDecoder(**options)
@@ -30,8 +33,9 @@ def loader(**options: Any) -> Callable[[str], Any]:
             value, end = whole(text, 0)
         except StopIteration:
             end = -1
-        # (Else there is white space around it, or an error that says where.)
-        return value if end == len(text) else decoder.decode(text)
+        if end == len(text) or (end > 0 and not text[end:].strip(_SPACE)):
+            return value
+        return decoder.decode(text)  # with white space before it, or an error that says where
 
     return load
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 900_000_000
 # Of the text of an exception that has more than a frame's header can carry.
 _KEPT_CHARACTERS = 100_000
+_USUAL_HEADER = 1024
 _DONE = frames.header_of("outcome", {})
 _VALUE = frames.header_of("value", {})
 
@@ -65,10 +66,12 @@ def _call_header(
 
 def call_from_bytes(job_id: str, endpoint: str, data: bytes) -> NewJob:
     header, buffers = frames.take_apart(data)
-    known = _call_known(header)
+    # (A long one is hardly that of another job, and not worth its memory.)
+    known = (_call_known if len(header) <= _USUAL_HEADER else _call_known.__wrapped__)(header)
     extras = buffers.pop().decode() if known.extras else ""
     payload = payload_of(buffers[: known.constructor])
-    assert payload is not None
+    if payload is None:
+        raise FrameError(f"the call of {job_id} has no arguments")
     call = Call(payload, known.form, known.method, payload_of(buffers[known.constructor :]))
     return NewJob(
         job_id, endpoint, call, known.policy, known.parent, known.credits, known.webhook, extras

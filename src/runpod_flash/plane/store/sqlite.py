@@ -300,7 +300,7 @@ class SqliteStore(MemoryStore):
                     self._queue(endpoint).add(Tally(*tally))
                 rows = [self._restored(*found) for found in self._reader.execute(_LOAD)]
                 self._enter(sorted(rows, key=lambda row: row.number))
-        except (sqlite3.DatabaseError, FrameError) as error:
+        except (sqlite3.DatabaseError, LookupError, TypeError, ValueError) as error:
             self._journal.close()
             self._reader.close()
             raise ConfigurationError(
