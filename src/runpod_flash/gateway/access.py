@@ -57,7 +57,7 @@ class Identity(NamedTuple):
         return self.key is not None and self.key.may("deploy")
 
 
-NOBODY = Identity()
+_NOBODY = Identity()
 
 
 class Access(Protocol):
@@ -148,7 +148,7 @@ def headers_for_routes(scope: Scope) -> Headers:
 
 def _identity(ring: KeyRing, scope: Scope) -> Identity:
     if not any(name in _CARRIERS for name, _ in scope["headers"]):
-        return NOBODY
+        return _NOBODY
     given = _values(scope, KEY_HEADER) or _values(scope, b"authorization")
     if len(given) > 1:
         # Whatever is in between may have checked the other one.

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from runpod_flash.control.key import KeyRing
 from runpod_flash.errors import (
@@ -30,7 +30,7 @@ from runpod_flash.gateway.access import (
 )
 from runpod_flash.gateway.addresses import Addresses, prefix_of
 from runpod_flash.gateway.apps import Apps
-from runpod_flash.gateway.control import ControlApi, is_control
+from runpod_flash.gateway.control import ControlApi
 from runpod_flash.gateway.deployments import PREFIX as DEPLOYED
 from runpod_flash.gateway.deployments import Deployments
 from runpod_flash.gateway.documents import V2_DOCUMENT, Documents
@@ -41,6 +41,7 @@ from runpod_flash.gateway.jobs import Jobs
 from runpod_flash.gateway.management import NOTHING, Management, Records
 from runpod_flash.gateway.messages import Answer, Refusal, not_now, wrong_method
 from runpod_flash.gateway.noting import Noting, for_route, is_answered, operation_of
+from runpod_flash.gateway.parts import Parts
 from runpod_flash.gateway.probes import probed
 from runpod_flash.gateway.queue_api import QueueApi
 from runpod_flash.gateway.rate_limit import Caller
@@ -57,8 +58,6 @@ if TYPE_CHECKING:
 
     from runpod_flash.control.releases import AppEnv
     from runpod_flash.gateway.access import Access
-    from runpod_flash.gateway.hosted.graphql import HostedApi
-    from runpod_flash.gateway.management import Answering
     from runpod_flash.gateway.messages import Message, Receive, Scope, Send, Sendable
     from runpod_flash.gateway.noting import Answered
     from runpod_flash.gateway.rate_limit import RateLimiter
@@ -67,21 +66,6 @@ if TYPE_CHECKING:
     from runpod_flash.plane.pool import Pool
     from runpod_flash.project.catalog import Discovered, Problem
     from runpod_flash.spec import EndpointSpec
-
-
-# Of so many paths, each up to so long, it is remembered what is there.
-_PARTS = 1000
-_USUAL_PATH = 200
-
-
-class _Part(NamedTuple):
-    """What is at a path that is neither an endpoint's nor an app's: all false where nothing is."""
-
-    workers: Workers | None
-    uploads: HostedApi | None
-    control: bool
-    brought: bool
-    managed: Answering | None
 
 
 class Gateway:
@@ -144,7 +128,7 @@ class Gateway:
             tokens_api = WorkersControl(plane, self._tokens, self._named, self._serve_again)
         self._management = Management(plane, jobs, records, self._deployments, tokens_api)
         self._documents = Documents(self._describe, self._management.described)
-        self._parts: dict[str, _Part] = {}
+        self._parts = Parts(self._workers, self._management)
 
     # What is served
 
@@ -310,25 +294,8 @@ class Gateway:
             text = f"an internal error in Flash's server: {error!r}; please report it"
             await _refuse(scope, self._management.worded(scope, Refusal(500, text)), noted)
 
-    def _part(self, path: str) -> _Part:
-        """What is at the path; few paths are asked for often."""
-        part = self._parts.get(path)
-        if part is None:
-            part = _Part(
-                self._workers if self._workers is not None and self._workers.asked(path) else None,
-                self._management.uploads(path),
-                is_control(path),
-                path.startswith(("/v2/sessions/", "/v2/blobs")),
-                self._management.of(path),
-            )
-            if len(self._parts) >= _PARTS:
-                self._parts.clear()
-            if len(path) <= _USUAL_PATH:
-                self._parts[path] = part
-        return part
-
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        part = self._part(scope["path"])
+        part = self._parts.at(scope["path"])
         if part.workers is not None:
             await (await part.workers.answer(scope, receive)).send(send)  # they have other keys
             return
@@ -345,8 +312,7 @@ class Gateway:
         found = preflight(scope) if endpoint is None else None
         if found is None:
             admit(self._access, scope, self._endpoint_at, self._prefix)
-            if self._limiter is not None:
-                self._check_rate(self._limiter, scope, endpoint)
+            self._check_rate(scope, endpoint)
         else:
             await found.send(send)
             return
@@ -376,13 +342,15 @@ class Gateway:
         method = scope["method"] if scope["type"] == "http" else "WEBSOCKET"
         return self._addresses.endpoint_at(scope["path"], method)
 
-    def _check_rate(self, limiter: RateLimiter, scope: Scope, routed: Discovered | None) -> None:
+    def _check_rate(self, scope: Scope, routed: Discovered | None) -> None:
         """Refuse whoever asks an endpoint too often."""
+        if self._limiter is None:
+            return
         endpoint = routed or self._endpoint_at(scope)
         if endpoint is not None:
             key = identity_of(scope).key
             operation = operation_of(scope["path"]) if routed is None else "route"
-            limiter.check(Caller("" if key is None else key.id, endpoint.spec.key, operation))
+            self._limiter.check(Caller("" if key is None else key.id, endpoint.spec.key, operation))
 
     def _makes_workers(self, scope: Scope) -> bool:
         """Whether it is about tokens of workers; reading what there is, is the control API's."""
@@ -391,7 +359,7 @@ class Gateway:
         return changes and path.startswith("/v2/serverless/")
 
     async def _answer(self, scope: Scope, receive: Receive) -> Sendable:
-        part = self._part(scope["path"])
+        part = self._parts.at(scope["path"])
         if part.control and not self._makes_workers(scope):
             return await self._control.answer(scope, receive)
         if part.brought:
@@ -446,8 +414,7 @@ class Gateway:
             endpoint = self._addresses.route(scope["path"], "WEBSOCKET")
             if endpoint is None:
                 raise self._unknown(scope)
-            if self._limiter is not None:
-                self._check_rate(self._limiter, scope, endpoint)
+            self._check_rate(scope, endpoint)
         except Refusal as refusal:
             if "websocket.http.response" not in scope.get("extensions", {}):
                 raise
