@@ -160,7 +160,7 @@ def rest(pieces: list[memoryview], sent: int) -> list[memoryview]:
     return []
 
 
-def _header(text: bytearray) -> Frame:
+def _header(text: bytes | bytearray) -> Frame:
     try:
         fields, end = scan(text.decode(), 0)
         type_ = fields.pop("t")
@@ -210,7 +210,7 @@ def take_apart(data: bytes) -> tuple[bytes, list[bytes]]:
 
 def fields_of(header: bytes) -> dict[str, Any]:
     """What a header says, without its type."""
-    return _header(bytearray(header)).fields
+    return _header(header).fields
 
 
 def close_fds(fds: Iterable[int]) -> None:

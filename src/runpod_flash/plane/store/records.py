@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 MOST_BYTES = 900_000_000
 # Of the text of an exception that has more than a frame's header can carry.
 _KEPT_CHARACTERS = 100_000
-_USUAL_HEADER = 1024
 _DONE = frames.header_of("outcome", {})
 _VALUE = frames.header_of("value", {})
 
@@ -32,54 +31,31 @@ def call_to_bytes(new: NewJob) -> bytes:
         buffers += _buffers(call.constructor)
     if new.extras:
         buffers += (new.extras.encode(),)
-    header = _call_header(
+    head = _Head(
         call.form, call.method, new.policy, new.parent, new.credits, new.webhook,
         bool(new.extras), split,
     )  # fmt: skip
-    return _bytes(header, buffers)
-
-
-@functools.lru_cache(maxsize=1000)  # (jobs of one endpoint have few)
-def _call_header(
-    form: str,
-    method: str,
-    policy: Policy,
-    parent: str,
-    credit: int,
-    webhook: str,
-    extras: bool,
-    constructor: int,
-) -> bytes:
-    """`constructor` is the number of the buffer from which on the constructor's arguments come."""
-    fields = {
-        "form": form,
-        "method": method,
-        "policy": policy._asdict(),
-        "parent": parent,
-        "credits": credit,
-        "webhook": webhook,
-        "extras": extras,
-        "constructor": constructor,
-    }
-    return frames.header_of("call", fields)
+    return _bytes(_header_of(head), buffers)
 
 
 def call_from_bytes(job_id: str, endpoint: str, data: bytes) -> NewJob:
     header, buffers = frames.take_apart(data)
-    # (A long one is hardly that of another job, and not worth its memory.)
-    known = (_call_known if len(header) <= _USUAL_HEADER else _call_known.__wrapped__)(header)
-    extras = buffers.pop().decode() if known.extras else ""
-    payload = payload_of(buffers[: known.constructor])
+    head = _head_of(header)
+    extras = buffers.pop().decode() if head.extras else ""
+    payload = payload_of(buffers[: head.constructor])
     if payload is None:
         raise FrameError(f"the call of {job_id} has no arguments")
-    call = Call(payload, known.form, known.method, payload_of(buffers[known.constructor :]))
+    call = Call(payload, head.form, head.method, payload_of(buffers[head.constructor :]))
     return NewJob(
-        job_id, endpoint, call, known.policy, known.parent, known.credits, known.webhook, extras
+        job_id, endpoint, call, head.policy, head.parent, head.credits, head.webhook, extras
     )
 
 
-class _Known(NamedTuple):
-    """What the header of a call says; see `_call_header`."""
+class _Head(NamedTuple):
+    """What the header of a call says. Jobs of one endpoint have few, which are remembered.
+
+    `constructor` is the number of the buffer from which on the constructor's arguments come.
+    """
 
     form: CallForm
     method: str
@@ -92,9 +68,14 @@ class _Known(NamedTuple):
 
 
 @functools.lru_cache(maxsize=1000)
-def _call_known(header: bytes) -> _Known:
+def _header_of(head: _Head) -> bytes:
+    return frames.header_of("call", {**head._asdict(), "policy": head.policy._asdict()})
+
+
+@functools.lru_cache(maxsize=1000)
+def _head_of(header: bytes) -> _Head:
     fields = frames.fields_of(header)
-    return _Known(**{**fields, "policy": Policy(**fields["policy"])})
+    return _Head(**{**fields, "policy": Policy(**fields["policy"])})
 
 
 def outcome_to_bytes(outcome: Outcome) -> bytes:
@@ -140,5 +121,4 @@ def _buffers(payload: Payload) -> tuple[frames.Buffer, ...]:
 
 
 def _bytes(header: bytes, buffers: tuple[frames.Buffer, ...]) -> bytes:
-    pieces = frames.assemble(header, buffers)
-    return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+    return b"".join(frames.assemble(header, buffers))
